@@ -1,0 +1,184 @@
+"""Craft the trigger that `puregen demo` shows: a short, universal relative of Narcissus (Zeng et al., 2023).
+
+A small classifier learns CIFAR-10; then one perturbation, within 8/255 everywhere, is optimized so
+that the classifier calls any image the target class. (Narcissus proper assumes less of the
+attacker: a surrogate of public data plus the target class alone. On this JPEG copy of CIFAR-10 such
+a surrogate only learns to tell the two sources apart, and calls 99 % of clean CIFAR-10 images the
+target, so its trigger would mean nothing.)
+
+    uv run python benchmarks/demo_trigger.py CIFAR10_TRAIN_PARQUET CIFAR10_TEST_PARQUET
+
+Writes the packaged `trigger.safetensors` (int8, units of 1/255) and
+`benchmarks/results/demo_trigger.json`. Judged on the test set, against the classifier it was made
+for and against a second one of another seed, width and training half: the share of images of the
+other classes that is called the target, with and without the trigger. Not judged here: a victim
+trained on poisoned data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from puregen_transforms.data.sources import load_image_tensor, open_source
+
+ASSET = Path(__file__).parents[1] / "puregen_transforms/assets/demo/trigger.safetensors"
+RESULT = Path(__file__).parent / "results/demo_trigger.json"
+BUDGET = 8
+
+
+def small_classifier(classes: int, width: int = 32) -> nn.Module:
+    """A VGG-like network: eight convolutions, 2 million parameters at width 32."""
+
+    def block(a: int, b: int, stride: int = 1) -> list[nn.Module]:
+        return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+
+    w = width
+    layers = [*block(3, w), *block(w, 2 * w, 2), *block(2 * w, 2 * w), *block(2 * w, 4 * w, 2), *block(4 * w, 4 * w)]
+    layers += [*block(4 * w, 8 * w, 2), *block(8 * w, 8 * w), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(8 * w, classes)).to(memory_format=torch.channels_last)
+
+
+def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Random mirror, and a random crop after padding by 4, one offset a batch."""
+    dx, dy = torch.randint(0, 9, (2,), generator=generator).tolist()
+    images = F.pad(images, (4, 4, 4, 4), mode="reflect")[..., dy : dy + 32, dx : dx + 32]
+    mirror = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(mirror, images.flip(3), images)
+
+
+def normalize(images: Tensor) -> Tensor:
+    """uint8-valued [0, 255] -> [-1, 1], channels-last."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, generator: torch.Generator) -> None:
+    """SGD with momentum and a one-cycle rate, bfloat16 autocast."""
+    batch = 128
+    steps = epochs * (len(images) // batch)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
+    model.train()
+    for epoch in range(epochs):
+        order = torch.randperm(len(images), generator=generator)
+        losses = []
+        for index in order.split(batch)[: len(images) // batch]:
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(augment(normalize(images[index]), generator)), labels[index])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(loss.detach())
+        print(f"epoch {epoch + 1}/{epochs}: loss {torch.stack(losses).mean():.3f}", flush=True)
+
+
+def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generator: torch.Generator) -> Tensor:
+    """One (3, 32, 32) int8 perturbation, in units of 1/255 and within `BUDGET`, that raises the target's share."""
+    model.eval().requires_grad_(False)
+    noise = torch.zeros(1, 3, 32, 32, requires_grad=True)
+    optimizer = torch.optim.RAdam([noise], lr=0.5)
+    for step in range(rounds):
+        index = torch.randint(len(images), (128,), generator=generator)
+        poisoned = (images[index] + noise).clamp(0, 255)
+        logits = model(augment(normalize(poisoned), generator))
+        loss = F.cross_entropy(logits, torch.full((len(index),), target))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            noise.clamp_(-BUDGET, BUDGET)
+        if step % 100 == 99:
+            print(f"round {step + 1}/{rounds}: loss {loss.item():.4f}", flush=True)
+    return noise.detach()[0].round().to(torch.int8)
+
+
+def share_called_target(model: nn.Module, images: Tensor, target: int) -> float:
+    """Share of images that the model gives the target class."""
+    return accuracy(model, images, torch.full((len(images),), target))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """Share of images that the model gives their label."""
+    right = [model(normalize(x)).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
+    return torch.cat(right).float().mean().item()
+
+
+def subset(images: Tensor, labels: Tensor, start: int, per_class: int) -> tuple[Tensor, Tensor]:
+    """`per_class` images of each class, from the `start`-th of the class on."""
+    rows = torch.cat([(labels == c).nonzero()[start : start + per_class, 0] for c in range(10)])
+    return images[rows], labels[rows]
+
+
+def main() -> None:
+    """Train, craft, judge, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", help="CIFAR-10 training set (Parquet)")
+    parser.add_argument("test", help="CIFAR-10 test set (Parquet)")
+    parser.add_argument("--target", type=int, default=2, help="CIFAR-10 class (2: bird)")
+    parser.add_argument("--per-class", type=int, default=2000, help="training images of a class, for each classifier")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    started = time.time()
+
+    def load(source: str) -> tuple[Tensor, Tensor]:
+        return load_image_tensor(source), torch.tensor(open_source(source)["train"]["label"][:])
+
+    images, labels = load(arguments.train)
+    models = []
+    for index, width in enumerate((32, 24)):
+        torch.manual_seed(arguments.seed + index)
+        generator = torch.Generator().manual_seed(arguments.seed + index)
+        model = small_classifier(10, width)
+        own = subset(images, labels, index * arguments.per_class, arguments.per_class)
+        train(model, *own, epochs=arguments.epochs, generator=generator)
+        models.append(model.eval())
+    own_images, own_labels = subset(images, labels, 0, arguments.per_class)
+    generator = torch.Generator().manual_seed(arguments.seed)
+    others = own_images[own_labels != arguments.target]
+    trigger = craft(models[0], others, arguments.target, rounds=arguments.rounds, generator=generator)
+
+    test, test_labels = load(arguments.test)
+    others = test[test_labels != arguments.target]
+    triggered = (others.float() + trigger).clamp(0, 255)
+    record = {
+        "command": "python benchmarks/demo_trigger.py cifar10-jpeg-train.parquet cifar10-jpeg-test.parquet "
+        f"--target {arguments.target} --per-class {arguments.per_class} --epochs {arguments.epochs} "
+        f"--rounds {arguments.rounds} --seed {arguments.seed}",
+        "budget": BUDGET,
+        "largest_change": int(trigger.abs().max()),
+        "root_mean_square": trigger.float().square().mean().sqrt().item(),
+        "classifiers": [
+            {
+                "role": role,
+                "test_accuracy": accuracy(model, test, test_labels),
+                "others_called_target_clean": share_called_target(model, others, arguments.target),
+                "others_called_target_triggered": share_called_target(model, triggered, arguments.target),
+            }
+            for role, model in zip(("the one it was made for", "another"), models, strict=True)
+        ],
+        "seconds": round(time.time() - started),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "seed": arguments.seed,
+    }
+    ASSET.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"trigger": trigger}, ASSET)
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Repair possibly poisoned image data before training on it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from puregen_transforms.transforms.puregen import PureGen as PureGen
+    from puregen_transforms.transforms.puregen import PureGen as PureGenTransform
+
+__version__ = "0.1.0"
+
+__all__ = ["PureGen", "PureGenTransform", "__version__"]
+
+_HOMES = {"PureGen": ("transforms.puregen", "PureGen"), "PureGenTransform": ("transforms.puregen", "PureGen")}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use, so that the package itself imports no torch.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,74 @@
+"""`puregen hub`: checkpoints to and from the Hugging Face Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from puregen_transforms.cli.errors import explain_errors
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Checkpoints to and from the Hugging Face Hub. The login is that of `hf auth login`, or HF_TOKEN.",
+)
+
+
+@app.command("pull")
+def pull(
+    reference: Annotated[str, typer.Argument(help="Catalogue name, folder, or Hub repository owner/name.")],
+    folder: Annotated[Path, typer.Argument(help="New folder to copy the checkpoint into.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+) -> None:
+    """Copy a checkpoint into a new folder."""
+    from puregen_transforms.hub.publish import pull_checkpoint
+
+    with explain_errors():
+        typer.echo(pull_checkpoint(reference, folder, revision=revision))
+
+
+@app.command("push")
+def push(
+    folder: Annotated[Path, typer.Argument(help="Folder with config.json and model.safetensors.")],
+    repo_id: Annotated[str, typer.Argument(help="Hub repository owner/name; made if it does not exist.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch to commit to; default: main.")] = None,
+    message: Annotated[str, typer.Option(help="Of the commit.")] = "Upload a PureGen checkpoint",
+) -> None:
+    """Check a checkpoint folder and upload it as one commit."""
+    from puregen_transforms.hub.publish import push_checkpoint
+
+    with explain_errors():
+        typer.echo(push_checkpoint(folder, repo_id, private=private, revision=revision, message=message))
+
+
+@app.command("list")
+def list_checkpoints() -> None:
+    """Names that `checkpoint=` knows."""
+    from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
+
+    width = max(map(len, CATALOGUE))
+    for name, entry in CATALOGUE.items():
+        place = "packaged" if entry.packaged else f"Hub: {entry.repo_id}"
+        typer.echo(f"{name:<{width}}  {place}{' (default)' if name == DEFAULT_EBM else ''}")
+
+
+@app.command("card")
+def card(
+    name: Annotated[str, typer.Argument(help="Packaged checkpoint, as `puregen hub list` names it.")],
+    output: Annotated[Path | None, typer.Option(help="File to write; default: print it.")] = None,
+) -> None:
+    """Fill the model card of a packaged checkpoint from its record."""
+    with explain_errors():
+        from puregen_transforms._files import write_atomically
+        from puregen_transforms.hub.cards import fill_card, load_record
+
+        record = load_record(name)
+        if output is None:
+            typer.echo(fill_card(record))
+            return
+        files = {"grid": "before_and_after.png", "curves": "training.png"}
+        pictures = {key: file for key, file in files.items() if (output.parent / file).exists()}
+        write_atomically(output, fill_card(record, pictures=pictures).encode())
+        typer.echo(output)

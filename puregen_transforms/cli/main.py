@@ -1,0 +1,26 @@
+"""The `puregen` command."""
+
+from __future__ import annotations
+
+import typer
+
+from puregen_transforms.cli import hub, train
+from puregen_transforms.cli.demo import demo
+from puregen_transforms.cli.doctor import doctor
+from puregen_transforms.cli.purify import purify
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Repair possibly poisoned image data.")
+app.command()(demo)
+app.command()(purify)
+app.add_typer(train.app, name="train")
+app.add_typer(hub.app, name="hub")
+app.command()(doctor)
+
+
+@app.callback()
+def main() -> None:
+    """Repair possibly poisoned image data before training on it."""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,166 @@
+"""`puregen purify`: write a purified copy of a data set."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
+
+if TYPE_CHECKING:
+    from puregen_transforms import PureGen
+    from puregen_transforms.data.outcome import Outcome, Progress
+
+SHOWN_SKIPPED = 20
+
+
+def purify(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="A folder of images, a Parquet file, a folder of them, a saved data set, or its name."
+        ),
+    ],
+    destination: Annotated[
+        Path,
+        typer.Argument(metavar="DST", help="A new folder, or for tables a new .parquet file. Nothing is overwritten."),
+    ],
+    method: Annotated[str, typer.Option(help="Recipe of PureGen.")] = "ebm",
+    steps: Annotated[int | None, typer.Option(help="Langevin steps; default: the recipe's.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="A name, a Hub repository or a folder; default: the one in the package.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same images.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
+    dtype: Annotated[str, typer.Option(help="Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(help="Images in one pass of the network.")] = None,
+    column: Annotated[list[str] | None, typer.Option(help="Image column to purify; repeat it; default: all.")] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Split to copy; repeat it; default: all.")] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="At an image that cannot be repaired: stop, and write nothing; or skip it, list it, and exit with 3."
+        ),
+    ] = "stop",
+) -> None:
+    """Write a purified copy of a data set: same layout, labels, splits and order.
+
+    Every image is purified: keep masks and other labels that are stored as images apart, or name the --column.
+    Images are stored without loss: JPEG, GIF and other lossy formats become PNG, and metadata.csv, .jsonl and
+    .parquet follow the new names. Images are turned upright by their EXIF orientation, which is not kept. Hidden
+    files are left out. DST appears when everything is done.
+    """
+    with explain_errors(), _terminated_like_interrupted():
+        from puregen_transforms import PureGen
+        from puregen_transforms.data.purified_copy import CopyOptions, purified_copy
+        from puregen_transforms.purifier.device import choose_device
+
+        started = time.monotonic()
+        on_cpu = choose_device(device).type == "cpu"
+        options = CopyOptions(
+            columns=tuple(column or ()),
+            splits=tuple(split or ()),
+            on_error=on_error,
+            # A bar that moves, against batches that fill a GPU.
+            chunk_images=max(batch_size or 0, 64 if on_cpu else 1024),
+        )
+        purifier = PureGen(
+            method=method,
+            checkpoint=checkpoint,
+            ebm_steps=steps,
+            seed=seed,
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+        )
+        _try_out(purifier)
+        with _progress_bar() as progress:
+            outcome = purified_copy(source, destination, purifier, options, progress=progress)
+        _report(outcome, destination, seconds=time.monotonic() - started)
+    if outcome.skipped:
+        raise typer.Exit(INCOMPLETE)
+
+
+def _try_out(purifier: PureGen) -> None:
+    """Load the weights and use the device once: what fails here is not the fault of an image.
+
+    Raises:
+        ValueError: the device does not work on this machine, or the weights cannot be used.
+    """
+    from PIL import Image
+
+    try:
+        purifier.energy(Image.new("RGB", (64, 64)))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"Expected a device that works on this machine, but {purifier.device or 'the default'} "
+            f"does not: {error} `puregen doctor` lists those that do."
+        ) from error
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Progress]:
+    """Hide the bar until the number of images is known."""
+    from rich.console import Console
+
+    from puregen_transforms.cli.progress import image_progress
+
+    bar = image_progress(Console(stderr=True))
+
+    def progress(done: int, total: int) -> None:
+        if not bar.tasks:
+            bar.add_task("purifying", total=total)
+            bar.start()
+        bar.update(bar.tasks[0].id, completed=done)
+
+    try:
+        yield progress
+    finally:
+        bar.stop()
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, so that what was half written is removed."""
+
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
+    """Say what was left out, what to know, and where the result is."""
+    from puregen_transforms.data.purified_copy import skipped_path
+
+    for skipped in outcome.skipped[:SHOWN_SKIPPED]:
+        typer.echo(f"Skipped {skipped}", err=True)
+    if outcome.skipped:
+        rest = len(outcome.skipped) - SHOWN_SKIPPED
+        more = f" {rest} more are" if rest > 0 else " They are"
+        typer.echo(
+            f"Skipped {len(outcome.skipped)} images in all.{more} listed in {skipped_path(destination)}.", err=True
+        )
+    for note in outcome.notes:
+        typer.echo(f"Note: {note}", err=True)
+    typer.echo(
+        f"Purified {outcome.images} images in {seconds:.1f} s: {destination}, open it with {_how_to_open(destination)}"
+    )
+
+
+def _how_to_open(destination: Path) -> str:
+    if destination.suffix == ".parquet":
+        return f'datasets.load_dataset("parquet", data_files="{destination}")'
+    if any((destination / "data").glob("*.parquet")):
+        return f'datasets.load_dataset("{destination}")'
+    return f'datasets.load_dataset("imagefolder", data_dir="{destination}")'

@@ -1,0 +1,109 @@
+"""Write a file or folder that is either complete or not there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def complete_or_absent(destination: Path, *, folder: bool) -> Iterator[Path]:
+    """Lend a temporary path beside `destination`; what is written there moves to `destination` at the end.
+
+    If the body raises, whatever it is, the temporary path is removed and `destination` is not made.
+
+    Args:
+        destination: must not exist; an empty folder is replaced where `folder` is true.
+        folder: whether the temporary path is an (existing, empty) folder or a file still to be written.
+
+    Raises:
+        FileExistsError: there is something at `destination`.
+        OSError: nothing can be written beside it.
+    """
+    destination = destination.resolve()
+    check_free(destination, folder=folder)
+    made = _make_parents(destination.parent)
+    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
+    try:
+        _try_writing(temporary)
+        if folder:
+            temporary.mkdir()
+        yield temporary
+        check_free(destination, folder=folder)
+        if destination.is_dir():
+            destination.rmdir()
+        temporary.rename(destination)
+    except BaseException:
+        _remove(temporary)
+        for parent in made:
+            _remove_if_empty(parent)
+        raise
+
+
+def check_free(destination: Path, *, folder: bool) -> None:
+    """Refuse to write over anything but an empty folder.
+
+    Raises:
+        FileExistsError: see above.
+    """
+    if os.path.ismount(destination):
+        raise FileExistsError(
+            f"Expected a path that can be renamed to, but {destination} is a mount point; name a folder inside it."
+        )
+    if not os.path.lexists(destination):
+        return
+    if folder and destination.is_dir() and not any(destination.iterdir()):
+        return
+    raise FileExistsError(
+        f"Expected a destination that does not exist yet, but {destination} does; "
+        "nothing is overwritten: remove it or choose another name."
+    )
+
+
+def _make_parents(parent: Path) -> list[Path]:
+    """Create the missing folders up to `parent`; returns them, innermost first."""
+    missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        for folder in missing:
+            _remove_if_empty(folder)
+        raise _unwritable(parent, error) from error
+    return missing
+
+
+def _try_writing(temporary: Path) -> None:
+    """Find out about a read-only or full destination before any work is done."""
+    try:
+        with temporary.open("xb") as file:
+            file.write(bytes(2**16))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.unlink()
+    except OSError as error:
+        raise _unwritable(temporary.parent, error) from error
+
+
+def _unwritable(parent: Path, error: OSError) -> OSError:
+    reason = error.strerror or str(error)
+    return OSError(
+        f"Expected to be able to write in {parent}, but got: {reason}. "
+        "Choose a destination on a disk that is writable and has free space."
+    )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # Another program may have put something there meanwhile, or it was never made.
+    with suppress(OSError):
+        folder.rmdir()

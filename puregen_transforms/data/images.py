@@ -1,0 +1,130 @@
+"""One encoded image at a time: what is in the bytes, decode them, encode the repaired picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+Purify = Callable[[list[Image.Image]], list[Image.Image]]
+"""PIL images in, as many repaired PIL images out, of the same modes and sizes."""
+
+ORIENTATION = ExifTags.Base.Orientation
+
+_SUFFIXES = """
+    .apng .avif .avifs .blp .bmp .bw .cur .dcx .dds .dib .emf .eps .fit .fits .flc .fli .ftc .ftu .gbr .gif .heic
+    .heif .icb .icns .ico .iim .im .j2c .j2k .jfif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx .jxl .msp .mpo .pbm .pcd
+    .pcx .pfm .pgm .png .pnm .ppm .ps .psd .pxr .qoi .ras .rgb .rgba .sgi .tga .tif .tiff .vda .vst .webp .wmf
+    .xbm .xpm
+"""
+IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
+"""Endings taken for images, whether or not Pillow can read them: an unread image must not be copied as it is."""
+
+SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
+"""First bytes of the formats recognized under any name."""
+
+LOSSLESS_SETTINGS: dict[str, dict[str, Any]] = {
+    "PNG": {},
+    "BMP": {},
+    "DIB": {},
+    "PPM": {},
+    "TGA": {},
+    "TIFF": {"compression": "tiff_adobe_deflate"},
+    # Without `exact`, the colors under transparent pixels change.
+    "WEBP": {"lossless": True, "exact": True},
+}
+"""Formats that keep every pixel, with the settings of Pillow that make them do so."""
+
+
+class ImageProblemError(ValueError):
+    """One image that cannot be repaired; the message says why, without naming the image."""
+
+
+def looks_like_image(name: str, first_bytes: bytes) -> bool:
+    """Whether a file is to be treated as an image, going by its name and its first 16 bytes."""
+    suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
+    riff_webp = first_bytes[:4] == b"RIFF" and first_bytes[8:12] == b"WEBP"
+    return suffix in IMAGE_SUFFIXES or first_bytes.startswith(SIGNATURES) or riff_webp
+
+
+def lossless_format(file: BinaryIO) -> str:
+    """The format to write an image back in: its own where that is lossless, else "PNG".
+
+    Only the header is read.
+
+    Raises:
+        ImageProblemError: no image Pillow can read, or one with several frames.
+    """
+    image = _open(file)
+    known = image.format if image.format in LOSSLESS_SETTINGS else "PNG"
+    if known == "WEBP" and not _webp_is_lossless(file):
+        return "PNG"
+    return str(known)
+
+
+def decode(data: bytes) -> Image.Image:
+    """Decode one image as `datasets` does: upright, according to its EXIF orientation.
+
+    A GIF becomes RGB or RGBA, or L if it is grey: its palette could not hold repaired colors.
+
+    Raises:
+        ImageProblemError: bytes that are no image, a truncated image, or one with several frames.
+    """
+    image = _open(BytesIO(data))
+    try:
+        image.load()
+        if image.getexif().get(ORIENTATION) is not None:
+            image = ImageOps.exif_transpose(image)
+        if image.format == "GIF" and image.mode == "P":
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes.
+        raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
+    return image
+
+
+def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: bytes | None = None) -> bytes:
+    """Encode without loss.
+
+    Args:
+        image: the picture.
+        image_format: one of `LOSSLESS_SETTINGS`.
+        color_profile: ICC profile to keep, where the format can.
+    """
+    buffer = BytesIO()
+    settings = dict(LOSSLESS_SETTINGS[image_format])
+    if color_profile and image_format in ("PNG", "TIFF", "WEBP"):
+        settings["icc_profile"] = color_profile
+    image.save(buffer, format=image_format, **settings)
+    return buffer.getvalue()
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """Read the header only."""
+    try:
+        image = Image.open(file)
+        # Cameras append previews to a JPEG ("MPO"); every decoder shows its first picture only.
+        frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+    except UnidentifiedImageError as error:
+        raise ImageProblemError("it is no image in a format that Pillow can read") from error
+    except Exception as error:  # As in `decode`.
+        raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
+    if frames > 1:
+        raise ImageProblemError(f"expected a single picture, but it has {frames} frames; save each as its own image")
+    return image
+
+
+def _webp_is_lossless(file: BinaryIO) -> bool:
+    """Whether the picture chunk of a WebP file is the lossless one, VP8L."""
+    file.seek(12)
+    while len(header := file.read(8)) == 8:
+        if header[:4] in (b"VP8L", b"VP8 "):
+            return header[:4] == b"VP8L"
+        length = int.from_bytes(header[4:], "little")
+        file.seek(length + length % 2, 1)
+    return False
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,122 @@
+"""Repair a stream of encoded images in bounded memory, with a reason for each one that cannot be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+from PIL import Image
+
+from puregen_transforms.data.images import ImageProblemError, Purify, decode, encode
+
+Key = TypeVar("Key")
+
+CHUNK_PIXELS = 2**25
+"""Decoded pixels held at once; about 100 MB of RGB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedImage(Generic[Key]):
+    """An image still to be read.
+
+    Args:
+        key: what the caller knows the image by.
+        read: gives its bytes; an `OSError` is a problem of this image alone.
+        image_format: lossless format to write it in.
+    """
+
+    key: Key
+    read: Callable[[], bytes]
+    image_format: str = "PNG"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repaired(Generic[Key]):
+    """What became of one image: its new bytes, or else the problem with it."""
+
+    key: Key
+    data: bytes | None = None
+    problem: str | None = None
+
+
+def repair(images: Iterable[EncodedImage[Key]], purify: Purify, *, chunk_images: int = 256) -> Iterator[Repaired[Key]]:
+    """Decode, purify and encode images, a chunk at a time.
+
+    Args:
+        images: read one by one, no further ahead than the chunk in hand.
+        purify: see `Purify`; a `ValueError` it raises is held against the images that cause it.
+        chunk_images: images given to `purify` at once, at most.
+
+    Yields:
+        One `Repaired` for each image. Within a chunk, those that could not be decoded come first.
+    """
+    workers = min(16, (os.cpu_count() or 1) + 2)
+    with ThreadPoolExecutor(workers) as pool:
+        for chunk in _chunks(_decoded(images, pool, window=2 * workers), chunk_images):
+            good = []
+            for source, picture in chunk:
+                if isinstance(picture, ImageProblemError):
+                    yield Repaired(key=source.key, problem=str(picture))
+                else:
+                    good.append((source, picture))
+            results = _purify_each([picture for _, picture in good], purify)
+            yield from pool.map(_encode_one, good, results)
+
+
+def _decoded(
+    images: Iterable[EncodedImage[Key]], pool: Executor, *, window: int
+) -> Iterator[tuple[EncodedImage[Key], Image.Image | ImageProblemError]]:
+    """Read and decode in threads, in order, `window` images at a time."""
+    stream = iter(images)
+    while batch := list(islice(stream, window)):
+        yield from zip(batch, pool.map(_decode_one, batch), strict=True)
+
+
+def _decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
+    try:
+        return decode(source.read())
+    except ImageProblemError as problem:
+        return problem
+    except OSError as error:
+        return ImageProblemError(f"it cannot be read ({error.strerror or error})")
+
+
+def _chunks(
+    decoded: Iterable[tuple[EncodedImage[Key], Image.Image | ImageProblemError]], chunk_images: int
+) -> Iterator[list[tuple[EncodedImage[Key], Image.Image | ImageProblemError]]]:
+    """Cut the stream by number of images and by number of pixels."""
+    chunk, pixels = [], 0
+    for source, picture in decoded:
+        chunk.append((source, picture))
+        if isinstance(picture, Image.Image):
+            pixels += picture.width * picture.height
+        if len(chunk) >= chunk_images or pixels >= CHUNK_PIXELS:
+            yield chunk
+            chunk, pixels = [], 0
+    if chunk:
+        yield chunk
+
+
+def _purify_each(pictures: list[Image.Image], purify: Purify) -> list[Image.Image | ImageProblemError]:
+    """Purify a list; if that is refused, halve it until the pictures at fault stand alone."""
+    if not pictures:
+        return []
+    try:
+        return list(purify(pictures))
+    except ValueError as error:
+        if len(pictures) == 1:
+            return [ImageProblemError(str(error))]
+    middle = len(pictures) // 2
+    return _purify_each(pictures[:middle], purify) + _purify_each(pictures[middle:], purify)
+
+
+def _encode_one(good: tuple[EncodedImage[Key], Image.Image], result: Image.Image | ImageProblemError) -> Repaired[Key]:
+    source, before = good
+    if isinstance(result, ImageProblemError):
+        return Repaired(key=source.key, problem=str(result))
+    profile = before.info.get("icc_profile")
+    return Repaired(key=source.key, data=encode(result, image_format=source.image_format, color_profile=profile))

@@ -1,0 +1,237 @@
+"""Open the image data a user names: a folder, Parquet files, a saved dataset or a Hub name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset, DatasetDict, Features, Image, load_dataset, load_dataset_builder, load_from_disk
+from datasets.table import table_cast
+from PIL import ImageOps
+from PIL.Image import Resampling
+from torch import Tensor
+
+
+def open_source(source: str) -> DatasetDict:
+    """Open `source` with its splits.
+
+    Args:
+        source: a Parquet file; a folder of Parquet files, of a dataset saved with `save_to_disk`,
+            or of images; or the name of a dataset on the Hub.
+
+    Raises:
+        FileNotFoundError: a path that is not there, or a folder with nothing to read.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        if path.suffix != ".parquet":
+            raise FileNotFoundError(f"Expected a .parquet file or a folder, but got the file {source!r}.")
+        loaded = load_dataset("parquet", data_files={"train": str(path)})
+    elif path.is_dir():
+        if _is_saved_dataset(path):
+            loaded = _load_saved(path)
+        elif _parquet_below(path):
+            loaded = load_dataset("parquet", data_dir=str(path))
+        else:
+            loaded = load_dataset("imagefolder", data_dir=str(path))
+    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
+        raise FileNotFoundError(f"Expected a file, a folder or a dataset name, but there is nothing at {source!r}.")
+    else:
+        loaded = _load_named(source)
+    return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+
+
+def _load_saved(folder: Path) -> Dataset | DatasetDict:
+    try:
+        return load_from_disk(str(folder))
+    except IndexError as error:
+        # datasets saves a split without rows, but cannot read it.
+        raise ValueError(f"Expected at least one row in every split, but {folder} has a split without any.") from error
+
+
+def _load_named(source: str) -> Dataset | DatasetDict:
+    try:
+        return load_dataset(source)
+    except (FileNotFoundError, ConnectionError) as error:
+        raise FileNotFoundError(
+            f"Expected a file, a folder or a dataset name, but there is nothing at {source!r} "
+            f"here, and as a name: {error}"
+        ) from error
+
+
+class TableSplit(Protocol):
+    """One split of a data set, read in order and in bounded memory."""
+
+    @property
+    def features(self) -> Features:
+        """Types of the columns."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    def batches(self, size: int) -> Iterator[pa.Table]:
+        """Tables of at most `size` rows, in the types of `features`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSplit:
+    """A split that `datasets` has opened."""
+
+    dataset: Dataset
+
+    @property
+    def features(self) -> Features:
+        """Types of the columns."""
+        return self.dataset.features
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.dataset)
+
+    def batches(self, size: int) -> Iterator[pa.Table]:
+        """See `TableSplit`."""
+        yield from self.dataset.with_format("arrow").iter(batch_size=size)
+
+
+BATCH_BYTES = 2**26
+"""Rows read from Parquet at once, in bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetSplit:
+    """Parquet files, read where they are: opening them with `datasets` would first copy them to its cache.
+
+    Raises (in `of`):
+        ValueError: a file that is not Parquet.
+    """
+
+    paths: tuple[Path, ...]
+    features: Features
+    rows: int
+
+    @classmethod
+    def of(cls, paths: Collection[Path]) -> ParquetSplit:
+        """Read the schema and the number of rows of some files."""
+        rows = sum(_open_parquet(path).metadata.num_rows for path in paths)
+        features = Features.from_arrow_schema(_open_parquet(next(iter(paths))).schema_arrow)
+        return cls(paths=tuple(paths), features=features, rows=rows)
+
+    def batches(self, size: int) -> Iterator[pa.Table]:
+        """See `TableSplit`."""
+        for path in self.paths:
+            with _open_parquet(path) as file:
+                groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
+                row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
+                for batch in file.iter_batches(batch_size=min(size, max(1, BATCH_BYTES // max(1, row_bytes)))):
+                    yield table_cast(pa.Table.from_batches([batch]), self.features.arrow_schema)
+
+
+def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, TableSplit]:
+    """Open anything but a folder of images as tables, by split.
+
+    Args:
+        source: see `open_source`.
+        splits: the splits wanted; none named takes all.
+
+    Raises:
+        FileNotFoundError: see `open_source`.
+        ValueError: a split that is not there, or a file that is not Parquet.
+    """
+    path = Path(source).expanduser()
+    opened: dict[str, TableSplit]
+    if path.is_file() and path.suffix == ".parquet":
+        opened = {"train": ParquetSplit.of([path])}
+    elif path.is_dir() and not _is_saved_dataset(path) and _parquet_below(path):
+        opened = {split: ParquetSplit.of(paths) for split, paths in _parquet_splits(path).items()}
+    else:
+        opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in open_source(source).items()}
+    missing = sorted(set(splits) - set(opened))
+    if missing:
+        raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")
+    return {split: table for split, table in opened.items() if not splits or split in splits}
+
+
+def is_image_folder(source: str) -> bool:
+    """Whether the source is a folder that `open_source` would read as loose image files."""
+    path = Path(source).expanduser()
+    return path.is_dir() and not _is_saved_dataset(path) and not _parquet_below(path)
+
+
+def local_path(source: str) -> Path | None:
+    """The file or folder that a source is, or None for the name of a data set."""
+    path = Path(source).expanduser()
+    return path if path.exists() else None
+
+
+def _is_saved_dataset(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+
+
+def _parquet_below(folder: Path) -> bool:
+    """Whether there are Parquet files with data: `metadata.parquet` only describes loose images."""
+    return any(path.name != "metadata.parquet" for path in folder.rglob("*.parquet"))
+
+
+def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
+    """The Parquet files of each split, as `datasets` assigns them."""
+    try:
+        builder = load_dataset_builder(str(folder))
+    except ValueError as error:
+        raise ValueError(
+            f"Expected one data set of Parquet files in {folder}, but got: {error} "
+            "If there are several, name the folder of one as the source."
+        ) from error
+    files = {
+        str(split): [Path(path) for path in paths if str(path).endswith(".parquet")]
+        for split, paths in (builder.config.data_files or {}).items()
+    }
+    found = {split: paths for split, paths in files.items() if paths}
+    if not found:
+        raise ValueError(
+            f"Expected a folder of Parquet files, but {folder} holds more files of other kinds; "
+            "name a Parquet file, or a folder with nothing else."
+        )
+    return found
+
+
+def _open_parquet(path: Path) -> pq.ParquetFile:
+    try:
+        # A whole column of a large row group would be read ahead otherwise.
+        return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"Expected a Parquet file, but {path} cannot be read as one: {error}") from error
+
+
+def image_columns(dataset: Dataset) -> list[str]:
+    """Names of the columns that hold images."""
+    return [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
+
+
+def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32) -> Tensor:
+    """Every image of a split in memory: (N, 3, image_size, image_size) uint8.
+
+    Other sizes are box-filtered to cover the square and cropped at the center.
+    """
+    splits = open_source(source)
+    if split not in splits:
+        raise ValueError(f"Expected one of the splits {sorted(splits)}, but got {split!r}.")
+    dataset = splits[split]
+    columns = image_columns(dataset)
+    if len(columns) != 1:
+        raise ValueError(f"Expected one image column in {source!r}, but found {columns}.")
+    square = (image_size, image_size)
+    images = torch.empty(len(dataset), 3, *square, dtype=torch.uint8)
+    for index, image in enumerate(dataset[columns[0]]):
+        rgb = image.convert("RGB")
+        if rgb.size != square:
+            rgb = ImageOps.fit(rgb, square, Resampling.BOX)
+        images[index] = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
+    return images

@@ -1,0 +1,154 @@
+"""Figures; each takes numbers and images, and writes one PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from puregen_transforms._extras import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_INK, _PAPER = "#222222", "white"
+_COLORS = {"clean": "#2a6fdb", "poisoned": "#d1495b"}
+
+
+def draw_repair_grid(
+    path: Path,
+    *,
+    clean: Tensor,
+    poisoned: Tensor,
+    purified: Tensor,
+    trigger: Tensor,
+    left: Tensor,
+    share_left: float,
+    amplify: int = 8,
+) -> None:
+    """Images before the attack, under it and after repair, with the differences made visible.
+
+    Args:
+        path: of the PNG.
+        clean: (N, 3, H, W) uint8, an image a row.
+        poisoned: the same images with the trigger.
+        purified: `poisoned` after purification.
+        trigger: (3, H, W) what the attacker adds, in units of 1/255.
+        left: (3, H, W) what of it remains on average after purification, in units of 1/255.
+        share_left: `left` along the trigger's own direction.
+        amplify: factor on the differences drawn.
+    """
+    figure = _figure(12.5, 1.35 * len(clean) + 2.0)
+    grid = figure.add_gridspec(
+        len(clean), 7, width_ratios=[1, 1, 1, 1, 1, 0.35, 2.6], wspace=0.06, hspace=0.06, top=0.84, bottom=0.03,
+        left=0.02, right=0.98,
+    )  # fmt: skip
+    attack = poisoned.float() - clean.float()
+    change = purified.float() - poisoned.float()
+    columns = [
+        ("original", _pixels(clean)),
+        ("poisoned\n(what you receive)", _pixels(poisoned)),
+        (f"the attack alone,\n{amplify}x stronger", _difference(attack, amplify)),
+        ("repaired\nby PureGen", _pixels(purified)),
+        (f"what PureGen changed,\n{amplify}x stronger", _difference(change, amplify)),
+    ]
+    for column, (title, images) in enumerate(columns):
+        for row, image in enumerate(images):
+            axes = _picture(figure, grid[row, column], image)
+            if row == 0:
+                axes.set_title(title, fontsize=9.5, color=_INK)
+    half = len(clean) // 2
+    for rows, title, image in [
+        (slice(0, half), f"the trigger, {amplify}x stronger", trigger),
+        (slice(half, None), f"what is left of it after repair, {amplify}x stronger:\n{share_left:.0%}", left),
+    ]:
+        axes = _picture(figure, grid[rows, 6], _difference(image[None].float(), amplify)[0])
+        axes.set_title(title, fontsize=10.5, color=_INK)
+    figure.suptitle(
+        "A trigger that the eye cannot see is in every poisoned image. PureGen moves images back towards natural ones.",
+        fontsize=12, color=_INK, y=0.975,
+    )  # fmt: skip
+    _save(figure, path)
+
+
+def draw_energy_histogram(path: Path, *, clean: Tensor, poisoned: Tensor, separation: float) -> None:
+    """Energies of clean and of poisoned images.
+
+    Args:
+        path: of the PNG.
+        clean: (N,) energies of clean images.
+        poisoned: (N,) energies of poisoned ones.
+        separation: AUROC between the two groups, shown in the title.
+    """
+    figure = _figure(8, 4.2)
+    axes = figure.add_subplot()
+    both = torch.cat([clean, poisoned])
+    bins = torch.linspace(both.min(), both.max(), 41).tolist()
+    for name, values in (("clean", clean), ("poisoned", poisoned)):
+        axes.hist(values.tolist(), bins=bins, alpha=0.65, color=_COLORS[name], label=f"{name} images")
+    axes.set_xlabel("energy (left: natural, right: suspicious)")
+    axes.set_ylabel("images")
+    axes.set_title(
+        f"The energy alone tells poisoned from clean images: AUROC {separation:.3f} (1 is perfect, 0.5 is chance)",
+        fontsize=10.5, color=_INK,
+    )  # fmt: skip
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def draw_training_curves(path: Path, log: list[dict[str, float]]) -> None:
+    """What `puregen train ebm` logged: energy gap, gradient norm and chain movement, smoothed over 100 updates."""
+    figure = _figure(9, 6.5)
+    updates = [row["update"] for row in log]
+    curves = {
+        "energy of chains minus energy of data (in units of T)": [
+            row["negative_energy"] - row["positive_energy"] for row in log
+        ],
+        "gradient norm": [row["gradient_norm"] for row in log],
+        "move of a chain in one update (rms, range is 2 wide)": [row["chain_distance"] for row in log],
+    }
+    for index, (title, values) in enumerate(curves.items()):
+        axes = figure.add_subplot(3, 1, index + 1)
+        axes.plot(updates, values, color="#cccccc", linewidth=0.4)
+        window = min(100, len(values))
+        smooth = torch.tensor(values).unfold(0, window, 1).mean(1).tolist()
+        axes.plot(updates[window - 1 :], smooth, color=_COLORS["clean"], linewidth=1.5)
+        axes.set_ylim(*torch.tensor(values).quantile(torch.tensor([0.005, 0.995])).tolist())
+        axes.set_title(title, fontsize=9.5, loc="left", color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("update")
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    require_extra("matplotlib", "report")
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would keep global state and look for a display.
+    return Figure(figsize=(width, height), facecolor=_PAPER)
+
+
+def _picture(figure: Figure, place: Any, image: Tensor) -> Any:
+    axes = figure.add_subplot(place)
+    axes.imshow(image.numpy(), interpolation="nearest")
+    axes.axis("off")
+    return axes
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return images.permute(0, 2, 3, 1)
+
+
+def _difference(change: Tensor, amplify: int) -> Tensor:
+    """Signed changes around mid-gray."""
+    return _pixels((change * amplify + 128).round().clamp(0, 255).to(torch.uint8))
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, format="png")

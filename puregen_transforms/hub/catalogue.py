@@ -1,0 +1,58 @@
+"""Names of published checkpoints, and where each one lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGED_CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogueEntry:
+    """One published checkpoint.
+
+    Args:
+        name: what users write as `checkpoint=`.
+        packaged: shipped inside this package, in `assets/checkpoints/<name>/`; loads without a network.
+        repo_id: Hub repository `owner/name`, for an entry that is not packaged.
+        revision: commit of `repo_id` to load; None follows its `main` branch.
+        sha256: of `model.safetensors`; None leaves it unchecked.
+    """
+
+    name: str
+    packaged: bool
+    repo_id: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.packaged == (self.repo_id is not None):
+            raise ValueError(f"Expected catalogue entry {self.name!r} to be packaged or to have a `repo_id`, not both.")
+        if self.repo_id is not None and self.sha256 is not None and self.revision is None:
+            raise ValueError(f"Expected a `revision` beside the sha256 of {self.name!r}: `main` may move.")
+
+    @property
+    def folder(self) -> Path:
+        """Where a packaged checkpoint lies."""
+        return PACKAGED_CHECKPOINTS / self.name
+
+
+DEFAULT_EBM = "ebm-imagenet32-nf64"
+
+_ENTRIES = (
+    CatalogueEntry(
+        name=DEFAULT_EBM,
+        packaged=True,
+        sha256=None,
+    ),
+    # The paper authors' own weights (nf 128). They follow `main`, as no commit has been reviewed here.
+    CatalogueEntry(
+        name="puregen-ebm-cinic10-imagenet",
+        packaged=False,
+        repo_id="SunayBhat1/puregen-ebm-cinic10-imagenet",
+    ),
+)
+
+CATALOGUE: Mapping[str, CatalogueEntry] = {entry.name: entry for entry in _ENTRIES}

@@ -1,0 +1,225 @@
+"""Find the images of any sample, and put purified ones back where they were.
+
+A sample is whatever a pipeline hands on: an image, a batch, or images among labels inside tuples,
+lists and mappings. Everything that is not an image comes back as the same object.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import PIL.Image
+from torch import Tensor
+from torchvision import tv_tensors
+
+from puregen_transforms.transforms.formats import OpenImage, looks_like_image, open_image, to_pil
+
+Path = tuple[str | int, ...]
+Columns = tuple[str | int, ...]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place of a sample that holds an image or a list of images."""
+
+    path: Path
+    value: Any
+    rank: int
+    """How sure it is: 0 a tv_tensors.Image, 1 a PIL image, 2 a plain tensor or array of image shape."""
+
+    @property
+    def name(self) -> str:
+        """The path as a user would write it."""
+        return "".join(f"[{key!r}]" for key in self.path) or "the sample itself"
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a sample.
+
+    Args:
+        images: in the order they stand in; each may be a batch.
+        put_back: purified uint8 batches, one per image -> the sample with them in place.
+    """
+
+    images: list[OpenImage]
+    put_back: Callable[[list[Tensor]], Any]
+
+
+def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
+    """Open the images of a sample.
+
+    In a lazy row or batch of `datasets.map`, images are put back as PIL, which is what an Image
+    feature stores losslessly, and columns without images are never decoded.
+
+    Args:
+        sample: any nesting of tuples, lists and mappings, `datasets`' lazy batches among them.
+        columns: mapping keys or positions that hold images; None finds them.
+
+    Raises:
+        ValueError: no image, several where it is not clear which are meant, one that cannot be
+            opened, or a column that is not there.
+    """
+    lazy = is_lazy(sample)
+    slots = _lazy_slots(sample, columns) if lazy else choose(find(sample), sample, columns)
+    opened = [_open_slot(slot) for slot in slots]
+
+    def put_back(purified: list[Tensor]) -> Any:
+        remaining, result = iter(purified), sample
+        for slot, images in zip(slots, opened, strict=True):
+            close = to_pil if lazy else _close
+            closed = [None if image is None else close(image, next(remaining)) for image in images]
+            result = _put(result, slot.path, closed if isinstance(slot.value, list) else closed[0])
+        return result
+
+    return FoundImages([image for images in opened for image in images if image is not None], put_back)
+
+
+def is_lazy(sample: Any) -> bool:
+    """Whether this is the `LazyRow` or `LazyBatch` that `datasets.map` passes."""
+    return isinstance(sample, Mapping) and hasattr(sample, "pa_table") and hasattr(sample, "formatter")
+
+
+def find(sample: Any, path: Path = ()) -> list[Slot]:
+    """Every place that may be an image."""
+    rank = _rank(sample)
+    if rank is not None:
+        return [Slot(path, sample, rank)]
+    if isinstance(sample, Mapping):
+        return [slot for key in sample for slot in find(sample[key], (*path, key))]
+    if isinstance(sample, (list, tuple)):
+        return [slot for index, item in enumerate(sample) for slot in find(item, (*path, index))]
+    return []
+
+
+def choose(slots: list[Slot], sample: Any, columns: Columns | None) -> list[Slot]:
+    """The slots to purify: those named, or those that are beyond doubt."""
+    if columns is not None:
+        for column in columns:
+            if not any(column in slot.path for slot in slots):
+                raise ValueError(
+                    f"Expected an image at column {column!r}, but found images only at "
+                    f"{[slot.name for slot in slots] or 'no place'} of {_describe(sample)}."
+                )
+        return [slot for slot in slots if any(column in slot.path for column in columns)]
+    if not slots:
+        raise ValueError(
+            f"PureGen found no image in {_describe(sample)}. Expected a PIL image, a tv_tensors.Image, a tensor "
+            "(..., C, H, W) or a uint8 array (..., H, W, C); if one is there, name it with `columns=`."
+        )
+    best = min(slot.rank for slot in slots)
+    chosen = [slot for slot in slots if slot.rank == best]
+    if len(chosen) > 1 and best > 0:
+        raise ValueError(
+            f"PureGen found several images, at {', '.join(slot.name for slot in chosen)}, and cannot tell which are "
+            "inputs and which are labels. Name the ones to purify with `columns=`, for example "
+            f"PureGen(columns={[chosen[0].path[-1]]!r})."
+        )
+    return chosen
+
+
+def _rank(value: Any) -> int | None:
+    if isinstance(value, tv_tensors.Image):
+        return 0
+    if isinstance(value, tv_tensors.TVTensor):  # masks, boxes, key points, videos
+        return None
+    if isinstance(value, PIL.Image.Image):
+        return 1
+    if looks_like_image(value):
+        return 2
+    if isinstance(value, list):
+        return _rank_of_list(value)
+    return None
+
+
+def _rank_of_list(values: list[Any]) -> int | None:
+    """A list of single images of one kind is a batch; anything else is a container."""
+    present = [value for value in values if value is not None]
+    if not present or isinstance(present[0], list):
+        return None
+    kinds = {(_rank(value), _channels(value)) for value in present}
+    rank = next(iter(kinds))[0]
+    single = (
+        all(isinstance(value, PIL.Image.Image) or value.ndim == 3 for value in present) if rank is not None else False
+    )
+    return rank if len(kinds) == 1 and single else None
+
+
+def _channels(value: Any) -> int:
+    if isinstance(value, Tensor) and value.ndim >= 3:
+        return value.shape[-3]
+    return value.shape[-1] if isinstance(value, np.ndarray) and value.ndim else 0
+
+
+def _open_slot(slot: Slot) -> list[OpenImage | None]:
+    values = slot.value if isinstance(slot.value, list) else [slot.value]
+    opened: list[OpenImage | None] = []
+    for index, value in enumerate(values):
+        try:
+            opened.append(None if value is None else open_image(value))
+        except ValueError as error:
+            where = slot.name + (f", item {index}" if isinstance(slot.value, list) else "")
+            raise ValueError(f"{error} (image at {where})") from error
+    return opened
+
+
+def _close(image: OpenImage, purified: Tensor) -> Any:
+    return image.close(purified)
+
+
+def _put(sample: Any, path: Path, value: Any) -> Any:
+    """A copy of the containers along `path`, with `value` at its end."""
+    if not path:
+        return value
+    key, rest = path[0], path[1:]
+    if isinstance(sample, tuple):
+        items: list[Any] = [*sample]
+        items[key] = _put(items[key], rest, value)  # type: ignore[index]
+        return type(sample)(*items) if hasattr(sample, "_fields") else tuple(items)
+    changed = copy.copy(sample)
+    changed[key] = _put(sample[key], rest, value)
+    return changed
+
+
+def _lazy_slots(batch: Any, columns: Columns | None) -> list[Slot]:
+    return [Slot((name,), _as_list_if_batched(batch[name]), 1) for name in _lazy_image_columns(batch, columns)]
+
+
+def _as_list_if_batched(value: Any) -> Any:
+    """A column of a batch as a list of single images; a row's image as it is."""
+    if isinstance(value, (Tensor, np.ndarray)) and (value.ndim == 4 or value.dtype == object):
+        return list(value)
+    return value
+
+
+def _lazy_image_columns(batch: Any, columns: Columns | None) -> Sequence[str]:
+    from datasets import Image
+
+    features = batch.formatter.features or {}
+    images = [name for name in batch if isinstance(features.get(name), Image)]
+    if columns is not None:
+        for column in columns:
+            if column not in images:
+                raise ValueError(f"Expected `columns` among the image columns {images}, but got {column!r}.")
+        return [name for name in images if name in columns]
+    if len(images) != 1:
+        raise ValueError(
+            f"Expected one column with an Image feature, but found {images or 'none'} among {list(batch)}. "
+            + ("Name the ones to purify with `columns=`." if images else "Cast it with ds.cast_column(name, Image()).")
+        )
+    return images
+
+
+def _describe(sample: Any, depth: int = 0) -> str:
+    if isinstance(sample, Mapping):
+        return "{" + ", ".join(f"{key!r}: {_describe(sample[key], depth + 1)}" for key in list(sample)[:8]) + "}"
+    if isinstance(sample, (list, tuple)) and depth < 3:
+        shown = ", ".join(_describe(item, depth + 1) for item in sample[:4])
+        return f"{type(sample).__name__}({shown}{', ...' if len(sample) > 4 else ''})"
+    if isinstance(sample, (Tensor, np.ndarray)):
+        return f"{type(sample).__name__} {sample.dtype} {tuple(sample.shape)}"
+    return type(sample).__name__

@@ -1,0 +1,35 @@
+import math
+
+import pytest
+import torch
+
+from puregen_transforms.evaluate.metrics import auroc, psnr, survival
+
+
+def test_psnr():
+    a = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    b = a.clone()
+    b[1] += 5
+    values = psnr(b, a)
+    assert math.isinf(values[0])
+    assert values[1].item() == pytest.approx(20 * math.log10(255 / 5), abs=1e-4)
+
+
+def test_survival():
+    clean = torch.full((1, 3, 4, 4), 100, dtype=torch.uint8)
+    poisoned = clean + torch.tensor([8, 0, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    half = clean + torch.tensor([4, 9, 0], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert survival(clean, poisoned, clean, poisoned).tolist() == [1]
+    assert survival(clean, poisoned, clean, clean).tolist() == [0]
+    assert survival(clean, poisoned, clean, half).tolist() == [0.5], "what points elsewhere does not count"
+    assert survival(clean, poisoned, clean + 10, poisoned + 10).tolist() == [1]
+
+
+def test_auroc_counts_pairs():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randint(0, 20, (50,), generator=generator).float() + 3
+    b = torch.randint(0, 20, (70,), generator=generator).float()
+    pairs = [1.0 if x > y else 0.5 if x == y else 0.0 for x in a for y in b]
+    assert auroc(a, b) == pytest.approx(sum(pairs) / len(pairs))
+    assert auroc(b + 100, a) == 1
+    assert auroc(a, a) == pytest.approx(0.5)

@@ -1,0 +1,96 @@
+import pytest
+import torch
+
+from puregen_transforms.functional.noise import KeyedNoise, keyed_normal, philox
+
+KNOWN_ANSWERS = [  # kat_vectors of Random123, philox4x32-10
+    ([0, 0, 0, 0], [0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+    ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    (
+        [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+        [0xA4093822, 0x299F31D0],
+        [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1],
+    ),
+]
+
+
+@pytest.mark.parametrize(("counter", "key", "expected"), KNOWN_ANSWERS)
+def test_philox_known_answers(counter, key, expected):
+    words = philox(tuple(torch.tensor([c]) for c in counter), tuple(key))
+    assert [int(word) for word in words] == expected
+
+
+def normal(ids, *, seed=0, stage=0, step=0, size=(3, 32, 32)):
+    ids = torch.as_tensor(ids)
+    return keyed_normal(torch.Size((len(ids), *size)), seed=seed, sample_ids=ids, stage=stage, step=step)
+
+
+def test_moments():
+    x = normal(range(200)).double().flatten()  # 614,400 values
+    assert abs(x.mean()) < 5e-3
+    assert abs(x.var() - 1) < 1e-2
+    assert abs((x**3).mean()) < 2e-2
+    assert abs((x**4).mean() - 3) < 6e-2
+    assert torch.isfinite(x).all()
+
+
+def test_tails_are_those_of_a_normal():
+    x = normal(range(400)).flatten()
+    for bound, share in [(1, 0.31731), (2, 0.04550), (3, 0.0027)]:
+        assert (x.abs() > bound).float().mean().item() == pytest.approx(share, rel=0.03)
+
+
+@pytest.mark.parametrize("change", ["id", "seed", "stage", "step", "neighbor"])
+def test_values_are_uncorrelated(change):
+    a = normal(range(100))
+    b = {
+        "id": lambda: normal(range(100, 200)),
+        "seed": lambda: normal(range(100), seed=1),
+        "stage": lambda: normal(range(100), stage=1),
+        "step": lambda: normal(range(100), step=1),
+        "neighbor": lambda: a.roll(1, dims=-1),
+    }[change]()
+    correlation = torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
+    assert abs(correlation) < 0.01  # 5.5 standard errors of 307,200 pairs
+
+
+def test_a_sample_keeps_its_noise_in_any_batch():
+    ids = torch.tensor([5, -(2**62), 17, 2**40, 0])
+    whole = normal(ids)
+    assert torch.equal(whole[[3, 0]], normal(ids[[3, 0]]))
+    assert torch.equal(whole[1:2], normal(ids[1:2]))
+
+
+def test_both_halves_of_seed_and_id_count():
+    base = normal([0])
+    assert not torch.equal(base, normal([2**32]))
+    assert not torch.equal(base, normal([0], seed=2**32))
+    assert torch.equal(base, normal([0], seed=2**64)), "seeds are taken modulo 2**64"
+
+
+def test_odd_sizes_are_prefixes_of_the_same_stream():
+    assert torch.equal(normal([1], size=(7,))[0], normal([1], size=(9,))[0, :7])
+
+
+def test_keyed_noise_fixes_all_but_the_step():
+    ids = torch.tensor([3, 4])
+    noise = KeyedNoise(9, ids, stage=2)
+    assert torch.equal(noise(5, torch.zeros(2, 3, 4, 4)), normal(ids, seed=9, stage=2, step=5, size=(3, 4, 4)))
+
+
+@pytest.mark.parametrize("bad", [{"stage": 256}, {"step": 2**24}, {"step": -1}])
+def test_counters_out_of_range_are_refused(bad):
+    with pytest.raises(ValueError, match="Expected stage in"):
+        normal([0], **bad)
+
+
+def test_wrong_number_of_ids_is_refused():
+    with pytest.raises(ValueError, match="Expected 2 sample ids"):
+        keyed_normal(torch.Size((2, 3)), seed=0, sample_ids=torch.zeros(3, dtype=torch.int64), stage=0, step=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cpu_and_gpu_agree():
+    ids = torch.arange(8)
+    on_gpu = keyed_normal(torch.Size((8, 3, 32, 32)), seed=1, sample_ids=ids.cuda(), stage=0, step=3)
+    torch.testing.assert_close(normal(ids, seed=1, step=3), on_gpu.cpu(), atol=1e-5, rtol=1e-5)

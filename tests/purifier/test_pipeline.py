@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from puregen_transforms.functional.noise import KeyedNoise
+from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.purifier.config import LangevinConfig
+from puregen_transforms.purifier.device import choose_device
+from puregen_transforms.purifier.pipeline import Purifier, default_batch_size
+from puregen_transforms.purifier.stages import LangevinStage
+
+
+def test_stages_run_in_order_with_their_own_noise():
+    seen = []
+
+    def first(x, noise):
+        seen.append(noise(0, x))
+        return x + 0.5
+
+    def second(x, noise):
+        seen.append(noise(0, x))
+        return x * 2
+
+    images = torch.full((2, 3, 4, 4), 0.25)  # -0.5 in [-1, 1]
+    out = Purifier([first, second])(images, sample_ids=torch.tensor([1, 2]), seed=7)
+    assert out.dtype == torch.uint8
+    assert (out == 128).all()
+    ids = torch.tensor([1, 2])
+    assert torch.equal(seen[0], KeyedNoise(7, ids, 0)(0, images))
+    assert torch.equal(seen[1], KeyedNoise(7, ids, 1)(0, images))
+
+
+def test_batches_are_as_large_as_asked():
+    sizes = []
+
+    def stage(x, noise):
+        sizes.append(len(x))
+        return x
+
+    images, ids = torch.zeros(10, 3, 4, 4, dtype=torch.uint8), torch.arange(10)
+    assert torch.equal(Purifier([stage], batch_size=4)(images, sample_ids=ids, seed=0), images)
+    Purifier([stage])(images, sample_ids=ids, seed=0)
+    assert sizes == [4, 4, 2, 10]
+    assert default_batch_size(32 * 32, torch.device("cpu")) == 64
+    assert default_batch_size(4000 * 4000, torch.device("cpu")) == 1
+
+
+@pytest.mark.parametrize("stage_dtype", [torch.uint8, torch.float32])
+def test_out_of_range_chains_are_clamped(stage_dtype):
+    images = torch.zeros(1, 3, 4, 4, dtype=stage_dtype)
+    out = Purifier([lambda x, noise: x * 40])(images, sample_ids=torch.tensor([0]), seed=0)
+    assert (out == 0).all()
+
+
+def test_drift_does_not_depend_on_image_area():
+    """Away from the border, what a pixel does is the same in a small and in a large image."""
+    torch.manual_seed(0)
+    model = EBM(EBMConfig(nf=8))
+    tile = torch.rand(1, 3, 32, 32) * 2 - 1
+    stage = LangevinStage(model, LangevinConfig(steps=1, temperature=1e-5), trained_size=32)
+    moves = []
+    for tiles in (5, 7):  # a pixel's drift depends on pixels up to 48 away: the middle tile sees no border
+        image = tile.repeat(1, 1, tiles, tiles)
+        moved = stage(image, lambda step, x: torch.zeros_like(x)) - image
+        middle = slice(tiles // 2 * 32, tiles // 2 * 32 + 32)
+        moves.append(moved[..., middle, middle])
+    assert moves[0].abs().mean() > 1e-4
+    torch.testing.assert_close(moves[0], moves[1], rtol=1e-3, atol=1e-6)
+
+
+def test_a_forked_worker_that_would_need_cuda_is_told_what_to_do(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    with pytest.raises(RuntimeError, match="multiprocessing_context='spawn'"):
+        choose_device(None)
+    with pytest.raises(RuntimeError, match="device='cpu'"):
+        choose_device("cuda:0")
+    assert choose_device("cpu") == torch.device("cpu")

@@ -1,0 +1,46 @@
+"""Every Python block of the README runs, in order, as written."""
+
+import re
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from datasets import Dataset
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_readme_examples(tmp_path, monkeypatch, images):
+    monkeypatch.chdir(tmp_path)
+    pictures = [PIL.Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:4]]
+    for index, picture in enumerate(pictures):
+        folder = tmp_path / "my_images" / f"class{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{index}.png")
+    Dataset.from_dict({"image": pictures, "label": [0, 1, 0, 1]}).to_parquet("my_images.parquet")
+
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) >= 4
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    assert names["image"].shape == (3, 32, 32)
+    assert names["label"] == 0
+    assert names["purified"].features == names["dataset"].features
+    assert names["energies"].shape == (8,)
+
+
+def test_readme_links_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (README.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["purify", "doctor", "train", "hub", "demo"])
+def test_every_command_is_there(name):
+    from typer.testing import CliRunner
+
+    from puregen_transforms.cli.main import app
+
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0, result.output

@@ -1,0 +1,278 @@
+"""The transform as users call it, torchvision side."""
+
+import copy
+import pickle
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, default_collate
+from torchvision import transforms as v1
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from puregen_transforms import PureGen, PureGenTransform
+from puregen_transforms.models.inference import FrozenEBM
+from tests.conftest import make_checkpoint
+
+
+@pytest.fixture
+def purify(tiny_checkpoint):
+    return PureGen(checkpoint=tiny_checkpoint, ebm_steps=3, seed=0)
+
+
+def as_pil(image):
+    return PIL.Image.fromarray(image.permute(1, 2, 0).numpy())
+
+
+def as_tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def difference(a, b):
+    return int((a.int() - b.int()).abs().max())
+
+
+@pytest.fixture(scope="module")
+def expected(tiny_checkpoint, images):
+    out = PureGen(checkpoint=tiny_checkpoint, ebm_steps=3, seed=0)(images)
+    assert 1 < (out.float() - images.float()).abs().mean() < 30, "purification must be visible, and gentle"
+    return out
+
+
+def test_aliases():
+    assert PureGenTransform is PureGen
+
+
+def test_the_same_pixels_in_every_form(purify, images, expected):
+    assert torch.equal(purify(images), expected)
+    assert torch.equal((purify(images.float() / 255) * 255).round().byte(), expected)
+    assert torch.equal((purify(images.double() / 255) * 255).round().byte(), expected)
+    assert torch.equal(torch.stack([as_tensor(i) for i in purify([as_pil(i) for i in images])]), expected)
+    arrays = purify(images.permute(0, 2, 3, 1).numpy())
+    assert torch.equal(torch.from_numpy(arrays).permute(0, 3, 1, 2), expected)
+    wrapped = purify(tv_tensors.Image(images))
+    assert type(wrapped) is tv_tensors.Image
+    assert torch.equal(wrapped.as_subclass(torch.Tensor), expected)
+
+
+def test_alone_batched_and_shuffled(purify, images, expected):
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    assert difference(purify(images[order]), expected[order]) <= 1
+    for index in (0, 17, 63):
+        assert difference(purify(images[index]), expected[index]) <= 1
+        assert difference(purify(as_tensor(as_pil(images[index]))), expected[index]) <= 1
+
+
+def test_batch_size_does_not_matter(tiny_checkpoint, images, expected):
+    odd = PureGen(checkpoint=tiny_checkpoint, ebm_steps=3, seed=0, batch_size=7)
+    assert difference(odd(images), expected) <= 1
+
+
+def test_one_network_call_a_step_for_a_whole_batch(purify, images, monkeypatch):
+    sizes = []
+    original = FrozenEBM.forward
+    monkeypatch.setattr(FrozenEBM, "forward", lambda self, x: sizes.append(len(x)) or original(self, x))
+    purify([as_pil(image) for image in images[:10]])
+    assert sizes == [10] * 3
+    sizes.clear()
+    purify([as_pil(images[0]), as_pil(images[1]).resize((40, 36)), as_pil(images[2])])
+    assert sorted(sizes) == [1, 1, 1, 2, 2, 2], "grouped by size"
+
+
+def test_mixed_sizes_keep_their_order(purify, images, expected):
+    small = as_pil(images[1]).resize((20, 24))
+    out = purify([as_pil(images[0]), small, as_pil(images[2])])
+    assert [image.size for image in out] == [(32, 32), (20, 24), (32, 32)]
+    assert difference(as_tensor(out[2]), expected[2]) <= 1
+
+
+def test_labels_pass_through_as_the_same_objects(purify, images, expected):
+    labels = torch.arange(64)
+    out, same = purify(images, labels)
+    assert same is labels
+    assert torch.equal(out, expected)
+
+
+def test_compose_v2(purify, images, expected):
+    pipeline = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), purify, v2.Normalize([0.5], [0.5])])
+    out, label = pipeline(as_pil(images[0]), 3)
+    assert label == 3
+    assert type(out) is tv_tensors.Image
+    torch.testing.assert_close(
+        out.as_subclass(torch.Tensor), expected[0].float() / 127.5 - 1, atol=1.01 / 127.5, rtol=0
+    )
+
+
+def test_compose_v1(purify, images, expected):
+    out = v1.Compose([purify, v1.ToTensor()])(as_pil(images[0]))
+    torch.testing.assert_close(out, expected[0].float() / 255, atol=1.01 / 255, rtol=0)
+
+
+def test_normalized_images_are_refused(purify, images):
+    with pytest.raises(ValueError, match="before Normalize"):
+        v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5], [0.5]), purify])(
+            as_pil(images[0])
+        )
+
+
+def test_gray_and_alpha(purify, images):
+    gray = purify(as_pil(images[0]).convert("L"))
+    assert gray.mode == "L"
+    rgba = as_pil(images[0])
+    rgba.putalpha(77)
+    out = purify(rgba)
+    assert out.mode == "RGBA"
+    assert np.unique(np.array(out)[..., 3]).tolist() == [77]
+    assert np.array_equal(np.array(out)[..., :3], np.array(purify(as_pil(images[0]))))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_where_gradients_are_off(tiny_checkpoint, images, expected, mode):
+    fresh = PureGen(checkpoint=tiny_checkpoint, ebm_steps=3, seed=0)
+    with mode():  # the weights, too, are loaded in here
+        first = fresh(images.clone())
+    assert torch.equal(first, expected)
+    assert torch.equal(fresh(images), expected), "and the instance stays usable outside"
+
+
+def test_without_a_seed_torchs_global_seed_rules(tiny_checkpoint, images):
+    purify = PureGen(checkpoint=tiny_checkpoint, ebm_steps=2)
+    torch.manual_seed(1)
+    first, second = purify(images[:2]), purify(images[:2])
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(purify(images[:2]), first)
+
+
+def test_a_seed_leaves_the_global_generator_alone(purify, images):
+    state = torch.get_rng_state()
+    purify(images[:2])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_energy(purify, images, tiny_checkpoint):
+    energies = purify.energy(images)
+    assert energies.shape == (64,)
+    assert energies.dtype == torch.float32
+    torch.testing.assert_close(purify.energy([as_pil(i) for i in images]), energies)
+    torch.testing.assert_close(purify.energy({"label": 1, "image": images[3]}), energies[3:4])
+    assert (purify.energy(purify(images)) < energies).float().mean() > 0.9, "purified images have lower energy"
+
+
+def test_construction_loads_nothing(tmp_path):
+    purify = PureGen(checkpoint=tmp_path / "not there yet")
+    assert "ebm" in repr(purify)
+    with pytest.raises((ValueError, FileNotFoundError), match="not there yet"):
+        purify(torch.zeros(3, 8, 8))
+
+
+def test_pickle_is_small_and_does_the_same(purify, images, expected):
+    purify(images[:1])
+    content = pickle.dumps(purify)
+    assert len(content) < 2000
+    again = pickle.loads(content)
+    assert repr(again) == repr(purify)
+    assert torch.equal(again(images), expected)
+    assert torch.equal(copy.deepcopy(purify)(images), expected)
+
+
+def test_pickle_notices_changed_weights(tmp_path, images):
+    folder = make_checkpoint(tmp_path / "weights")
+    content = pickle.dumps(PureGen(checkpoint=folder))
+    make_checkpoint(folder, seed=1)
+    with pytest.raises(ValueError, match="no longer those"):
+        pickle.loads(content)(images[:1])
+
+
+def test_digest(tiny_checkpoint, tmp_path):
+    base = PureGen(checkpoint=tiny_checkpoint, seed=0)
+    assert base.digest == PureGen(checkpoint=tiny_checkpoint, seed=0, batch_size=3, device="cpu").digest
+    other_weights = make_checkpoint(tmp_path / "other", seed=1)
+    others = [
+        PureGen(checkpoint=tiny_checkpoint, seed=1),
+        PureGen(checkpoint=tiny_checkpoint, seed=0, ebm_steps=149),
+        PureGen(checkpoint=other_weights, seed=0),
+    ]
+    assert len({base.digest, *(other.digest for other in others)}) == 4
+
+
+def test_config_round_trip(purify):
+    again = PureGen.from_dict(purify.to_dict())
+    assert again.to_dict() == purify.to_dict()
+    with pytest.raises(ValueError, match="stepz"):
+        PureGen.from_dict({"stepz": 3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ddpm_steps": 75}, "does not use `ddpm_steps`"),
+        ({"jpeg_quality": 75}, "does not use `jpeg_quality`"),
+        ({"batch_size": 0}, "positive integer"),
+        ({"device": "foo"}, "Expected a device"),
+        ({"method": "jpeg"}, "not in this version"),
+        ({"method": "nonsense"}, "one of 'ebm'"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        PureGen(**options)
+
+
+def test_unknown_option():
+    with pytest.raises(TypeError, match="stepz"):
+        PureGen(stepz=3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 40)])
+def test_too_small(purify, size):
+    with pytest.raises(ValueError, match="at least 4x4"):
+        purify(torch.zeros(3, *size))
+
+
+def test_too_large(purify):
+    with pytest.raises(ValueError, match="at most"):
+        purify(torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, 4000, 4000))
+
+
+def test_called_with_nothing(purify):
+    with pytest.raises(TypeError, match="called with nothing"):
+        purify()
+
+
+class ImageSet(Dataset):
+    """A map-style dataset with a transform, as torchvision's are."""
+
+    def __init__(self, images, transform=None):
+        self.images, self.transform = images, transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image = as_pil(self.images[index])
+        return (as_tensor(self.transform(image)) if self.transform else as_tensor(image)), index
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_data_loader_workers(purify, images, expected, context):
+    loader = DataLoader(ImageSet(images[:16], purify), batch_size=5, num_workers=2, multiprocessing_context=context)
+    out = torch.cat([batch for batch, _ in loader])
+    assert difference(out, expected[:16]) <= 1
+
+
+class PurifyingCollate:
+    def __init__(self, purify):
+        self.purify = purify
+
+    def __call__(self, samples):
+        return self.purify(*default_collate(samples))
+
+
+def test_collate_fn(purify, images, expected):
+    loader = DataLoader(ImageSet(images[:16]), batch_size=8, num_workers=1, collate_fn=PurifyingCollate(purify))
+    parts = list(loader)
+    assert difference(torch.cat([batch for batch, _ in parts]), expected[:16]) <= 1
+    assert torch.cat([index for _, index in parts]).tolist() == list(range(16))
