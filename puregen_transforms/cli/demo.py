@@ -41,7 +41,7 @@ def _demo(output: Path, count: int, checkpoint: str | None, steps: int | None, s
     data = load_demo()
     clean, poisoned = data.images[:count], data.poisoned()[:count]
     console.print(
-        f"[bold]{count} real images[/] (CIFAR-10 test set) and the same {count} with an [bold]invisible trigger[/]: a "
+        f"[bold]{count} real images[/] (CIFAR-10 test set) and the same {count} with a [bold]faint trigger[/]: a "
         f"perturbation of at most 8/255, optimized to make classifiers see a {CLASSES[TARGET]}.\n"
         f"Repairing all {2 * count} with {purify} …"
     )

@@ -42,7 +42,7 @@ def draw_repair_grid(
     """
     figure = _figure(12.5, 1.35 * len(clean) + 2.0)
     grid = figure.add_gridspec(
-        len(clean), 7, width_ratios=[1, 1, 1, 1, 1, 0.35, 2.6], wspace=0.06, hspace=0.06, top=0.84, bottom=0.03,
+        len(clean), 7, width_ratios=[1, 1, 1, 1, 1, 0.35, 2.6], wspace=0.06, hspace=0.06, top=0.88, bottom=0.03,
         left=0.02, right=0.98,
     )  # fmt: skip
     attack = poisoned.float() - clean.float()
@@ -67,8 +67,8 @@ def draw_repair_grid(
         axes = _picture(figure, grid[rows, 6], _difference(image[None].float(), amplify)[0])
         axes.set_title(title, fontsize=10.5, color=_INK)
     figure.suptitle(
-        "A trigger that the eye cannot see is in every poisoned image. PureGen moves images back towards natural ones.",
-        fontsize=12, color=_INK, y=0.975,
+        "Every poisoned image carries the same faint trigger. PureGen moves images back towards natural ones.",
+        fontsize=12, color=_INK, y=0.97,
     )  # fmt: skip
     _save(figure, path)
 

@@ -42,7 +42,9 @@ class FrozenEBM(nn.Module):
 
 
 def _fold_mean_pool(conv: nn.Conv2d) -> nn.Conv2d:
-    folded = nn.Conv2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1).to(conv.weight.device)
+    # Made empty: drawing initial weights would advance the caller's random generator.
+    folded = nn.Conv2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, device="meta")
+    folded = folded.to_empty(device=conv.weight.device)
     shifts = [(dx, 1 - dx, dy, 1 - dy) for dx in (0, 1) for dy in (0, 1)]
     with torch.no_grad():
         folded.weight.copy_(torch.stack([F.pad(conv.weight, shift) for shift in shifts]).mean(0))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import PIL.Image
 import torch
 from safetensors.torch import save
-from torchvision.io import encode_png
 from torchvision.utils import make_grid
 
 from puregen_transforms._files import write_atomically
+from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.train.checkpoint import STATE_FILE, load_state, save_state
 from puregen_transforms.train.ebm import EBMStatistics, EBMTrainer
 
@@ -85,5 +87,8 @@ def _sample_grid(trainer: EBMTrainer) -> bytes:
     count = min(16, trainer.training.bank_size, len(trainer.images))
     data = trainer.images[:count].float() / 127.5 - 1
     grid = make_grid(torch.cat([data, trainer.bank[:count]]), nrow=count, padding=2)
-    pixels = grid.add(1).mul(127.5).round().clamp(0, 255).byte()
-    return encode_png(pixels.repeat_interleave(3, 1).repeat_interleave(3, 2)).numpy().tobytes()
+    pixels = to_uint8(grid).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    picture = PIL.Image.fromarray(pixels)
+    picture.resize((3 * picture.width, 3 * picture.height), PIL.Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -57,17 +57,6 @@ def open_image(value: Any) -> OpenImage:
     raise TypeError(f"Expected a PIL image, a tensor or an array, but got {type(value).__name__}.")
 
 
-def to_pil(image: OpenImage, purified: Tensor) -> PIL.Image.Image:
-    """A purified single image as PIL, whatever form it came in."""
-    closed = image.close(purified)
-    if isinstance(closed, PIL.Image.Image):
-        return closed
-    if isinstance(closed, Tensor):
-        pixels = closed if closed.dtype == torch.uint8 else closed.mul(255).round().to(torch.uint8)
-        closed = pixels.permute(1, 2, 0).cpu().numpy()
-    return PIL.Image.fromarray(closed.squeeze(-1) if closed.shape[-1] == 1 else closed)
-
-
 def _open_pil(image: PIL.Image.Image) -> OpenImage:
     if image.mode not in _PIL_MODES:
         raise ValueError(

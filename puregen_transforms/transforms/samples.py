@@ -16,7 +16,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from puregen_transforms.transforms.formats import OpenImage, looks_like_image, open_image, to_pil
+from puregen_transforms.transforms.formats import OpenImage, looks_like_image, open_image
 
 Path = tuple[str | int, ...]
 Columns = tuple[str | int, ...]
@@ -53,8 +53,7 @@ class FoundImages:
 def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
     """Open the images of a sample.
 
-    In a lazy row or batch of `datasets.map`, images are put back as PIL, which is what an Image
-    feature stores losslessly, and columns without images are never decoded.
+    In a lazy row or batch of `datasets.map`, columns without images are never decoded.
 
     Args:
         sample: any nesting of tuples, lists and mappings, `datasets`' lazy batches among them.
@@ -64,15 +63,13 @@ def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
         ValueError: no image, several where it is not clear which are meant, one that cannot be
             opened, or a column that is not there.
     """
-    lazy = is_lazy(sample)
-    slots = _lazy_slots(sample, columns) if lazy else choose(find(sample), sample, columns)
+    slots = _lazy_slots(sample, columns) if is_lazy(sample) else choose(find(sample), sample, columns)
     opened = [_open_slot(slot) for slot in slots]
 
     def put_back(purified: list[Tensor]) -> Any:
         remaining, result = iter(purified), sample
         for slot, images in zip(slots, opened, strict=True):
-            close = to_pil if lazy else _close
-            closed = [None if image is None else close(image, next(remaining)) for image in images]
+            closed = [None if image is None else image.close(next(remaining)) for image in images]
             result = _put(result, slot.path, closed if isinstance(slot.value, list) else closed[0])
         return result
 
@@ -167,10 +164,6 @@ def _open_slot(slot: Slot) -> list[OpenImage | None]:
     return opened
 
 
-def _close(image: OpenImage, purified: Tensor) -> Any:
-    return image.close(purified)
-
-
 def _put(sample: Any, path: Path, value: Any) -> Any:
     """A copy of the containers along `path`, with `value` at its end."""
     if not path:
@@ -186,14 +179,7 @@ def _put(sample: Any, path: Path, value: Any) -> Any:
 
 
 def _lazy_slots(batch: Any, columns: Columns | None) -> list[Slot]:
-    return [Slot((name,), _as_list_if_batched(batch[name]), 1) for name in _lazy_image_columns(batch, columns)]
-
-
-def _as_list_if_batched(value: Any) -> Any:
-    """A column of a batch as a list of single images; a row's image as it is."""
-    if isinstance(value, (Tensor, np.ndarray)) and (value.ndim == 4 or value.dtype == object):
-        return list(value)
-    return value
+    return [Slot((name,), batch[name], 1) for name in _lazy_image_columns(batch, columns)]
 
 
 def _lazy_image_columns(batch: Any, columns: Columns | None) -> Sequence[str]:
