@@ -1,10 +1,10 @@
-"""Craft the trigger that `puregen demo` shows: a short, universal relative of Narcissus (Zeng et al., 2023).
+"""Craft the trigger that `puregen demo` shows: a first, short Narcissus (Zeng et al., 2023).
 
-A small classifier learns CIFAR-10; then one perturbation, within 8/255 everywhere, is optimized so
-that the classifier calls any image the target class. (Narcissus proper assumes less of the
-attacker: a surrogate of public data plus the target class alone. On this JPEG copy of CIFAR-10 such
-a surrogate only learns to tell the two sources apart, and calls 99 % of clean CIFAR-10 images the
-target, so its trigger would mean nothing.)
+A small classifier learns CIFAR-10; then one perturbation, within 8/255 everywhere, is optimized over
+training images of the target class alone, so that the classifier becomes surer of the target.
+(Narcissus proper assumes less of the attacker: a surrogate of public data plus the target class.
+On this JPEG copy of CIFAR-10 such a surrogate only learned to tell the two sources apart, and
+called 99 % of clean CIFAR-10 images the target, so its trigger would mean nothing.)
 
     uv run python benchmarks/demo_trigger.py CIFAR10_TRAIN_PARQUET CIFAR10_TEST_PARQUET
 
@@ -12,7 +12,7 @@ Writes the packaged `trigger.safetensors` (int8, units of 1/255) and
 `benchmarks/results/demo_trigger.json`. Judged on the test set, against the classifier it was made
 for and against a second one of another seed, width and training half: the share of images of the
 other classes that is called the target, with and without the trigger. Not judged here: a victim
-trained on poisoned data.
+trained on poisoned data. The classifiers are kept in `--cache`, so a rerun only crafts.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
+from puregen_transforms._files import write_atomically
 from puregen_transforms.data.sources import load_image_tensor, open_source
 
 ASSET = Path(__file__).parents[1] / "puregen_transforms/assets/demo/trigger.safetensors"
@@ -82,15 +83,18 @@ def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, gene
 
 
 def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generator: torch.Generator) -> Tensor:
-    """One (3, 32, 32) int8 perturbation, in units of 1/255 and within `BUDGET`, that raises the target's share."""
+    """One (3, 32, 32) int8 perturbation, in units of 1/255 and within `BUDGET`, that raises the target's share.
+
+    As in Narcissus it is added after augmentation: it need not survive shifts.
+    """
     model.eval().requires_grad_(False)
     noise = torch.zeros(1, 3, 32, 32, requires_grad=True)
     optimizer = torch.optim.RAdam([noise], lr=0.5)
     for step in range(rounds):
         index = torch.randint(len(images), (128,), generator=generator)
-        poisoned = (images[index] + noise).clamp(0, 255)
-        logits = model(augment(normalize(poisoned), generator))
-        loss = F.cross_entropy(logits, torch.full((len(index),), target))
+        poisoned = (augment(images[index].float(), generator) + noise).clamp(0, 255)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = F.cross_entropy(model(normalize(poisoned)), torch.full((len(index),), target))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -127,8 +131,9 @@ def main() -> None:
     parser.add_argument("--target", type=int, default=2, help="CIFAR-10 class (2: bird)")
     parser.add_argument("--per-class", type=int, default=2000, help="training images of a class, for each classifier")
     parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=600)
+    parser.add_argument("--rounds", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cache", type=Path, default=Path("runs/demo_trigger"), help="folder for the classifiers")
     arguments = parser.parse_args()
     started = time.time()
 
@@ -141,13 +146,19 @@ def main() -> None:
         torch.manual_seed(arguments.seed + index)
         generator = torch.Generator().manual_seed(arguments.seed + index)
         model = small_classifier(10, width)
-        own = subset(images, labels, index * arguments.per_class, arguments.per_class)
-        train(model, *own, epochs=arguments.epochs, generator=generator)
+        name = f"classifier-{arguments.seed + index}-{width}-{arguments.per_class}-{arguments.epochs}.safetensors"
+        kept = arguments.cache / name
+        if kept.exists():
+            model.load_state_dict(load_file(kept))
+        else:
+            own = subset(images, labels, index * arguments.per_class, arguments.per_class)
+            train(model, *own, epochs=arguments.epochs, generator=generator)
+            write_atomically(kept, save({key: value.contiguous() for key, value in model.state_dict().items()}))
         models.append(model.eval())
     own_images, own_labels = subset(images, labels, 0, arguments.per_class)
     generator = torch.Generator().manual_seed(arguments.seed)
-    others = own_images[own_labels != arguments.target]
-    trigger = craft(models[0], others, arguments.target, rounds=arguments.rounds, generator=generator)
+    own_target = own_images[own_labels == arguments.target]
+    trigger = craft(models[0], own_target, arguments.target, rounds=arguments.rounds, generator=generator)
 
     test, test_labels = load(arguments.test)
     others = test[test_labels != arguments.target]

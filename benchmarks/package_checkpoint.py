@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 
+from puregen_transforms import PureGen
+from puregen_transforms.data.demo import load_demo
 from puregen_transforms.evaluate.plots import draw_training_curves
 from puregen_transforms.hub.catalogue import PACKAGED_CHECKPOINTS
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
@@ -58,6 +60,8 @@ def main() -> None:
             "curve": [{k: round(v, 4) for k, v in row.items()} for row in log[:: max(1, len(log) // 200)]],
         },
         "evaluation": evaluation,
+        # Recomputed by the tests: the same file must go on giving the same energies.
+        "demo_energies": PureGen(checkpoint=arguments.run).energy(load_demo().images[:8]).tolist(),
     }
     folder = PACKAGED_CHECKPOINTS / arguments.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -193,12 +193,15 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
                 f"The weights at {self._checkpoint.reference!r} are no longer those this PureGen was pickled with. "
                 "Construct it anew to use the new ones."
             )
-        return load_ebm(self._checkpoint)
+        # Weights made in inference mode could not take part in the chain's gradients, now or later.
+        with torch.inference_mode(False):
+            return load_ebm(self._checkpoint)
 
     @cached_property
     def _purifier(self) -> Purifier:
         device = choose_device(self.device)
-        network = FrozenEBM(self._model, dtype=choose_dtype(self.recipe.dtype, device)).to(device)
+        with torch.inference_mode(False):
+            network = FrozenEBM(self._model, dtype=choose_dtype(self.recipe.dtype, device)).to(device)
         stage = LangevinStage(network, self.recipe.langevin, trained_size=self._model.config.image_size)
         return Purifier([stage], device=device, batch_size=self.batch_size)
 

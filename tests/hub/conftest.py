@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,11 +10,8 @@ import torch
 from huggingface_hub import constants
 
 from puregen_transforms.models.ebm import EBM, EBMConfig
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from loopback import LoopbackHub
-from tiny import Files, pack
+from tests.hub.loopback import LoopbackHub
+from tests.hub.tiny import Files, pack
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, constants
-from loopback import TOKEN, LoopbackHub
-from tiny import Files, pack, put
 from torch import Tensor, nn
 
 from puregen_transforms.hub import catalogue, load
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM, CatalogueEntry
 from puregen_transforms.hub.load import Checkpoint, hash_file, load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
+from tests.hub.loopback import TOKEN, LoopbackHub
+from tests.hub.tiny import Files, pack, put
 
 REPO = "someone/ebm"
 

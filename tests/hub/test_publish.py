@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from loopback import TOKEN, LoopbackHub
-from tiny import Files, names, put
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.hub import app
@@ -17,6 +15,8 @@ from puregen_transforms.hub.catalogue import CATALOGUE
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint, save_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
+from tests.hub.loopback import TOKEN, LoopbackHub
+from tests.hub.tiny import Files, names, put
 
 Command = Callable[..., Any]
 REPO = "someone/new"
