@@ -67,7 +67,7 @@ def run_in_batches(
     size = batch_size or default_batch_size(images.shape[-2] * images.shape[-1], device)
     parts = [
         function(images[start : start + size].to(device), sample_ids[start : start + size].to(device))
-        for start in range(0, len(images), size)
+        for start in range(0, max(1, len(images)), size)  # an empty batch, too, has a result of the right type
     ]
     return torch.cat([part.to(images.device) for part in parts])
 

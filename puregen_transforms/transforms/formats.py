@@ -105,13 +105,8 @@ def _open_tensor(tensor: Tensor) -> OpenImage:
 
     def close(purified: Tensor) -> Tensor:
         pixels = opened.close(purified).reshape(plain.shape)
-        if plain.is_floating_point():
-            pixels = (
-                pixels
-                if pixels.is_floating_point()
-                else pixels.to(torch.float64 if plain.dtype == torch.float64 else torch.float32).div_(255)
-            )
-            pixels = pixels.to(plain.dtype)
+        if plain.is_floating_point() and not pixels.is_floating_point():
+            pixels = pixels.double().div_(255).to(plain.dtype)
         return tv_tensors.wrap(pixels, like=tensor) if isinstance(tensor, tv_tensors.Image) else pixels
 
     return OpenImage(opened.rgb, close)

@@ -243,6 +243,14 @@ def test_too_large(purify):
         purify(torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, 4000, 4000))
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_an_empty_batch_stays_empty(purify, dtype):
+    empty = torch.empty(0, 3, 32, 32, dtype=dtype)
+    out, labels = purify(empty, torch.empty(0))
+    assert (out.shape, out.dtype) == (empty.shape, dtype)
+    assert purify.energy(empty).shape == (0,)
+
+
 def test_called_with_nothing(purify):
     with pytest.raises(TypeError, match="called with nothing"):
         purify()
