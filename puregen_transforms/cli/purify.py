@@ -146,11 +146,7 @@ def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
     for skipped in outcome.skipped[:SHOWN_SKIPPED]:
         typer.echo(f"Skipped {skipped}", err=True)
     if outcome.skipped:
-        rest = len(outcome.skipped) - SHOWN_SKIPPED
-        more = f" {rest} more are" if rest > 0 else " They are"
-        typer.echo(
-            f"Skipped {len(outcome.skipped)} images in all.{more} listed in {skipped_path(destination)}.", err=True
-        )
+        typer.echo(f"Skipped in all: {len(outcome.skipped)}, listed in {skipped_path(destination)}.", err=True)
     for note in outcome.notes:
         typer.echo(f"Note: {note}", err=True)
     typer.echo(

@@ -69,6 +69,11 @@ def same(image, other):
     return image.mode == other.mode and image.size == other.size and image.tobytes() == other.tobytes()
 
 
+def write_parquet(dataset, path):
+    """What `to_parquet` writes; older versions of datasets cannot write a set without rows."""
+    pq.write_table(dataset.data.table.cast(dataset.features.arrow_schema), path)
+
+
 def nothing_left(folder, *expected):
     return sorted(path.name for path in folder.iterdir()) == sorted(expected)
 
@@ -425,7 +430,7 @@ class TestTables:
         assert run(tmp_path / "in.parquet", tmp_path / "out", "--column", "img").exit_code == 0
 
     def test_no_rows_and_no_images(self, tmp_path, run):
-        self.rows(0, 0).to_parquet(tmp_path / "empty.parquet")
+        write_parquet(self.rows(0, 0), tmp_path / "empty.parquet")
         Dataset.from_dict({"x": [1]}).to_parquet(tmp_path / "numbers.parquet")
         for name, words in (("empty", "empty"), ("numbers", "x (int64)")):
             result = run(tmp_path / f"{name}.parquet", tmp_path / "out")
@@ -436,17 +441,19 @@ class TestTables:
     def test_a_split_without_rows_is_left_out_aloud(self, tmp_path, run):
         (tmp_path / "in").mkdir()
         for name, count in (("train", 2), ("test", 0)):
-            self.rows(0, count).to_parquet(tmp_path / f"in/{name}.parquet")
+            write_parquet(self.rows(0, count), tmp_path / f"in/{name}.parquet")
         result = run(tmp_path / "in", tmp_path / "out")
         assert result.exit_code == 0
         assert "No row is left for test" in result.stderr
         assert {name: len(split) for name, split in load_dataset(str(tmp_path / "out")).items()} == {"train": 2}
 
     def test_a_saved_split_without_rows_is_explained(self, tmp_path, run):
-        DatasetDict({"train": self.rows(0, 2), "test": self.rows(0, 0)}).save_to_disk(tmp_path / "in")
+        DatasetDict({"train": self.rows(0, 2), "test": self.rows(0, 0)}).save_to_disk(
+            tmp_path / "in", num_shards={"train": 1, "test": 1}
+        )
         result = run(tmp_path / "in", tmp_path / "out")
-        assert result.exit_code == 1
-        assert "without any" in result.stderr
+        # Some versions of datasets can read such a split, and others cannot.
+        assert ("without any" if result.exit_code else "No row is left for test") in result.stderr
 
     def test_several_splits_do_not_fit_one_file(self, tmp_path, run):
         DatasetDict({"train": self.rows(0, 2), "test": self.rows(0, 1)}).save_to_disk(tmp_path / "in")

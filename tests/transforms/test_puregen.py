@@ -246,7 +246,7 @@ def test_too_large(purify):
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_an_empty_batch_stays_empty(purify, dtype):
     empty = torch.empty(0, 3, 32, 32, dtype=dtype)
-    out, labels = purify(empty, torch.empty(0))
+    out, _ = purify(empty, torch.empty(0))
     assert (out.shape, out.dtype) == (empty.shape, dtype)
     assert purify.energy(empty).shape == (0,)
 
