@@ -45,7 +45,7 @@ _ENTRIES = (
     CatalogueEntry(
         name=DEFAULT_EBM,
         packaged=True,
-        sha256=None,
+        sha256="1c92f8417521a19bbe3fb84706db30024d5620010bbb1821d9291658423b5e91",
     ),
     # The paper authors' own weights (nf 128). They follow `main`, as no commit has been reviewed here.
     CatalogueEntry(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
+
+_IMPORTED_BY = os.getpid()
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -25,6 +29,16 @@ def choose_device(device: torch.device | str | None) -> torch.device:
             "datasets.map: multiprocess.set_start_method('spawn')); or pass PureGen(device='cpu')."
         )
     return chosen
+
+
+def one_thread_if_forked() -> None:
+    """In a forked process, run torch on one thread.
+
+    The OpenMP threads of the parent do not exist in its forked children, where waiting for them
+    would never end. `DataLoader` workers are set so already; those of `datasets.map` are not.
+    """
+    if os.getpid() != _IMPORTED_BY and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 def parse_device(device: torch.device | str) -> torch.device:

@@ -18,7 +18,7 @@ from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.inference import FrozenEBM
 from puregen_transforms.purifier.config import Recipe
-from puregen_transforms.purifier.device import choose_device, choose_dtype, parse_device
+from puregen_transforms.purifier.device import choose_device, choose_dtype, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier, run_in_batches
 from puregen_transforms.purifier.stages import LangevinStage
 from puregen_transforms.transforms.formats import OpenImage
@@ -218,6 +218,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return run_in_batches(measure, images, ids, device=choose_device(self.device), batch_size=self.batch_size)
 
     def _find(self, inputs: tuple[Any, ...]) -> FoundImages:
+        one_thread_if_forked()
         if not inputs:
             raise TypeError("Expected a sample to purify, but PureGen was called with nothing.")
         # datasets.map adds row indices and a rank after its batch where asked to; they are not part of the sample.

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import PIL.Image
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 
 from puregen_transforms import PureGen
@@ -71,6 +72,17 @@ def check(mapped, dataset, expected):
 )
 def test_map(purify, dataset, expected, options):
     check(dataset.map(purify, **options), dataset, expected)
+
+
+def test_map_in_forked_processes_after_threads_have_run(purify, dataset, expected):
+    """The parent has used several threads; its forked children must not wait for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        PureGen.from_dict(purify.to_dict())(list(dataset["image"]))
+        check(dataset.map(purify, batched=True, num_proc=2), dataset, expected)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_mapped_images_are_stored_losslessly(purify, dataset, expected):
