@@ -106,7 +106,7 @@ def _open_tensor(tensor: Tensor) -> OpenImage:
     def close(purified: Tensor) -> Tensor:
         pixels = opened.close(purified).reshape(plain.shape)
         if plain.is_floating_point() and not pixels.is_floating_point():
-            pixels = pixels.double().div_(255).to(plain.dtype)
+            pixels = pixels.to(torch.promote_types(plain.dtype, torch.float32)).div_(255).to(plain.dtype)
         return tv_tensors.wrap(pixels, like=tensor) if isinstance(tensor, tv_tensors.Image) else pixels
 
     return OpenImage(opened.rgb, close)
