@@ -30,56 +30,18 @@ from torch import Tensor, nn
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.sources import load_image_tensor, open_source
+from puregen_transforms.evaluate.victim import (
+    accuracy,
+    augment,
+    normalize,
+    share_called_target,
+    small_classifier,
+    train_classifier,
+)
 
 ASSET = Path(__file__).parents[1] / "puregen_transforms/assets/demo/trigger.safetensors"
 RESULT = Path(__file__).parent / "results/demo_trigger.json"
 BUDGET = 8
-
-
-def small_classifier(classes: int, width: int = 32) -> nn.Module:
-    """A VGG-like network: eight convolutions, 2 million parameters at width 32."""
-
-    def block(a: int, b: int, stride: int = 1) -> list[nn.Module]:
-        return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
-
-    w = width
-    layers = [*block(3, w), *block(w, 2 * w, 2), *block(2 * w, 2 * w), *block(2 * w, 4 * w, 2), *block(4 * w, 4 * w)]
-    layers += [*block(4 * w, 8 * w, 2), *block(8 * w, 8 * w), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*layers, nn.Linear(8 * w, classes)).to(memory_format=torch.channels_last)
-
-
-def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random mirror, and a random crop after padding by 4, one offset a batch."""
-    dx, dy = torch.randint(0, 9, (2,), generator=generator).tolist()
-    images = F.pad(images, (4, 4, 4, 4), mode="reflect")[..., dy : dy + 32, dx : dx + 32]
-    mirror = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(mirror, images.flip(3), images)
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8-valued [0, 255] -> [-1, 1], channels-last."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-
-
-def train(model: nn.Module, images: Tensor, labels: Tensor, *, epochs: int, generator: torch.Generator) -> None:
-    """SGD with momentum and a one-cycle rate, bfloat16 autocast."""
-    batch = 128
-    steps = epochs * (len(images) // batch)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
-    model.train()
-    for epoch in range(epochs):
-        order = torch.randperm(len(images), generator=generator)
-        losses = []
-        for index in order.split(batch)[: len(images) // batch]:
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(model(augment(normalize(images[index]), generator)), labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.detach())
-        print(f"epoch {epoch + 1}/{epochs}: loss {torch.stack(losses).mean():.3f}", flush=True)
 
 
 def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generator: torch.Generator) -> Tensor:
@@ -103,18 +65,6 @@ def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generat
         if step % 100 == 99:
             print(f"round {step + 1}/{rounds}: loss {loss.item():.4f}", flush=True)
     return noise.detach()[0].round().to(torch.int8)
-
-
-def share_called_target(model: nn.Module, images: Tensor, target: int) -> float:
-    """Share of images that the model gives the target class."""
-    return accuracy(model, images, torch.full((len(images),), target))
-
-
-@torch.no_grad()
-def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images that the model gives their label."""
-    right = [model(normalize(x)).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
-    return torch.cat(right).float().mean().item()
 
 
 def subset(images: Tensor, labels: Tensor, start: int, per_class: int) -> tuple[Tensor, Tensor]:
@@ -152,7 +102,9 @@ def main() -> None:
             model.load_state_dict(load_file(kept))
         else:
             own = subset(images, labels, index * arguments.per_class, arguments.per_class)
-            train(model, *own, epochs=arguments.epochs, generator=generator)
+            losses = train_classifier(model, *own, epochs=arguments.epochs, generator=generator)
+            for epoch, loss in enumerate(losses):
+                print(f"epoch {epoch + 1}/{arguments.epochs}: loss {loss:.3f}", flush=True)
             write_atomically(kept, save({key: value.contiguous() for key, value in model.state_dict().items()}))
         models.append(model.eval())
     own_images, own_labels = subset(images, labels, 0, arguments.per_class)

@@ -1,8 +1,10 @@
-"""Put a trained EBM into the package: weights, config and record; pictures beside its model card.
+"""Put a trained generator into the package: weights, config and record; pictures beside its model card.
 
     uv run python benchmarks/package_checkpoint.py RUN_FOLDER NAME --data "one sentence on the training data"
 
-Run `default_checkpoint.py --checkpoint RUN_FOLDER` first: its JSON becomes part of the record.
+An EBM: run `default_checkpoint.py --checkpoint RUN_FOLDER` first; its JSON becomes part of the record. A DDPM is stored
+in half precision: run this, then `purify_quality.py`, which judges the packaged weights, then this again: it takes the
+measured figures over into the record.
 """
 
 from __future__ import annotations
@@ -13,64 +15,120 @@ import os
 import platform
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import load_demo
 from puregen_transforms.evaluate.plots import draw_training_curves
+from puregen_transforms.evaluate.records import write_record
+from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.catalogue import PACKAGED_CHECKPOINTS
+from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.publish import save_ddpm
+from puregen_transforms.hub.references import hash_file
+from puregen_transforms.models.unet import FrozenUNet
 from puregen_transforms.train.checkpoint import load_state
-from puregen_transforms.train.run import LOG_FILE
+from puregen_transforms.train.run import read_log
 
 ROOT = Path(__file__).parents[1]
+
+
+def training_record(run: Path, data: str, machine: str) -> dict[str, Any]:
+    """How a run was made, from its own files."""
+    _, state = load_state(run)
+    log = read_log(run)
+    return {
+        "data": data,
+        "command": state["command"],
+        "settings": state["training"],
+        "seconds": round(state["seconds"]),
+        "machine": machine,
+        "torch": torch.__version__,
+        "curve": [{k: round(v, 4) for k, v in row.items()} for row in log[:: max(1, len(log) // 200)]],
+    }
+
+
+def package_ebm(run: Path, folder: Path, evaluation_path: Path) -> dict[str, Any]:
+    """Copy an energy network; returns its part of the record."""
+    checkpoint = resolve_checkpoint(run)
+    model = load_ebm(checkpoint)
+    evaluation = json.loads(evaluation_path.read_text(encoding="utf-8"))
+    if evaluation["weights_sha256"] != checkpoint.sha256:
+        raise SystemExit(f"{evaluation_path} judges other weights. Run default_checkpoint.py on {run}.")
+    evaluation["checkpoint"] = folder.name
+    evaluation_path.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
+    for name in ("config.json", "model.safetensors"):
+        shutil.copyfile(run / name, folder / name)
+    return {
+        "kind": "ebm",
+        "config": model.config.to_dict(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_bytes": checkpoint.weights.stat().st_size,
+        "weights_sha256": checkpoint.sha256,
+        "evaluation": evaluation,
+        # Recomputed by the tests: the same file must go on giving the same energies.
+        "demo_energies": PureGen(checkpoint=run).energy(load_demo().images[:8]).tolist(),
+    }
+
+
+def package_ddpm(run: Path, folder: Path, quality_path: Path) -> dict[str, Any]:
+    """Store a diffusion network in half precision; returns its part of the record."""
+    save_ddpm(load_unet(resolve_ddpm(run)), folder)
+    checkpoint = resolve_ddpm(folder)
+    unet = FrozenUNet(load_unet(checkpoint))
+    record: dict[str, Any] = {
+        "kind": "ddpm",
+        "config": {k: v for k, v in checkpoint.config.items() if v is not None},
+        "side_multiple": unet.side_multiple,
+        "parameters": sum(p.numel() for p in unet.parameters()),
+        "weights_bytes": checkpoint.weights.stat().st_size,
+        "weights_sha256": hash_file(checkpoint.weights),
+        # Recomputed by the tests: root mean square of the noise it sees in clean images.
+        "demo_noise": demo_noise(unet),
+    }
+    if quality_path.exists():
+        quality = json.loads(quality_path.read_text(encoding="utf-8"))
+        if quality["weights_sha256"]["ddpm"] == record["weights_sha256"]:
+            sets = {
+                name: {method: row for method, row in rows.items() if row["recipe"]["method"] in ("ddpm", "jpeg")}
+                for name, rows in quality["sets"].items()
+            }
+            kept = ("command", "seed", "machine", "versions")
+            record["quality"] = {**{key: quality[key] for key in kept}, "sets": sets}
+    return record
+
+
+def demo_noise(unet: FrozenUNet) -> list[float]:
+    """Root mean square of the predicted noise in eight demo images, at timestep 50."""
+    with torch.no_grad():
+        predicted = unet(to_signed(load_demo().images[:8]), 50)
+    return predicted.square().mean((1, 2, 3)).sqrt().tolist()
 
 
 def main() -> None:
     """Check, copy, record, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder that `puregen train ebm` finished")
+    parser.add_argument("run", type=Path, help="folder that `puregen train` finished")
     parser.add_argument("name", help="catalogue name")
     parser.add_argument("--data", required=True, help="what it was trained on, and what it never saw")
     parser.add_argument("--machine", default=f"{os.cpu_count()} CPU cores ({platform.machine()})")
     parser.add_argument("--evaluation", type=Path, default=ROOT / "benchmarks/results/default_checkpoint.json")
+    parser.add_argument("--quality", type=Path, default=ROOT / "benchmarks/results/purify_quality.json")
     arguments = parser.parse_args()
-    checkpoint = resolve_checkpoint(arguments.run)
-    model = load_ebm(checkpoint)
-    evaluation = json.loads(arguments.evaluation.read_text(encoding="utf-8"))
-    if evaluation["weights_sha256"] != checkpoint.sha256:
-        raise SystemExit(f"{arguments.evaluation} judges other weights. Run default_checkpoint.py on {arguments.run}.")
-    evaluation["checkpoint"] = arguments.name
-    _, state = load_state(arguments.run)
-    log = [json.loads(line) for line in (arguments.run / LOG_FILE).read_text(encoding="utf-8").splitlines()]
-    record = {
-        "name": arguments.name,
-        "config": model.config.to_dict(),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "weights_bytes": checkpoint.weights.stat().st_size,
-        "weights_sha256": checkpoint.sha256,
-        "training": {
-            "data": arguments.data,
-            "command": state["command"],
-            "settings": state["training"],
-            "seconds": round(state["seconds"]),
-            "machine": arguments.machine,
-            "torch": torch.__version__,
-            "curve": [{k: round(v, 4) for k, v in row.items()} for row in log[:: max(1, len(log) // 200)]],
-        },
-        "evaluation": evaluation,
-        # Recomputed by the tests: the same file must go on giving the same energies.
-        "demo_energies": PureGen(checkpoint=arguments.run).energy(load_demo().images[:8]).tolist(),
-    }
     folder = PACKAGED_CHECKPOINTS / arguments.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "model.safetensors"):
-        shutil.copyfile(arguments.run / name, folder / name)
-    (folder / "record.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    arguments.evaluation.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
-    draw_training_curves(ROOT / "hub_cards" / arguments.name / "training.png", log)
-    print(f'sha256="{checkpoint.sha256}",')
+    _, state = load_state(arguments.run)
+    if state.get("kind", "ebm") == "ebm":
+        about = package_ebm(arguments.run, folder, arguments.evaluation)
+    else:
+        about = package_ddpm(arguments.run, folder, arguments.quality)
+    training = training_record(arguments.run, arguments.data, arguments.machine)
+    write_record(folder / "record.json", {"name": arguments.name, **about, "training": training})
+    draw_training_curves(ROOT / "hub_cards" / arguments.name / "training.png", read_log(arguments.run))
+    print(f'sha256="{about["weights_sha256"]}",')
 
 
 if __name__ == "__main__":

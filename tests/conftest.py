@@ -34,6 +34,26 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_ddpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A noise predictor with random weights, written by diffusers itself."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    folder = tmp_path_factory.mktemp("ddpm")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        unet = UNet2DModel(
+            sample_size=32,
+            block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "UpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+        )
+    DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def images() -> Tensor:
     """(64, 3, 32, 32) uint8: the first of the packaged demo images."""
     from puregen_transforms.data.demo import load_demo

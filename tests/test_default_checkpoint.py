@@ -5,9 +5,12 @@ import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import load_demo
-from puregen_transforms.evaluate.metrics import auroc, psnr
+from puregen_transforms.evaluate.metrics import auroc, psnr, survival
+from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.cards import load_record
-from puregen_transforms.hub.catalogue import DEFAULT_EBM
+from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM
+from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+from puregen_transforms.models.unet import FrozenUNet
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,14 @@ def test_energies_are_those_recorded_when_it_was_packaged(purify, demo):
     torch.testing.assert_close(purify.energy(demo.images[: len(recorded)]), recorded, rtol=1e-4, atol=1e-5)
 
 
+def test_predicted_noise_is_that_recorded_when_it_was_packaged(demo):
+    recorded = torch.tensor(load_record(DEFAULT_DDPM)["demo_noise"])
+    unet = FrozenUNet(load_unet(resolve_ddpm()))
+    with torch.no_grad():
+        predicted = unet(to_signed(demo.images[: len(recorded)]), 50)
+    torch.testing.assert_close(predicted.square().mean((1, 2, 3)).sqrt(), recorded, rtol=1e-4, atol=1e-5)
+
+
 def test_energy_separates_the_demo_trigger(purify, demo):
     assert auroc(purify.energy(demo.poisoned()), purify.energy(demo.images)) >= 0.95
 
@@ -36,6 +47,32 @@ def test_purified_clean_images_stay_close(purify, demo):
     for index in (0, 9):
         alone = purify(batch[index])
         assert (alone.int() - purified[index].int()).abs().max() <= 1, "150 steps alone equal 150 steps in a batch"
+
+
+def test_the_default_ddpm_restores_what_it_noises(demo):
+    batch = demo.images[:32]
+    purify = PureGen("ddpm", ddpm_solver="ddim", ddpm_inference_steps=1, seed=0)
+    purified = purify(batch)
+    assert psnr(purified, batch).mean() >= 26.5, "noised to 75 steps it was about 18 dB"
+    for index in (0, 9):
+        alone = purify(batch[index])
+        assert (alone.int() - purified[index].int()).abs().max() <= 1, "alone as in a batch"
+
+
+def test_every_default_method_weakens_the_demo_trigger(demo):
+    """At a few steps each, so that the test is quick; the full settings are measured by a benchmark."""
+    clean, poisoned, ids = demo.images[:32], demo.poisoned()[:32], torch.arange(32)
+    methods = [
+        PureGen("ebm", ebm_steps=40, dynamics="annealed", temperature=5e-5, seed=0),
+        PureGen("ddpm", ddpm_inference_steps=5, seed=0),
+        PureGen("naive", ebm_steps=10, ddpm_inference_steps=3, seed=0),
+        PureGen("reps", ebm_steps=2, ddpm_steps=20, ddpm_inference_steps=2, reps=2, seed=0),
+        PureGen("filt", ddpm_inference_steps=3, energy_threshold=-1.0, seed=0),
+    ]
+    for purify in methods:
+        cleaned, purified = (purify.purifier(images, sample_ids=ids, seed=0) for images in (clean, poisoned))
+        assert survival(clean, poisoned, cleaned, purified).mean() < 0.75, purify
+        assert psnr(cleaned, clean).mean() > 21, purify
 
 
 def test_the_demo_set_is_what_it_says(demo):

@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "data": set(),
     "train": {"functional", "models", "data"},
     "evaluate": {"functional", "models", "purifier", "hub", "transforms", "data", "train"},
-    "cli": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "evaluate"},
+    "inspection": {"functional", "models", "purifier", "hub", "transforms", "data", "evaluate"},
+    "cli": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "evaluate", "inspection"},
 }
 OPEN_TO_ALL = {"_extras", "_files", "__version__"}
 
@@ -61,4 +62,4 @@ def test_puregen_imports_only_what_purifying_needs():
     assert "torch" in loaded
     assert not loaded & {"datasets", "accelerate", "diffusers", "matplotlib", "ray"}
     rooms = {name.split(".")[1] for name in loaded if name.startswith("puregen_transforms.")}
-    assert not rooms & {"train", "data", "evaluate", "cli"}
+    assert not rooms & {"train", "data", "evaluate", "inspection", "cli"}

@@ -11,7 +11,8 @@ def test_public_names():
 def test_signature_of_puregen():
     parameters = inspect.signature(puregen_transforms.PureGen).parameters
     assert list(parameters) == [
-        "method", "checkpoint", "ddpm_checkpoint", "ebm_steps", "ddpm_steps", "reps", "filter_fraction",
-        "jpeg_quality", "dynamics", "seed", "columns", "device", "dtype", "batch_size", "revision", "cache_dir",
+        "method", "checkpoint", "ddpm_checkpoint", "ebm_steps", "ddpm_steps", "ddpm_solver", "ddpm_inference_steps",
+        "reps", "filter_fraction", "energy_threshold", "jpeg_quality", "dynamics", "temperature", "seed", "columns",
+        "device", "dtype", "batch_size", "revision", "ddpm_revision", "cache_dir",
     ]  # fmt: skip
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "method")

@@ -28,6 +28,7 @@ def test_readme_examples(tmp_path, monkeypatch, images):
     assert names["label"] == 0
     assert names["purified"].features == names["dataset"].features
     assert names["energies"].shape == (8,)
+    assert names["repaired"].features == names["dataset"].features
 
 
 def test_readme_links_exist():
@@ -36,7 +37,7 @@ def test_readme_links_exist():
             assert (README.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("name", ["purify", "doctor", "train", "hub", "demo"])
+@pytest.mark.parametrize("name", ["inspect", "purify", "doctor", "train", "hub", "demo"])
 def test_every_command_is_there(name):
     from typer.testing import CliRunner
 

@@ -190,15 +190,18 @@ def _processor_name() -> str:
 
 
 def _checkpoint() -> Iterator[Finding]:
+    from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
     from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 
-    checkpoint = resolve_checkpoint(None)
-    parameters = sum(parameter.numel() for parameter in load_ebm(checkpoint).parameters())
-    yield Finding(
-        title="checkpoint",
-        text=f"{checkpoint.reference}, {parameters:,} parameters, loads "
-        f"({checkpoint.weights.parent}, sha256 {checkpoint.sha256[:12]})",
-    )
+    ebm, ddpm = resolve_checkpoint(None), resolve_ddpm(None)
+    loaded = (("checkpoint", ebm, load_ebm(ebm)), ("ddpm checkpoint", ddpm, load_unet(ddpm)))
+    for title, checkpoint, network in loaded:
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        yield Finding(
+            title=title,
+            text=f"{checkpoint.reference}, {parameters:,} parameters, loads "
+            f"({checkpoint.weights.parent}, sha256 {checkpoint.sha256[:12]})",
+        )
 
 
 def _trial() -> Iterator[Finding]:

@@ -30,7 +30,7 @@ def pull(
 
 @app.command("push")
 def push(
-    folder: Annotated[Path, typer.Argument(help="Folder with config.json and model.safetensors.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of an EBM, or of a DDPM as diffusers lays it out.")],
     repo_id: Annotated[str, typer.Argument(help="Hub repository owner/name; made if it does not exist.")],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch to commit to; default: main.")] = None,
@@ -45,13 +45,14 @@ def push(
 
 @app.command("list")
 def list_checkpoints() -> None:
-    """Names that `checkpoint=` knows."""
-    from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
+    """Names that `checkpoint=` (EBM) and `ddpm_checkpoint=` (DDPM) know."""
+    from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 
     width = max(map(len, CATALOGUE))
     for name, entry in CATALOGUE.items():
         place = "packaged" if entry.packaged else f"Hub: {entry.repo_id}"
-        typer.echo(f"{name:<{width}}  {place}{' (default)' if name == DEFAULT_EBM else ''}")
+        default = " (default)" if name in (DEFAULT_EBM, DEFAULT_DDPM) else ""
+        typer.echo(f"{name:<{width}}  {entry.kind.upper():<4}  {place}{default}")
 
 
 @app.command("card")

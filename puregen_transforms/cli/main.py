@@ -7,11 +7,13 @@ import typer
 from puregen_transforms.cli import hub, train
 from puregen_transforms.cli.demo import demo
 from puregen_transforms.cli.doctor import doctor
+from puregen_transforms.cli.inspect import inspect
 from puregen_transforms.cli.purify import purify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Repair possibly poisoned image data.")
 app.command()(demo)
 app.command()(purify)
+app.command()(inspect)
 app.add_typer(train.app, name="train")
 app.add_typer(hub.app, name="hub")
 app.command()(doctor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,11 @@ import typer
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from puregen_transforms import PureGen
     from puregen_transforms.data.outcome import Outcome, Progress
+    from puregen_transforms.data.purified_copy import CopyOptions
 
 SHOWN_SKIPPED = 20
 
@@ -31,11 +35,30 @@ def purify(
         Path,
         typer.Argument(metavar="DST", help="A new folder, or for tables a new .parquet file. Nothing is overwritten."),
     ],
-    method: Annotated[str, typer.Option(help="Recipe of PureGen.")] = "ebm",
-    steps: Annotated[int | None, typer.Option(help="Langevin steps; default: the recipe's.")] = None,
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A name, a Hub repository or a folder; default: the one in the package.")
+    method: Annotated[
+        str, typer.Option(help="ebm, ddpm, naive, reps, filt, adaptive or jpeg; README says which when.")
+    ] = "ebm",
+    ebm_steps: Annotated[
+        int | None, typer.Option("--ebm-steps", "--steps", help="Langevin steps; default: the method's.")
     ] = None,
+    ddpm_steps: Annotated[int | None, typer.Option(help="Diffusion steps; default: the method's.")] = None,
+    ddpm_solver: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmsolver++.")] = None,
+    ddpm_inference_steps: Annotated[int | None, typer.Option(help="Network calls of the solver.")] = None,
+    reps: Annotated[int | None, typer.Option(help="How often method reps repeats its steps.")] = None,
+    filter_fraction: Annotated[
+        float | None, typer.Option(help="Share of the images, by highest energy, that filt and adaptive repair.")
+    ] = None,
+    energy_threshold: Annotated[
+        float | None, typer.Option(help="Energy from which they do; default: found in a first pass over the images.")
+    ] = None,
+    jpeg_quality: Annotated[int | None, typer.Option(help="1 to 100.")] = None,
+    dynamics: Annotated[str | None, typer.Option(help="Of the Langevin steps: paper or annealed.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the Langevin steps; default: the paper's 1e-4.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="Energy network: a name, a Hub repository or a folder; default: the one in the package."),
+    ] = None,
+    ddpm_checkpoint: Annotated[str | None, typer.Option(help="Diffusion network, in the same forms.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same images.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
     dtype: Annotated[str, typer.Option(help="Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
@@ -73,18 +96,64 @@ def purify(
         purifier = PureGen(
             method=method,
             checkpoint=checkpoint,
-            ebm_steps=steps,
+            ddpm_checkpoint=ddpm_checkpoint,
+            ebm_steps=ebm_steps,
+            ddpm_steps=ddpm_steps,
+            ddpm_solver=ddpm_solver,
+            ddpm_inference_steps=ddpm_inference_steps,
+            reps=reps,
+            filter_fraction=filter_fraction,
+            energy_threshold=energy_threshold,
+            jpeg_quality=jpeg_quality,
+            dynamics=dynamics,
+            temperature=temperature,
             seed=seed,
             device=device,
             dtype=dtype,
             batch_size=batch_size,
         )
         _try_out(purifier)
+        if purifier.recipe.uses_threshold and energy_threshold is None:
+            _fit(purifier, source, options)
+        counting = _Counting(purifier)
         with _progress_bar() as progress:
-            outcome = purified_copy(source, destination, purifier, options, progress=progress)
+            outcome = purified_copy(source, destination, counting, options, progress=progress)
         _report(outcome, destination, seconds=time.monotonic() - started)
+        if counting.resisting:
+            typer.echo(
+                f"Still suspicious: {counting.resisting} images kept a high energy through all that method "
+                f"{method!r} does. Find them with: puregen inspect {destination}",
+                err=True,
+            )
     if outcome.skipped:
         raise typer.Exit(INCOMPLETE)
+
+
+def _fit(purifier: PureGen, source: str, options: CopyOptions) -> None:
+    """Set the energy threshold from all images that are to be purified."""
+    from puregen_transforms.data.sources import iterate_images
+
+    typer.echo("First pass: measuring the energy of every image.", err=True)
+    purifier.fit(
+        iterate_images(source, splits=options.splits, columns=options.columns, skip_broken=options.on_error == "skip")
+    )
+    typer.echo(f"Energy threshold: {purifier.recipe.energy_threshold:.6g}", err=True)
+
+
+class _Counting:
+    """A purifier that counts the images that resist it, rather than warn at every chunk."""
+
+    def __init__(self, purifier: PureGen) -> None:
+        self.purifier = purifier
+        self.resisting = 0
+
+    def __call__(self, images: list[Image]) -> list[Image]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*still suspicious")
+            purified: list[Image] = self.purifier(images)
+        if self.purifier.recipe.method == "adaptive":
+            self.resisting += int(self.purifier.suspicious(purified).sum())
+        return purified
 
 
 def _try_out(purifier: PureGen) -> None:
@@ -93,10 +162,8 @@ def _try_out(purifier: PureGen) -> None:
     Raises:
         ValueError: the device does not work on this machine, or the weights cannot be used.
     """
-    from PIL import Image
-
     try:
-        purifier.energy(Image.new("RGB", (64, 64)))
+        purifier.warm_up()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"Expected a device that works on this machine, but {purifier.device or 'the default'} "

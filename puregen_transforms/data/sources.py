@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from datasets import Dataset, DatasetDict, Features, Image, load_dataset, load_dataset_builder, load_from_disk
 from datasets.table import table_cast
 from PIL import ImageOps
-from PIL.Image import Resampling
 from torch import Tensor
 
 
@@ -215,6 +215,35 @@ def image_columns(dataset: Dataset) -> list[str]:
     return [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
 
 
+def iterate_images(
+    source: str, *, splits: Collection[str] = (), columns: Collection[str] = (), skip_broken: bool = False
+) -> Iterator[PIL.Image.Image]:
+    """Every image of a data set, one at a time.
+
+    Args:
+        source: see `open_source`.
+        splits: the splits wanted; none named takes all.
+        columns: the image columns wanted; none named takes all.
+        skip_broken: leave out images that cannot be decoded, rather than raise.
+
+    Raises:
+        ValueError: a split or column that is not there, or an image that cannot be decoded.
+    """
+    tables = open_source(source)
+    for name, table in tables.items():
+        if splits and name not in splits:
+            continue
+        table = table.select_columns([c for c in image_columns(table) if not columns or c in columns])
+        for index in range(len(table)):
+            try:
+                row = table[index]
+            except (OSError, ValueError, SyntaxError) as error:  # Pillow reports broken files by any of these
+                if skip_broken:
+                    continue
+                raise ValueError(f"Expected an image in row {index} of split {name!r}, but got: {error}") from error
+            yield from (image for image in row.values() if image is not None)
+
+
 def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32) -> Tensor:
     """Every image of a split in memory: (N, 3, image_size, image_size) uint8.
 
@@ -232,6 +261,6 @@ def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32
     for index, image in enumerate(dataset[columns[0]]):
         rgb = image.convert("RGB")
         if rgb.size != square:
-            rgb = ImageOps.fit(rgb, square, Resampling.BOX)
+            rgb = ImageOps.fit(rgb, square, PIL.Image.Resampling.BOX)
         images[index] = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
     return images

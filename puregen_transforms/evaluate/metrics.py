@@ -41,6 +41,38 @@ def survival(clean: Tensor, poisoned: Tensor, purified_clean: Tensor, purified_p
     return (left * change).sum(1) / change.square().sum(1)
 
 
+def psnr_of_set(images: Tensor, originals: Tensor) -> float:
+    """Peak signal-to-noise ratio of the mean squared error over a whole set, in decibels.
+
+    Unlike the mean of `psnr`, it is finite as soon as one image differs, so methods that leave some images
+    untouched can be compared with those that do not.
+
+    Args:
+        images: (N, C, H, W) uint8.
+        originals: the same shape.
+    """
+    error = (images.float() - originals.float()).square().mean()
+    return float(10 * torch.log10(255**2 / error))
+
+
+def remaining_norm(clean: Tensor, poisoned: Tensor, purified_clean: Tensor, purified_poisoned: Tensor) -> Tensor:
+    """What purification leaves of each image's perturbation, in any direction: a ratio of L2 norms.
+
+    Purify both with the same noise (the same sample ids), or the noise's own difference is counted too.
+
+    Args:
+        clean: (N, C, H, W) uint8.
+        poisoned: the same images with the perturbation, the same shape.
+        purified_clean: `clean` after purification.
+        purified_poisoned: `poisoned` after purification.
+
+    Returns:
+        (N,) ratios.
+    """
+    left = (purified_poisoned.float() - purified_clean.float()).flatten(1).norm(dim=1)
+    return left / (poisoned.float() - clean.float()).flatten(1).norm(dim=1)
+
+
 def auroc(positives: Tensor, negatives: Tensor) -> float:
     """Chance that a random positive scores above a random negative; ties count half.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,19 +102,83 @@ def draw_energy_histogram(path: Path, *, clean: Tensor, poisoned: Tensor, separa
     _save(figure, path)
 
 
-def draw_training_curves(path: Path, log: list[dict[str, float]]) -> None:
-    """What `puregen train ebm` logged: energy gap, gradient norm and chain movement, smoothed over 100 updates."""
-    figure = _figure(9, 6.5)
+def draw_tradeoff(path: Path, sets: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+    """What methods cost and what they remove: a panel per image set; down and to the right is better.
+
+    Args:
+        path: of the PNG.
+        sets: by name: each method's PSNR of clean images (dB) and share of the trigger left.
+    """
+    figure = _figure(7 * len(sets), 5.2)
+    for index, (name, methods) in enumerate(sets.items()):
+        axes = figure.add_subplot(1, len(sets), index + 1)
+        finite = {method: point for method, point in methods.items() if math.isfinite(point[0])}
+        for method, (quality, left) in finite.items():
+            rival = method.startswith("jpeg")
+            axes.plot(quality, left, "s" if rival else "o", color=_COLORS["poisoned" if rival else "clean"])
+            axes.annotate(method, (quality, left), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=_INK)
+        rivals = sorted(point for method, point in finite.items() if method.startswith("jpeg"))
+        axes.plot(*zip(*rivals, strict=True), color=_COLORS["poisoned"], linewidth=0.8, linestyle=":")
+        axes.set_xlabel("PSNR of purified clean images (dB): right is better")
+        axes.set_ylabel("share of the ε 16 trigger left: down is better")
+        axes.set_title(name, fontsize=10.5, loc="left", color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def draw_victims(path: Path, record: Mapping[str, Any]) -> None:
+    """Accuracy against poison success of classifiers trained on purified data; up and to the left is better.
+
+    Args:
+        path: of the PNG.
+        record: of `benchmarks/dynamics_tradeoff.py`.
+    """
+    figure = _figure(12, 5.2)
+    for index, (budget, title) in enumerate({"16": "trigger as in training", "32": "trigger doubled"}.items()):
+        axes = figure.add_subplot(1, 2, index + 1)
+        rows = {"no poison": record["unpoisoned"], **record["methods"]}
+        for name, row in rows.items():
+            success, accuracy = (sum(v) / len(v) for v in (row["success"][budget], row["accuracy"]))
+            rival = name.startswith("jpeg") or name.startswith("no ")
+            color = _COLORS["poisoned" if rival else "clean"]
+            axes.plot(row["success"][budget], row["accuracy"], ".", color=color, alpha=0.4)
+            axes.plot(success, accuracy, "s" if rival else "o", color=color)
+            axes.annotate(name, (success, accuracy), xytext=(5, 4), textcoords="offset points", fontsize=7.5)
+        axes.set_xlabel("poison success: share of other classes called the target (left is better)")
+        axes.set_ylabel("accuracy on clean test images (up is better)")
+        axes.set_title(title, fontsize=10.5, loc="left", color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+_CURVES: dict[str, dict[str, Callable[[Mapping[str, float]], float]]] = {
+    "ebm": {
+        "energy of chains minus energy of data (in units of T)": lambda row: (
+            row["negative_energy"] - row["positive_energy"]
+        ),
+        "gradient norm": lambda row: row["gradient_norm"],
+        "move of a chain in one update (rms, range is 2 wide)": lambda row: row["chain_distance"],
+    },
+    "ddpm": {
+        "mean square error of the predicted noise": lambda row: row["loss"],
+        "gradient norm": lambda row: row["gradient_norm"],
+    },
+}
+
+
+def _kind_of(log: Sequence[Mapping[str, float]]) -> str:
+    return "ddpm" if "loss" in log[0] else "ebm"
+
+
+def draw_training_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
+    """What `puregen train` logged of an energy network or a noise predictor, smoothed over 100 updates."""
     updates = [row["update"] for row in log]
-    curves = {
-        "energy of chains minus energy of data (in units of T)": [
-            row["negative_energy"] - row["positive_energy"] for row in log
-        ],
-        "gradient norm": [row["gradient_norm"] for row in log],
-        "move of a chain in one update (rms, range is 2 wide)": [row["chain_distance"] for row in log],
-    }
+    curves = {title: [measure(row) for row in log] for title, measure in _CURVES[_kind_of(log)].items()}
+    figure = _figure(9, 0.2 + 2.1 * len(curves))
     for index, (title, values) in enumerate(curves.items()):
-        axes = figure.add_subplot(3, 1, index + 1)
+        axes = figure.add_subplot(len(curves), 1, index + 1)
         axes.plot(updates, values, color="#cccccc", linewidth=0.4)
         window = min(100, len(values))
         smooth = torch.tensor(values).unfold(0, window, 1).mean(1).tolist()

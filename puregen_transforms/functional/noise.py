@@ -8,7 +8,7 @@ same integers come out on CPU and GPU.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
+
+STEPS_OF_A_STAGE = 1 << 16
+"""More steps than any one chain has."""
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int]) -> tuple[Tensor, ...]:
@@ -80,13 +83,23 @@ class KeyedNoise:
         seed: of the run.
         sample_ids: (N,) int64.
         stage: position of the stage in its purifier.
+        first_step: added to every step; see `within`.
     """
 
     seed: int
     sample_ids: Tensor
     stage: int = 0
+    first_step: int = 0
 
     def __call__(self, step: int, images: Tensor) -> Tensor:
         """Noise shaped and placed like `images`, (N, C, H, W)."""
         ids = self.sample_ids.to(images.device)
-        return keyed_normal(images.shape, seed=self.seed, sample_ids=ids, stage=self.stage, step=step)
+        return keyed_normal(images.shape, seed=self.seed, sample_ids=ids, stage=self.stage, step=self.first_step + step)
+
+    def of(self, chosen: Tensor) -> KeyedNoise:
+        """The same noise for some of the samples: (N,) mask or (M,) positions."""
+        return replace(self, sample_ids=self.sample_ids[chosen.to(self.sample_ids.device)])
+
+    def within(self, index: int) -> KeyedNoise:
+        """The noise of stage `index` inside this stage; stages inside stages share the range of steps."""
+        return replace(self, first_step=self.first_step + index * STEPS_OF_A_STAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from huggingface_hub import ModelCard, ModelCardData
 from puregen_transforms.hub.catalogue import CATALOGUE
 from puregen_transforms.hub.publish import RECORD_FILE
 
-_TEMPLATE = Path(__file__).with_name("card.md")
+_TEMPLATES = {kind: Path(__file__).with_name(f"card_{kind}.md") for kind in ("ebm", "ddpm")}
 _RIVALS = ("puregen-ebm", "jpeg-50", "jpeg-25")
+_TAGS = {"ebm": ["energy-based-model"], "ddpm": ["diffusion", "ddpm"]}
 
 
 def load_record(name: str) -> dict[str, Any]:
@@ -37,6 +39,7 @@ def fill_card(record: Mapping[str, Any], *, pictures: Mapping[str, str] | None =
         pictures: file names beside the card: "grid" (before and after) and "curves" (training).
     """
     pictures = pictures or {}
+    kind = record.get("kind", "ebm")
 
     def row(values: Mapping[str, float], pattern: str) -> str:
         return "".join(f" {pattern % values[name]} |" for name in _RIVALS)
@@ -44,10 +47,39 @@ def fill_card(record: Mapping[str, Any], *, pictures: Mapping[str, str] | None =
     data = ModelCardData(
         license="apache-2.0",
         library_name="puregen-transforms",
-        tags=["data-poisoning", "backdoor-defense", "energy-based-model", "image-purification"],
+        tags=["data-poisoning", "backdoor-defense", *_TAGS[kind], "image-purification"],
         pipeline_tag="image-to-image",
     )
     captions = {"grid": "Before and after", "curves": "Training curves"}
     shown = {key: f"![{text}]({pictures[key]})" if key in pictures else "" for key, text in captions.items()}
-    card = ModelCard.from_template(data, template_path=str(_TEMPLATE), row=row, **shown, **record)
-    return str(card).rstrip() + "\n"
+    measured = _measured(record["quality"]) if "quality" in record else ""
+    card = ModelCard.from_template(
+        data, template_path=str(_TEMPLATES[kind]), row=row, measured=measured, **shown, **record
+    )
+    return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
+
+
+def _measured(quality: Mapping[str, Any]) -> str:
+    """What `benchmarks/purify_quality.py` recorded, as tables."""
+    parts = [
+        "Images that were never seen in training, with the trigger that `puregen demo` shows (a universal perturbation "
+        "optimized against a classifier). `left` is the share of the trigger that survives along its own direction; "
+        f"lower is better. One seed ({quality['seed']}), {quality['machine']}, torch {quality['versions']['torch']}."
+    ]
+    for name, methods in quality["sets"].items():
+        count = next(iter(methods.values()))["images"]
+        lines = [
+            f"**{name}**, {count} images",
+            "",
+            "| method | PSNR clean (dB) | left, ε 8 | left, ε 16 | images/s |",
+            "|---|---|---|---|---|",
+        ]
+        for method, row in methods.items():
+            left = (f"{row['attacks'][budget]['survival']:.2f}" for budget in ("8", "16"))
+            speed = row["images_per_second"]
+            lines.append(
+                f"| {method} | {row['psnr_clean']:.1f} | {' | '.join(left)} | {speed:.{0 if speed > 99 else 1}f} |"
+            )
+        parts.append("\n".join(lines))
+    parts.append(f"```\n{quality['command']}\n```")
+    return "\n\n".join(parts)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Kind = Literal["ebm", "ddpm"]
 
 PACKAGED_CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"
 
@@ -14,14 +17,16 @@ class CatalogueEntry:
     """One published checkpoint.
 
     Args:
-        name: what users write as `checkpoint=`.
+        name: what users write as `checkpoint=` (an EBM) or `ddpm_checkpoint=` (a DDPM).
+        kind: of network.
         packaged: shipped inside this package, in `assets/checkpoints/<name>/`; loads without a network.
         repo_id: Hub repository `owner/name`, for an entry that is not packaged.
         revision: commit of `repo_id` to load; None follows its `main` branch.
-        sha256: of `model.safetensors`; None leaves it unchecked.
+        sha256: of the weights file; None leaves it unchecked.
     """
 
     name: str
+    kind: Kind = "ebm"
     packaged: bool
     repo_id: str | None = None
     revision: str | None = None
@@ -40,6 +45,7 @@ class CatalogueEntry:
 
 
 DEFAULT_EBM = "ebm-imagenet32-nf64"
+DEFAULT_DDPM = "ddpm-imagenet32-32-128"
 
 _ENTRIES = (
     CatalogueEntry(
@@ -47,11 +53,23 @@ _ENTRIES = (
         packaged=True,
         sha256="1c92f8417521a19bbe3fb84706db30024d5620010bbb1821d9291658423b5e91",
     ),
-    # The paper authors' own weights (nf 128). They follow `main`, as no commit has been reviewed here.
+    CatalogueEntry(
+        name=DEFAULT_DDPM,
+        kind="ddpm",
+        packaged=True,
+        sha256="e9fb6b84f660dab0c145c3da2130c49104dea7a2fb068201bce2c695c65eff60",
+    ),
+    # The paper authors' own weights. They follow `main`, as no commit has been reviewed here.
     CatalogueEntry(
         name="puregen-ebm-cinic10-imagenet",
         packaged=False,
         repo_id="SunayBhat1/puregen-ebm-cinic10-imagenet",
+    ),
+    CatalogueEntry(
+        name="puregen-ddpm-cinic10-imagenet",
+        kind="ddpm",
+        packaged=False,
+        repo_id="SunayBhat1/puregen-ddpm-cinic10-imagenet",
     ),
 )
 

@@ -1,54 +1,167 @@
-"""The official layout of a checkpoint: `config.json` beside `model.safetensors`."""
+"""The official layouts of a checkpoint: which files it has, what is wrong with them, and an EBM's configuration.
+
+An EBM is `config.json` beside `model.safetensors`. A DDPM is laid out as diffusers saves it: a pipeline
+(`model_index.json`, `unet/`, `scheduler/`) or a bare network, `config.json` beside
+`diffusion_pytorch_model.safetensors`.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from puregen_transforms.hub.catalogue import Kind
 from puregen_transforms.models.ebm import EBMConfig
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model_index.json"
+SCHEDULE_FILE = "scheduler_config.json"
+UNET_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+HALF_UNET_WEIGHTS_FILE = "diffusion_pytorch_model.fp16.safetensors"
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+
+ALTERNATIVES: Mapping[Kind, Sequence[str]] = {
+    "ebm": (),
+    "ddpm": (
+        INDEX_FILE,
+        *(f"{folder}{name}" for folder in ("unet/", "") for name in (CONFIG_FILE, UNET_WEIGHTS_FILE)),
+        f"scheduler/{SCHEDULE_FILE}",
+        SCHEDULE_FILE,
+    ),
+}
+"""Files whose absence decides which others make a checkpoint; see `files_of`."""
+
+_ARGUMENTS: Mapping[Kind, tuple[str, str]] = {
+    "ebm": ("an EBM checkpoint", "checkpoint"),
+    "ddpm": ("a DDPM checkpoint", "ddpm_checkpoint"),
+}
+
+DESCRIPTIONS: Mapping[Kind, str] = {
+    "ebm": f"{CONFIG_FILE} and {WEIGHTS_FILE}",
+    "ddpm": f"a diffusers pipeline of a UNet2DModel, or with {CONFIG_FILE} and {UNET_WEIGHTS_FILE}",
+}
+"""What a checkpoint's folder holds, in words."""
 
 Shape = tuple[int, ...]
 
 
-def missing_file_error(place: str, names: Iterable[str]) -> FileNotFoundError | ValueError:
-    """The error for a place that lacks `config.json` or `model.safetensors`.
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFiles:
+    """The files that make a checkpoint, by their names relative to its folder.
 
     Args:
+        kind: of network.
+        config: of the network.
+        weights: of the network.
+        schedule: the scheduler's configuration, where there is one.
+        index: of the pipeline, where there is one.
+    """
+
+    kind: Kind
+    config: str
+    weights: str
+    schedule: str | None = None
+    index: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, the weights last."""
+        return tuple(name for name in (self.index, self.config, self.schedule, self.weights) if name is not None)
+
+
+def files_of(kind: Kind, exists: Callable[[str], bool]) -> CheckpointFiles:
+    """The files that make a checkpoint of a kind, given which files there are.
+
+    Files without which it would be none are named in any case, present or not.
+    """
+    if kind == "ebm":
+        return CheckpointFiles(kind=kind, config=CONFIG_FILE, weights=WEIGHTS_FILE)
+    index = INDEX_FILE if exists(INDEX_FILE) else None
+    pipeline = exists(f"unet/{CONFIG_FILE}") or (index is not None and not exists(CONFIG_FILE))
+    folder = "unet/" if pipeline else ""
+    schedule: str | None = f"scheduler/{SCHEDULE_FILE}"
+    # Early pipelines, such as google/ddpm-cifar10-32, have an index but no subfolders: they are read as bare networks.
+    if not pipeline:
+        schedule = next((name for name in (f"scheduler/{SCHEDULE_FILE}", SCHEDULE_FILE) if exists(name)), None)
+    half = not exists(folder + UNET_WEIGHTS_FILE) and exists(folder + HALF_UNET_WEIGHTS_FILE)
+    weights = folder + (HALF_UNET_WEIGHTS_FILE if half else UNET_WEIGHTS_FILE)
+    return CheckpointFiles(kind=kind, config=folder + CONFIG_FILE, weights=weights, schedule=schedule, index=index)
+
+
+def choose_files(kinds: Sequence[Kind], place: str, names: Collection[str]) -> CheckpointFiles:
+    """The files of a checkpoint among those in a place.
+
+    Args:
+        kinds: that are accepted; the first that is there is taken.
         place: described for the user, such as "folder runs/a".
         names: the files found there.
+
+    Raises:
+        ValueError: a checkpoint of another kind, or pickle files only.
+        FileNotFoundError: a file is missing.
     """
+    for kind in kinds:
+        files = files_of(kind, names.__contains__)
+        if all(name in names for name in files.names):
+            return files
+    kind = _apparent_kind(names) or kinds[0]
+    if kind not in kinds:
+        raise wrong_kind_error(place, kind, kinds)
+    raise _missing_file_error(place, names, files_of(kind, names.__contains__))
+
+
+def list_folder(folder: Path) -> list[str]:
+    """Names in a folder and in the subfolders of a pipeline."""
+    subfolders = [folder / name for name in ("unet", "scheduler")]
+    paths = [path for parent in (folder, *subfolders) if parent.is_dir() for path in parent.iterdir()]
+    return [path.relative_to(folder).as_posix() for path in paths if path not in subfolders]
+
+
+def wrong_kind_error(what: str, kind: Kind, expected: Sequence[Kind]) -> ValueError:
+    """The error for a checkpoint given where one of another kind belongs."""
+    name, argument = _ARGUMENTS[kind]
+    wanted = " or ".join(_ARGUMENTS[other][0] for other in expected)
+    return ValueError(f"Expected {wanted}, but {what} is {name}: give it as `{argument}=`.")
+
+
+def _apparent_kind(names: Collection[str]) -> Kind | None:
+    if any(PurePosixPath(name).name.startswith(("diffusion_pytorch_model.", INDEX_FILE)) for name in names):
+        return "ddpm"
+    return "ebm" if WEIGHTS_FILE in names else None
+
+
+def _missing_file_error(place: str, names: Collection[str], files: CheckpointFiles) -> FileNotFoundError | ValueError:
     found = sorted(names)
     pickles = [name for name in found if name.endswith(PICKLE_SUFFIXES)]
-    if WEIGHTS_FILE not in found and pickles:
+    if files.weights not in found and pickles:
+        stem = files.weights.removesuffix(".safetensors")
+        pickle = next((name for name in pickles if name.startswith(stem)), pickles[0])
         return ValueError(
-            f"Expected {WEIGHTS_FILE} in {place}, but found only pickle files ({', '.join(pickles)}). A pickle can run "
-            "any code when it is opened, so only safetensors is loaded. If you trust the file, convert it once: "
-            f'safetensors.torch.save_file(torch.load("{pickles[0]}", weights_only=True), "{WEIGHTS_FILE}").'
+            f"Expected {files.weights} in {place}, but found only pickle files ({', '.join(pickles)}). A pickle can "
+            "run any code when it is opened, so only safetensors is loaded. If you trust the file, convert it once: "
+            f'safetensors.torch.save_file(torch.load("{pickle}", weights_only=True), "{files.weights}").'
         )
-    missing = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if name not in found]
-    remedy = (
-        f'Write {CONFIG_FILE} with the shape of the network, such as {{"nf": 128, "patch_size": 1}}.'
-        if missing == [CONFIG_FILE]
-        else "Check that this is the place of a PureGen checkpoint."
-    )
+    missing = [name for name in files.names if name not in found]
+    remedy = f"Check that this is the place of {_ARGUMENTS[files.kind][0]}."
+    if files.kind == "ebm" and missing == [CONFIG_FILE]:
+        remedy = f'Write {CONFIG_FILE} with the shape of the network, such as {{"nf": 128, "patch_size": 1}}.'
+    *others, last = (name for name in files.names if name != INDEX_FILE)
     return FileNotFoundError(
-        f"Expected {CONFIG_FILE} and {WEIGHTS_FILE} in {place}, but {' and '.join(missing)} "
+        f"Expected {', '.join(others)} and {last} in {place}, but {' and '.join(missing)} "
         f"{'are' if len(missing) > 1 else 'is'} missing; found: {', '.join(found) or 'nothing'}. {remedy}"
     )
 
 
 def damaged_file_error(weights: Path, reason: object) -> ValueError:
-    """The error for a `model.safetensors` that cannot be read."""
+    """The error for a weights file that cannot be read."""
     # In the Hub cache `weights` is a link: deleting only the link would bring the same damaged blob back.
     return ValueError(
         f"Expected a whole safetensors file, but {weights} is truncated or damaged ({reason}). Delete "
@@ -83,7 +196,9 @@ def read_config(path: Path, shapes: Mapping[str, Shape]) -> EBMConfig:
     Raises:
         ValueError: not a JSON object, an impossible value, or one that contradicts the weights.
     """
-    values = _read_object(path)
+    values = read_object(path)
+    if values.get("_class_name") == "UNet2DModel":
+        raise wrong_kind_error(f"{path}, which describes a UNet2DModel,", "ddpm", ["ebm"])
     unknown = sorted(set(values) - set(EBMConfig.__dataclass_fields__))
     if unknown:
         warnings.warn(f"Ignored unknown keys in {path}: {', '.join(unknown)}.", UserWarning, stacklevel=4)
@@ -111,7 +226,12 @@ def read_config(path: Path, shapes: Mapping[str, Shape]) -> EBMConfig:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        ValueError: not JSON, or something else.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

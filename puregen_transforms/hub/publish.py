@@ -5,16 +5,26 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from puregen_transforms._files import write_atomically
-from puregen_transforms.hub.layout import CONFIG_FILE, WEIGHTS_FILE
-from puregen_transforms.hub.load import load_ebm, locate, resolve_checkpoint
+from puregen_transforms.hub.catalogue import Kind
+from puregen_transforms.hub.ddpm import DEFAULT_SCHEDULE, check_schedule, load_unet, read_ddpm
+from puregen_transforms.hub.layout import CONFIG_FILE, INDEX_FILE, SCHEDULE_FILE, UNET_WEIGHTS_FILE, WEIGHTS_FILE
+from puregen_transforms.hub.load import load_ebm, read_ebm
+from puregen_transforms.hub.references import FoundCheckpoint, find, locate
 from puregen_transforms.models.ebm import EBM
 
+if TYPE_CHECKING:
+    from diffusers import UNet2DModel
+
+KINDS: tuple[Kind, ...] = ("ebm", "ddpm")
 CARD_FILE = "README.md"
 RECORD_FILE = "record.json"
 
@@ -30,16 +40,51 @@ def save_checkpoint(model: EBM, folder: Path, *, card: str | None = None) -> Non
     Raises:
         ValueError: a weight is not finite.
     """
-    weights = {
-        name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in model.state_dict().items()
-    }
-    broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise ValueError(f"Expected finite weights, but {', '.join(broken)} are not. Save an earlier state.")
-    write_atomically(folder / WEIGHTS_FILE, save(weights, metadata={"format": "pt"}))
-    write_atomically(folder / CONFIG_FILE, (json.dumps(model.config.to_dict(), indent=2) + "\n").encode())
+    write_atomically(folder / WEIGHTS_FILE, _pack(model, torch.float32))
+    write_atomically(folder / CONFIG_FILE, _to_json(model.config.to_dict()))
     if card is not None:
         write_atomically(folder / CARD_FILE, card.encode())
+
+
+def save_ddpm(
+    unet: UNet2DModel,
+    folder: Path,
+    *,
+    schedule: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a noise predictor as a diffusers pipeline, each file whole or not at all.
+
+    `diffusers.DDPMPipeline.from_pretrained` reads the result too.
+
+    Args:
+        unet: the network.
+        folder: made if it is not there; files of these names are replaced.
+        schedule: what decides the betas, by the keys of `DEFAULT_SCHEDULE`; what is left out is as there.
+        dtype: of the weights in the file.
+
+    Raises:
+        ValueError: a weight is not finite or too large for `dtype`, or the schedule is not one.
+    """
+    from diffusers import DDPMScheduler  # seconds to import
+
+    unknown = sorted(set(schedule or {}) - set(DEFAULT_SCHEDULE))
+    if unknown:
+        raise ValueError(f"Expected schedule keys among {', '.join(DEFAULT_SCHEDULE)}, but got {', '.join(unknown)}.")
+    schedule = {**DEFAULT_SCHEDULE, **(schedule or {})}
+    check_schedule(schedule, "`schedule`")
+    index = {
+        "_class_name": "DDPMPipeline",
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    # diffusers notes the path a network was loaded from, which does not belong in a published file.
+    config = {key: value for key, value in json.loads(unet.to_json_string()).items() if key != "_name_or_path"}
+    write_atomically(folder / "unet" / UNET_WEIGHTS_FILE, _pack(unet, dtype))
+    write_atomically(folder / "unet" / CONFIG_FILE, _to_json(config))
+    scheduler = DDPMScheduler(**schedule)
+    write_atomically(folder / "scheduler" / SCHEDULE_FILE, _to_json(json.loads(scheduler.to_json_string())))
+    write_atomically(folder / INDEX_FILE, _to_json(index))
 
 
 def push_checkpoint(
@@ -53,11 +98,11 @@ def push_checkpoint(
 ) -> str:
     """Upload a checkpoint folder to the Hub as one commit.
 
-    The folder is loaded strictly first; a broken one sends no request. Only `config.json`,
-    `model.safetensors`, `README.md` and `record.json` are uploaded.
+    The folder is loaded strictly first; a broken one sends no request. Only the files that make the
+    checkpoint, `README.md` and `record.json` are uploaded.
 
     Args:
-        folder: with at least `config.json` and `model.safetensors`.
+        folder: an EBM (`config.json` and `model.safetensors`), or a DDPM as diffusers lays it out.
         repo_id: "owner/name"; made if it does not exist.
         private: make the repository private. An existing public one is refused.
         token: default the saved login or HF_TOKEN.
@@ -73,14 +118,16 @@ def push_checkpoint(
         ConnectionError: the Hub cannot be reached, or broke off.
         ValueError: the folder does not hold a sound checkpoint, or the Hub refused a name or the card.
     """
-    load_ebm(resolve_checkpoint(Path(folder)))
+    folder = Path(folder)
+    found = find(folder, kinds=KINDS)
+    _load(found)
     from huggingface_hub import CommitOperationAdd, HfApi
 
     from puregen_transforms.hub.remote import actionable_errors
 
     api = HfApi(token=token)
-    paths = [Path(folder) / name for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, RECORD_FILE)]
-    operations = [CommitOperationAdd(path.name, path) for path in paths if path.is_file()]
+    names = [*found.files.names, *(name for name in (CARD_FILE, RECORD_FILE) if (folder / name).is_file())]
+    operations = [CommitOperationAdd(name, folder / name) for name in names]
     with actionable_errors(repo_id, revision):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
@@ -115,22 +162,47 @@ def pull_checkpoint(
 
     Raises:
         FileExistsError: there is something under that name already.
-        FileNotFoundError, PermissionError, ConnectionError, ValueError: as `resolve_checkpoint` and `load_ebm`.
+        FileNotFoundError, PermissionError, ConnectionError, ValueError: as `resolve_checkpoint` and `load_ebm`,
+            or `resolve_ddpm` and `load_unet`.
     """
     folder = Path(folder)
     if os.path.lexists(folder):
         raise FileExistsError(f"Expected a new folder, but {folder} exists. Choose another name or remove it.")
-    entry, repo_id = locate(reference)
+    entry, repo_id = locate(reference, KINDS)
     if repo_id is not None and revision is None and not (entry and entry.revision):
         revision = "main"
-    checkpoint = resolve_checkpoint(reference, revision=revision, token=token)
-    load_ebm(checkpoint)
+    found = find(reference, kinds=KINDS, revision=revision, token=token)
+    _load(found)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            write_atomically(temporary / name, (checkpoint.weights.parent / name).read_bytes())
+        for name in found.files.names:
+            write_atomically(temporary / name, (found.folder / name).read_bytes())
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     return folder
+
+
+def _load(found: FoundCheckpoint) -> None:
+    """Load a checkpoint of either kind, for its errors."""
+    if found.files.kind == "ebm":
+        load_ebm(read_ebm(found))
+    else:
+        load_unet(read_ddpm(found))
+
+
+def _pack(model: nn.Module, dtype: torch.dtype) -> bytes:
+    """The weights of a network as a safetensors file."""
+    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+    broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
+    if broken:
+        raise ValueError(
+            f"Expected finite weights in {dtype}, but {', '.join(broken)} are not. Save an earlier state"
+            f"{'.' if dtype == torch.float32 else ', or in float32 if they are only too large.'}"
+        )
+    return save(weights, metadata={"format": "pt"})
+
+
+def _to_json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()

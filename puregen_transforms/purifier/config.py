@@ -1,23 +1,14 @@
-"""What to do to an image, as frozen data: configs with the paper's defaults, and the recipe of a `PureGen`."""
+"""Settings of single stages, as frozen data with the paper's defaults."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import dataclass
 from typing import Any
 
-METHODS = ("ebm", "ddpm", "naive", "reps", "filt", "adaptive", "jpeg")
-"""Every method of the public API."""
+from puregen_transforms.functional.diffusion import SOLVERS
 
-AVAILABLE_METHODS = ("ebm",)
-"""The methods this version runs."""
-
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-ALGORITHM_VERSION = 1
-"""Raised whenever the same recipe and weights give other pixels, so that caches of old results are not reused."""
+DYNAMICS = ("paper", "annealed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,92 +19,71 @@ class LangevinConfig:
         steps: 150 from scratch; 500 in linear and 1000 in fine-tune transfer.
         step_size: in image units (the range is 2 wide).
         temperature: divides the energy.
+        dynamics: "paper" adds the same noise at every step; with "annealed" the noise falls from that to
+            none along half a cosine, so that the chain ends in plain descent.
     """
 
     steps: int = 150
     step_size: float = 1.25e-2
     temperature: float = 1e-4
+    dynamics: str = "paper"
 
     def __post_init__(self) -> None:
-        _check_count("steps", self.steps, smallest=0)
-        for name in ("step_size", "temperature"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected `{name}` above 0, but got {getattr(self, name)!r}.")
+        check_count("steps", self.steps, smallest=0)
+        check_positive("step_size", self.step_size)
+        check_positive("temperature", self.temperature)
+        check_choice("dynamics", self.dynamics, DYNAMICS)
+
+    @property
+    def noise_scales(self) -> list[float] | None:
+        """One factor on the noise per step; None is 1 throughout."""
+        if self.dynamics == "paper":
+            return None
+        return [0.5 * (1 + math.cos(math.pi * (step + 1) / self.steps)) for step in range(self.steps)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides what a `PureGen` makes of an image, weights aside.
+class DiffusionConfig:
+    """Truncated diffusion (PureGen section 3.3).
 
     Args:
-        method: which stages run; see `METHODS`.
-        checkpoint: of the energy network; None is the packaged default.
-        revision: of the checkpoint, where it is a Hub repo.
-        ebm_steps: Langevin steps; None means the paper's 150 (from scratch).
-        dynamics: "paper" is the published constant noise at every step.
-        dtype: arithmetic of the network; "auto" takes bfloat16 where the hardware has it.
-        seed: of the noise; None draws one from torch's global generator at every call.
-        columns: which entries of a sample are images, where that is ambiguous.
+        steps: how far images are noised, of the schedule's 1000; 75 from scratch, 125 in transfer.
+        solver: "ddpm" is the paper's ancestral chain; "ddim" and "dpmsolver++" are deterministic after the
+            first noise and need fewer network calls.
+        inference_steps: network calls; None is one per step.
     """
 
-    method: str = "ebm"
-    checkpoint: str | None = None
-    revision: str | None = None
-    ebm_steps: int | None = None
-    dynamics: str = "paper"
-    dtype: str = "auto"
-    seed: int | None = None
-    columns: tuple[str | int, ...] | None = None
+    steps: int = 75
+    solver: str = "ddpm"
+    inference_steps: int | None = None
 
     def __post_init__(self) -> None:
-        _check_choice("method", self.method, METHODS)
-        if self.method not in AVAILABLE_METHODS:
-            raise ValueError(
-                f"Method {self.method!r} is not in this version of puregen-transforms; "
-                f"it has {', '.join(map(repr, AVAILABLE_METHODS))}."
-            )
-        _check_choice("dynamics", self.dynamics, ("paper", "annealed"))
-        if self.dynamics != "paper":
-            raise ValueError(f"Dynamics {self.dynamics!r} is not in this version of puregen-transforms; use 'paper'.")
-        _check_choice("dtype", self.dtype, DTYPES)
-        if self.ebm_steps is None:
-            object.__setattr__(self, "ebm_steps", LangevinConfig.steps)
-        _check_count("ebm_steps", self.ebm_steps, smallest=0)
-        if self.seed is not None:
-            _check_count("seed", self.seed, smallest=None)
-        if self.columns is not None:
-            object.__setattr__(self, "columns", tuple(self.columns))
-
-    @property
-    def langevin(self) -> LangevinConfig:
-        """Settings of the Langevin stage."""
-        assert self.ebm_steps is not None
-        return LangevinConfig(steps=self.ebm_steps)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
-        return {**asdict(self), "columns": None if self.columns is None else list(self.columns)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Inverse of `to_dict`; a key that no field has is an error."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ValueError(f"Expected recipe settings among {sorted(known)}, but got {unknown} too.")
-        return cls(**values)
-
-    def digest(self, weights_sha256: str) -> str:
-        """Hex name of the results: recipe, weights and algorithm version."""
-        content = {"recipe": self.to_dict(), "weights": weights_sha256, "algorithm": ALGORITHM_VERSION}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        check_count("steps", self.steps, smallest=0)
+        check_choice("solver", self.solver, SOLVERS)
+        if self.inference_steps is not None:
+            check_count("inference_steps", self.inference_steps, smallest=1)
+            if self.steps and self.inference_steps > self.steps:
+                raise ValueError(
+                    f"Expected at most one network call per step ({self.steps}), but got {self.inference_steps}."
+                )
 
 
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
     if value not in choices:
         raise ValueError(f"Expected `{name}` to be one of {', '.join(map(repr, choices))}, but got {value!r}.")
 
 
-def _check_count(name: str, value: Any, *, smallest: int | None) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or (smallest is not None and value < smallest):
-        bound = "" if smallest is None else f" of {smallest} or more"
-        raise ValueError(f"Expected `{name}` to be an integer{bound}, but got {value!r}.")
+def check_count(name: str, value: Any, *, smallest: int | None, largest: int | None = None) -> None:
+    """Raise ValueError unless `value` is an integer from `smallest` to `largest`."""
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and (smallest is None or value >= smallest) and (largest is None or value <= largest):
+        return
+    bound = "" if smallest is None else f" of {smallest} or more" if largest is None else f" in [{smallest}, {largest}]"
+    raise ValueError(f"Expected `{name}` to be an integer{bound}, but got {value!r}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raise ValueError unless `value` is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"Expected `{name}` above 0, but got {value!r}.")

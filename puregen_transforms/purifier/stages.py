@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
+import PIL.Image
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.functional.langevin import Energy, Noise, langevin
-from puregen_transforms.purifier.config import LangevinConfig
+from puregen_transforms.functional.diffusion import NoisePredictor, restore
+from puregen_transforms.functional.images import to_signed, to_uint8
+from puregen_transforms.functional.langevin import Energy, langevin
+from puregen_transforms.functional.noise import KeyedNoise
+from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 
-Stage = Callable[[Tensor, Noise], Tensor]
+Stage = Callable[[Tensor, KeyedNoise], Tensor]
 """(N, C, H, W) float images and this stage's noise -> (N, C, H, W) float images."""
 
 
@@ -29,7 +38,7 @@ class LangevinStage:
     config: LangevinConfig
     trained_size: int
 
-    def __call__(self, images: Tensor, noise: Noise) -> Tensor:
+    def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Run the chain; see `langevin`."""
         area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
         return langevin(
@@ -39,4 +48,92 @@ class LangevinStage:
             step_size=self.config.step_size,
             temperature=self.config.temperature / area_ratio,
             noise=noise,
+            noise_scales=self.config.noise_scales,
         )
+
+
+@dataclass(frozen=True)
+class DiffusionStage:
+    """Truncated diffusion: noise images part of the way and denoise them.
+
+    Args:
+        predict_noise: the noise predictor.
+        config: settings of the chain.
+        alpha_bars: (T,) of the schedule that the predictor was trained with.
+        side_multiple: what the predictor needs height and width to be multiples of. Other images are mirrored
+            at their edges up to the next multiple, and cropped afterwards.
+    """
+
+    predict_noise: NoisePredictor
+    config: DiffusionConfig
+    alpha_bars: Tensor = field(repr=False)
+    side_multiple: int = 1
+
+    def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
+        """Run the chain; see `restore`."""
+        height, width = images.shape[-2:]
+        below, right = -height % self.side_multiple, -width % self.side_multiple
+        top, left = below // 2, right // 2
+        padded = F.pad(images, (left, right - left, top, below - top), mode="reflect") if below or right else images
+        restored = restore(
+            padded,
+            self.predict_noise,
+            steps=self.config.steps,
+            alpha_bars=self.alpha_bars,
+            noise=noise,
+            solver=self.config.solver,
+            inference_steps=self.config.inference_steps,
+        )
+        return restored[..., top : top + height, left : left + width]
+
+
+@dataclass(frozen=True)
+class FilterStage:
+    """Other stages, for suspicious images only.
+
+    Args:
+        stages: run in order on the images whose energy is `threshold` or more; the others pass unchanged.
+        energy: in float32, so that the choice does not hang on rounding.
+        threshold: raw energy, fixed over the whole data set beforehand.
+    """
+
+    stages: tuple[Stage, ...]
+    energy: Energy
+    threshold: float
+
+    def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
+        """Run the stages where the energy of the 8-bit image reaches the threshold."""
+        with torch.no_grad():
+            chosen = self.energy(to_signed(to_uint8(images))) >= self.threshold
+        if not bool(chosen.any()):
+            return images
+        x, its_noise = images[chosen], noise.of(chosen)
+        for index, stage in enumerate(self.stages):
+            x = stage(x, its_noise.within(index))
+        result = images.clone()
+        result[chosen] = x
+        return result
+
+
+@dataclass(frozen=True)
+class JPEGStage:
+    """JPEG compression, the baseline every purifier is measured against.
+
+    Args:
+        quality: 1 to 100.
+    """
+
+    quality: int
+
+    def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
+        """Compress and decompress every image, chroma subsampled 4:2:0; draws no noise."""
+        pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
+        if not len(pixels):
+            return images
+        compressed = torch.from_numpy(np.stack([self._compress(image) for image in pixels]))
+        return to_signed(compressed.permute(0, 3, 1, 2).to(images.device))
+
+    def _compress(self, image: Any) -> Any:
+        buffer = io.BytesIO()
+        PIL.Image.fromarray(image).save(buffer, "JPEG", quality=self.quality)
+        return np.asarray(PIL.Image.open(buffer))

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import save
 from torch import Tensor
 
+from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
+from puregen_transforms.train.trainer import Trainer
+
+_FARTHEST_CHAIN = 0.5
+"""Root mean square move of a healthy update's chains stays below 0.1; past this they have escaped the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +32,8 @@ class EBMTraining:
 
     Args:
         updates: optimizer steps (the paper: 150,000).
-        batch_size: positive, and as many negative, images in an update (published: 16 a device x 8).
+        batch_size: positive, and as many negative, images in an update, over all processes
+            (published: 16 a device x 8).
         langevin_steps: chain length of an update (published: 100).
         step_size: of the chain, in image units.
         temperature: of the chain and the loss.
@@ -31,6 +43,7 @@ class EBMTraining:
         learning_rate: of Adam.
         milestones: shares of `updates` after which the rate falls.
         rate_factors: the rate's factor from each milestone on (published: x0.1 at 1/3, 5/8, 5/6).
+        ema_decay: of the weight average that becomes the result; 0 keeps none (published).
         seed: of the initial weights, data order, noise and bank.
     """
 
@@ -45,6 +58,7 @@ class EBMTraining:
     learning_rate: float = 1e-4
     milestones: tuple[float, ...] = (1 / 3, 5 / 8, 5 / 6)
     rate_factors: tuple[float, ...] = (0.1, 0.01, 0.001)
+    ema_decay: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -58,6 +72,8 @@ class EBMTraining:
             raise ValueError(
                 f"Expected `bank_size` to be at least `batch_size`, but got {self.bank_size} < {self.batch_size}."
             )
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
         if not 0 <= self.rejuvenation <= 1:
             raise ValueError(f"Expected `rejuvenation` in [0, 1], but got {self.rejuvenation}.")
         if len(self.milestones) != len(self.rate_factors) or sorted(self.milestones) != list(self.milestones):
@@ -95,140 +111,150 @@ class EBMStatistics:
     """Root mean square move of the drawn chains over this update's Langevin steps."""
     rate: float
 
+    def __str__(self) -> str:
+        return (
+            f"energy: data {self.positive_energy:.1f}, chains {self.negative_energy:.1f}; "
+            f"chain move {self.chain_distance:.3f}; gradient {self.gradient_norm:.0f}"
+        )
 
-class EBMTrainer:
-    """One training run: call `step` until `done`.
 
-    Every random draw of an update comes from a generator seeded by (seed, update), so the tensors
-    of `state` and the update number are all that an exact resume needs.
+class EBMTrainer(Trainer):
+    """Contrastive training of an energy network; see `Trainer`.
 
     Args:
         images: (N, 3, S, S) uint8, the training set.
         training: settings.
         network: shape of the energy network; `image_size` must be the images' S.
-        device: where to train.
-        dtype: arithmetic of the sampling chains; the loss is always float32.
+        accelerator: where to train, and in how many processes. Its mixed precision should be off:
+            energies differ by less than bfloat16 resolves, so the loss is float32.
+        dtype: arithmetic of the sampling chains.
     """
+
+    kind = "ebm"
 
     def __init__(
         self,
         images: Tensor,
         training: EBMTraining,
         network: EBMConfig,
+        accelerator: Accelerator | None = None,
         *,
-        device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        size = network.image_size
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"Expected training images of dtype uint8 and shape (N, 3, {size}, {size}), "
-                f"but got {images.dtype} {tuple(images.shape)}."
-            )
-        self.images, self.training, self.device, self.dtype = images, training, torch.device(device), dtype
-        self.update = 0
+        accelerator = accelerator or Accelerator()
+        self.training, self.dtype = training, dtype
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
-            self.model = EBM(network).to(self.device).to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=training.learning_rate)
-        generator = self._generator(-1)
-        self.bank = self._draw_data(training.bank_size, generator)
-
-    @property
-    def done(self) -> bool:
-        """Whether all updates have run."""
-        return self.update >= self.training.updates
+            ebm = EBM(network).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.Adam(ebm.parameters(), lr=training.learning_rate)
+        super().__init__(images, network.image_size, training, ebm, optimizer, accelerator)
+        self.config = network
+        self.bank = self._draw_noisy_data(training.bank_size, self._generator(-1))
+        self._gradient_rises = SpikeWatch(100)
 
     def step(self) -> EBMStatistics:
         """One update of the chains and the weights.
 
         Raises:
-            FloatingPointError: the chains or the loss stopped being finite.
+            TrainingDivergedError: the energies stopped being finite, the chains have left the images, or
+                the gradients have blown up.
         """
         training, generator = self.training, self._generator(self.update)
         rate = training.rate(self.update)
-        positives = self._draw_data(training.batch_size, generator).to(self.device)
-        negatives, distance = self._draw_chains(generator)
+        positives = self._share(self._draw_noisy_data(training.batch_size, generator)).to(self.device)
+        try:
+            negatives, moved = self._draw_chains(generator)
+        except FloatingPointError as error:
+            raise TrainingDivergedError(f"{_ENERGIES_LOST % self.update} ({error})") from error
 
         both = torch.cat([positives, negatives]).contiguous(memory_format=torch.channels_last)
         positive, negative = (self.model(both) / training.temperature).chunk(2)
         loss = positive.mean() - negative.mean()
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(
-                f"The loss is not finite at update {self.update}. Resume from an earlier state with a lower "
-                "learning rate, or more Langevin steps."
+        positive_mean, negative_mean, square = self._mean(positive.mean(), negative.mean(), moved)
+        distance = math.sqrt(square)
+        if not math.isfinite(positive_mean - negative_mean):
+            raise TrainingDivergedError(_ENERGIES_LOST % self.update)
+        if distance > _FARTHEST_CHAIN:
+            raise TrainingDivergedError(
+                f"The chains moved {distance:.2f} (root mean square) in the Langevin steps of update {self.update}, so "
+                "they have left the images: the energy is too steep. Resume from the last saved state with a lower "
+                "learning rate, or start again with more Langevin steps."
             )
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        self.optimizer.step()
-        self.update += 1
+        norm = self._take_step(loss, rate)
+        if self._gradient_rises(norm):
+            raise TrainingDivergedError(
+                f"The gradients at update {self.update} have been over 100 times their usual size for a while "
+                f"(norm {norm:.3g}). Start again with a lower learning rate, or with more Langevin steps."
+            )
         return EBMStatistics(
             update=self.update,
-            positive_energy=float(positive.detach().mean()),
-            negative_energy=float(negative.detach().mean()),
-            gradient_norm=float(norm),
+            positive_energy=positive_mean,
+            negative_energy=negative_mean,
+            gradient_norm=norm,
             chain_distance=distance,
             rate=rate,
         )
 
+    def network_settings(self) -> dict[str, Any]:
+        """JSON-ready shape of the network."""
+        return self.config.to_dict()
+
+    def samples(self) -> Tensor:
+        """Images above, chains of the bank below: (2, up to 16, 3, S, S)."""
+        count = min(16, self.training.bank_size, len(self.images))
+        return torch.stack([self.images[:count].float() / 127.5 - 1, self.bank[:count]])
+
+    def export(self, folder: Path) -> None:
+        """Write the result in the official layout."""
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.result.state_dict().items()}
+        write_atomically(folder / "config.json", (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
+        write_atomically(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+
     def state(self) -> dict[str, Tensor]:
         """Everything that changes during training, as tensors; `update` is kept beside it."""
-        moments = {
-            f"adam.{name}.{moment}": value
-            for (name, _), slot in zip(
-                self.model.named_parameters(), self.optimizer.state_dict()["state"].values(), strict=False
-            )
-            for moment, value in slot.items()
-        }
-        weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        return {**weights, **moments, "bank": self.bank}
+        return {**super().state(), "bank": self.bank}
 
     def restore(self, state: Mapping[str, Tensor], update: int) -> None:
         """Continue from the `state` saved after `update`; the next steps equal an unbroken run's."""
         if state["bank"].shape != self.bank.shape:
             raise ValueError(f"Expected a bank of {len(self.bank)} chains, but the saved one has {len(state['bank'])}.")
-        self.model.load_state_dict({name: state[f"model.{name}"] for name in self.model.state_dict()})
-        slots = {
-            index: {key: state[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for index, (name, _) in enumerate(self.model.named_parameters())
-            if f"adam.{name}.step" in state
-        }
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        super().restore(state, update)
         self.bank = state["bank"].clone()
-        self.update = update
 
-    def _generator(self, update: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.training.seed << 32) + update + 1)
-
-    def _draw_data(self, count: int, generator: torch.Generator) -> Tensor:
-        """Noisy, randomly mirrored training images in [-1, 1]."""
-        index = torch.randint(len(self.images), (count,), generator=generator)
-        images = self.images[index].float().div_(127.5).sub_(1)
-        mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-        images = torch.where(mirrored, images.flip(3), images)
+    def _draw_noisy_data(self, count: int, generator: torch.Generator) -> Tensor:
+        images = self._draw_data(count, generator)
         return images.add_(torch.randn(images.shape, generator=generator), alpha=self.training.data_noise)
 
-    def _draw_chains(self, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Run drawn chains of the bank for an update's Langevin steps, and put them back."""
+    def _draw_chains(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Run drawn chains of the bank for an update's Langevin steps, and put them back.
+
+        Returns:
+            This process's share of the chains, and their mean square move.
+        """
         training = self.training
         drawn = torch.randperm(training.bank_size, generator=generator)[: training.batch_size]
         restart = torch.rand(training.batch_size, 1, 1, 1, generator=generator) < training.rejuvenation
-        starts = torch.where(restart, self._draw_data(training.batch_size, generator), self.bank[drawn])
-        starts = starts.to(self.device)
+        data = self._draw_noisy_data(training.batch_size, generator)
+        starts = self._share(torch.where(restart, data, self.bank[drawn])).to(self.device)
+        on_device = self._device_generator(self.update)
 
         def noise(step: int, like: Tensor) -> Tensor:
-            return torch.randn(like.shape, generator=generator).to(like.device)
+            whole = (training.batch_size, *like.shape[1:])
+            return self._share(torch.randn(whole, generator=on_device, device=like.device))
 
         ends = langevin(
             starts,
-            FrozenEBM(self.model, dtype=self.dtype),
+            FrozenEBM(cast(EBM, self.network), dtype=self.dtype),
             steps=training.langevin_steps,
             step_size=training.step_size,
             temperature=training.temperature,
             noise=noise,
         )
-        self.bank[drawn] = ends.cpu()
-        return ends, float(F.mse_loss(ends, starts).sqrt())
+        self.bank[drawn] = self.accelerator.gather(ends.contiguous()).cpu()
+        return ends, F.mse_loss(ends, starts)
+
+
+_ENERGIES_LOST = (
+    "The energies are not finite at update %d. Resume from the last saved state with a lower learning rate, "
+    "or start again with more Langevin steps."
+)

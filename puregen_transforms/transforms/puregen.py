@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -14,29 +16,19 @@ from torchvision.transforms import v2
 
 from puregen_transforms import __version__
 from puregen_transforms.functional.images import rounded, to_signed
-from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
-from puregen_transforms.models.ebm import EBM
-from puregen_transforms.models.inference import FrozenEBM
-from puregen_transforms.purifier.config import Recipe
-from puregen_transforms.purifier.device import choose_device, choose_dtype, one_thread_if_forked, parse_device
+from puregen_transforms.purifier.device import one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier, run_in_batches
-from puregen_transforms.purifier.stages import LangevinStage
+from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.transforms.fitting import batches_of, threshold_of
 from puregen_transforms.transforms.formats import OpenImage
+from puregen_transforms.transforms.networks import Networks
 from puregen_transforms.transforms.samples import FoundImages, find_images, is_lazy
 
 LARGEST_IMAGE = 2048 * 2048
 """Pixels of one image past which the network's activations would fill a common machine's memory."""
 
-_OPTIONS = {
-    "checkpoint": ("ebm", "naive", "reps", "filt", "adaptive"),
-    "ebm_steps": ("ebm", "naive", "reps", "filt", "adaptive"),
-    "ddpm_checkpoint": ("ddpm", "naive", "reps", "filt", "adaptive"),
-    "ddpm_steps": ("ddpm", "naive", "reps", "filt", "adaptive"),
-    "reps": ("reps",),
-    "filter_fraction": ("filt",),
-    "jpeg_quality": ("jpeg",),
-}
-"""Which methods use an option; giving it to another is an error."""
+_ENERGY_BATCH = 256
+"""Samples whose energies `PureGen.fit` measures at once."""
 
 
 class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
@@ -53,17 +45,32 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
     on the seed and its own pixels: never on batch, order, worker or process.
 
     Args:
-        method: "ebm" runs Langevin steps on an energy network.
+        method: "ebm" runs Langevin steps on an energy network; "ddpm" noises an image and denoises it with a
+            diffusion network; "naive" runs the one, then the other; "reps" a few steps of each, repeatedly;
+            "filt" repairs only the share of a data set that has the highest energies (see `fit`); "adaptive"
+            gives an image as much as its energy says it needs: Langevin steps if it is suspicious, diffusion if
+            it still is, and twice the diffusion steps if that was not enough; "jpeg" is JPEG compression, the
+            baseline.
         checkpoint: of the energy network: a catalogue name, a Hub repo id or a local folder; None
             is the packaged default.
-        ebm_steps: Langevin steps; None is the paper's 150 for training from scratch.
-        dynamics: "paper" is the published constant noise.
+        ddpm_checkpoint: of the diffusion network, in the same forms.
+        ebm_steps: Langevin steps; None is the paper's number for the method, 150 for "ebm".
+        ddpm_steps: how far to noise, of 1000 diffusion steps; None is the paper's number, 75 for "ddpm".
+        ddpm_solver: "ddpm" is the paper's chain; "ddim" and "dpmsolver++" need fewer network calls.
+        ddpm_inference_steps: network calls of the solver; None is one per diffusion step.
+        reps: how often "reps" goes through its steps.
+        filter_fraction: share of a data set for which `fit` sets the threshold.
+        energy_threshold: raw energy from which "filt" and "adaptive" act on an image; `fit` sets it.
+        jpeg_quality: 1 to 100.
+        dynamics: "paper" is the published constant noise; "annealed" lets the noise fall to none.
+        temperature: divides the energy in the Langevin steps; None is the paper's 1e-4.
         seed: makes results repeatable; None draws one from torch's global generator per call.
         columns: key(s) or position(s) of the images, where a sample holds more than one.
         device: where to run; None is a GPU if there is one. Images come back to their own device.
-        dtype: arithmetic of the network in the chain: "auto", "float32", "bfloat16" or "float16".
+        dtype: arithmetic of the networks: "auto", "float32", "bfloat16" or "float16".
         batch_size: images in one network call; None chooses by their size.
         revision: branch, tag or commit of a Hub checkpoint.
+        ddpm_revision: the same for `ddpm_checkpoint`.
         cache_dir: where Hub downloads are kept; None is the Hub library's own place.
 
     Raises:
@@ -78,16 +85,21 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         ddpm_checkpoint: str | os.PathLike[str] | None = None,
         ebm_steps: int | None = None,
         ddpm_steps: int | None = None,
+        ddpm_solver: str | None = None,
+        ddpm_inference_steps: int | None = None,
         reps: int | None = None,
         filter_fraction: float | None = None,
+        energy_threshold: float | None = None,
         jpeg_quality: int | None = None,
-        dynamics: str = "paper",
+        dynamics: str | None = None,
+        temperature: float | None = None,
         seed: int | None = None,
         columns: str | int | Sequence[str | int] | None = None,
         device: str | torch.device | None = None,
         dtype: str = "auto",
         batch_size: int | None = None,
         revision: str | None = None,
+        ddpm_revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
@@ -95,24 +107,25 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             method=method,
             checkpoint=None if checkpoint is None else os.fspath(checkpoint),
             revision=revision,
+            ddpm_checkpoint=None if ddpm_checkpoint is None else os.fspath(ddpm_checkpoint),
+            ddpm_revision=ddpm_revision,
             ebm_steps=ebm_steps,
             dynamics=dynamics,
+            temperature=temperature,
+            ddpm_steps=ddpm_steps,
+            ddpm_solver=ddpm_solver,
+            ddpm_inference_steps=ddpm_inference_steps,
+            reps=reps,
+            filter_fraction=filter_fraction,
+            energy_threshold=energy_threshold,
+            jpeg_quality=jpeg_quality,
             dtype=dtype,
             seed=seed,
             columns=(columns,) if isinstance(columns, (str, int)) else None if columns is None else tuple(columns),
         )
-        _check_options(
-            method,
-            checkpoint=checkpoint,
-            ebm_steps=ebm_steps,
-            ddpm_checkpoint=ddpm_checkpoint,
-            ddpm_steps=ddpm_steps,
-            reps=reps,
-            filter_fraction=filter_fraction,
-            jpeg_quality=jpeg_quality,
-        )
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"Expected `batch_size` to be a positive integer or None, but got {batch_size!r}.")
+        self._expected_digest: str | None = None
         self.device = None if device is None else parse_device(device)
         self.batch_size = batch_size
         self.cache_dir = None if cache_dir is None else os.fspath(cache_dir)
@@ -132,25 +145,89 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """
         seed = self.recipe.seed if self.recipe.seed is not None else _draw_seed()
         found = self._find(inputs)
-        return found.put_back(
-            _by_size(found.images, lambda batch: self._purifier(batch, sample_ids=content_ids(batch), seed=seed))
-        )
+        purified = _by_size(found.images, lambda batch: self.purifier(batch, sample_ids=content_ids(batch), seed=seed))
+        if self.recipe.method == "adaptive":
+            self._warn_of_resisting(purified)
+        return found.put_back(purified)
 
     def energy(self, *inputs: Any) -> Tensor:
-        """The network's raw energies of a sample's images, in float32 arithmetic.
+        """The energy network's raw energies of a sample's images, in float32 arithmetic.
 
         Args:
             inputs: as for a call.
 
         Returns:
             (N,) float32 on the CPU, in the order the images stand in; lower is more natural.
+
+        Raises:
+            ValueError: the method has no energy network, or as for a call.
         """
-        return torch.cat([part.cpu() for part in _by_size(self._find(inputs).images, self._energies)])
+        if not self.recipe.uses_ebm:
+            raise ValueError(
+                f"Method {self.recipe.method!r} has no energy network. Measure energies with PureGen('ebm')."
+            )
+        return self._energies_of(self._find(inputs).images)
+
+    def warm_up(self) -> None:
+        """Load the weights and run each network once, so that what cannot work fails here.
+
+        Raises:
+            ValueError: a checkpoint that cannot be used.
+            RuntimeError, AssertionError, NotImplementedError: from torch, for a device that does not work.
+        """
+        self._loaded.run_once()
+
+    def suspicious(self, *inputs: Any) -> Tensor:
+        """Which images of a sample reach the energy threshold: after purifying, which have resisted.
+
+        Args:
+            inputs: as for a call.
+
+        Returns:
+            (N,) bool on the CPU.
+
+        Raises:
+            ValueError: there is no threshold, or as for a call.
+        """
+        if self.recipe.energy_threshold is None:
+            raise ValueError("There is no energy threshold yet. Call `.fit(dataset)`, or give `energy_threshold=`.")
+        return self.energy(*inputs) >= self.recipe.energy_threshold
+
+    def fit(self, dataset: Any) -> PureGen:
+        """Set the energy threshold of "filt" and "adaptive" from a whole data set.
+
+        The threshold is put midway between the lowest energy of the share `filter_fraction` with the highest
+        energies, and the next below.
+
+        Args:
+            dataset: a `datasets.Dataset`, a torch data set or any other iterable of samples, or images in one
+                array or tensor (N, C, H, W).
+
+        Returns:
+            This transform.
+
+        Raises:
+            ValueError: the method has no threshold, the data set has no image, or as for a call.
+        """
+        if not self.recipe.uses_threshold:
+            raise ValueError(f"Method {self.recipe.method!r} has no energy threshold to fit.")
+        parts = [
+            self._energies_of([image for sample in batch for image in self._find((sample,)).images])
+            for batch in batches_of(dataset, _ENERGY_BATCH)
+        ]
+        if not parts:
+            raise ValueError("Expected a data set with images, but it is empty.")
+        assert self.recipe.filter_fraction is not None
+        threshold = threshold_of(torch.cat(parts), self.recipe.filter_fraction)
+        self.recipe = self._loaded.recipe = replace(self.recipe, energy_threshold=threshold)
+        self._expected_digest = None
+        self.__dict__.pop("purifier", None)
+        return self
 
     @property
     def digest(self) -> str:
         """Hex name of the results: equal digests and equal images give equal results."""
-        return self.recipe.digest(self._checkpoint.sha256)
+        return self.recipe.digest(self._networks.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready values; `from_dict` rebuilds it."""
@@ -183,39 +260,45 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         self._expected_digest = state["digest"]
 
     @cached_property
-    def _checkpoint(self) -> Checkpoint:
-        return resolve_checkpoint(self.recipe.checkpoint, revision=self.recipe.revision, cache_dir=self.cache_dir)
+    def _networks(self) -> Networks:
+        return Networks(self.recipe, device=self.device, cache_dir=self.cache_dir)
 
     @cached_property
-    def _model(self) -> EBM:
-        if getattr(self, "_expected_digest", self.digest) != self.digest:
+    def _loaded(self) -> Networks:
+        """The networks, once it is known that they are those this transform was made with."""
+        if self._expected_digest not in (None, self.digest):
             raise ValueError(
-                f"The weights at {self._checkpoint.reference!r} are no longer those this PureGen was pickled with. "
-                "Construct it anew to use the new ones."
+                "The weights are no longer those this PureGen was pickled with. Construct it anew to use the new ones."
             )
-        # Weights made in inference mode could not take part in the chain's gradients, now or later.
-        with torch.inference_mode(False):
-            return load_ebm(self._checkpoint)
+        return self._networks
 
     @cached_property
-    def _purifier(self) -> Purifier:
-        device = choose_device(self.device)
-        with torch.inference_mode(False):
-            network = FrozenEBM(self._model, dtype=choose_dtype(self.recipe.dtype, device)).to(device)
-        stage = LangevinStage(network, self.recipe.langevin, trained_size=self._model.config.image_size)
-        return Purifier([stage], device=device, batch_size=self.batch_size)
+    def purifier(self) -> Purifier:
+        """The stages below this transform. Called with your own sample ids, it takes the noise from them."""
+        return Purifier(self._loaded.stages(), device=self._loaded.place, batch_size=self.batch_size)
 
-    @cached_property
-    def _energy_network(self) -> FrozenEBM:
-        return FrozenEBM(self._model).to(choose_device(self.device))
+    def _energies_of(self, images: list[OpenImage]) -> Tensor:
+        return torch.cat([part.cpu() for part in _by_size(images, self._energies)])
 
     def _energies(self, images: Tensor) -> Tensor:
         def measure(batch: Tensor, _: Tensor) -> Tensor:
             with torch.no_grad():
-                return self._energy_network(to_signed(batch))
+                return self._loaded.energy(to_signed(rounded(batch)))
 
         ids = torch.zeros(len(images), dtype=torch.int64)
-        return run_in_batches(measure, images, ids, device=choose_device(self.device), batch_size=self.batch_size)
+        return run_in_batches(measure, images, ids, device=self._loaded.place, batch_size=self.batch_size)
+
+    def _warn_of_resisting(self, purified: list[Tensor]) -> None:
+        assert self.recipe.energy_threshold is not None
+        energies = torch.cat([self._energies(images).cpu() for images in purified])
+        resisting = int((energies >= self.recipe.energy_threshold).sum())
+        if resisting:
+            warnings.warn(
+                f"{resisting} of {len(energies)} images are still suspicious after all that method 'adaptive' does. "
+                "Find them with `.suspicious(images)`, and look at them or leave them out.",
+                UserWarning,
+                stacklevel=3,
+            )
 
     def _find(self, inputs: tuple[Any, ...]) -> FoundImages:
         one_thread_if_forked()
@@ -224,7 +307,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         # datasets.map adds row indices and a rank after its batch where asked to; they are not part of the sample.
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
         found = find_images(sample, columns=self.recipe.columns)
-        smallest = self._model.config.smallest_image
+        smallest = self._loaded.smallest_image
         for image in found.images:
             height, width = image.rgb.shape[-2:]
             if min(height, width) < smallest:
@@ -262,12 +345,6 @@ def _by_size(images: list[OpenImage], function: Any) -> list[Tensor]:
         shares = function(batch).split([len(images[index].rgb) for index in members])
         results.update(zip(members, shares, strict=True))
     return [results[index] for index in range(len(images))]
-
-
-def _check_options(method: str, **options: Any) -> None:
-    for name, value in options.items():
-        if value is not None and method not in _OPTIONS[name]:
-            raise ValueError(f"Method {method!r} does not use `{name}`. Leave it out, or choose another method.")
 
 
 def _draw_seed() -> int:

@@ -29,8 +29,9 @@ def known_settings(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def with_checkpoint(tiny_checkpoint, monkeypatch):
+def with_checkpoint(tiny_checkpoint, tiny_ddpm, monkeypatch):
     monkeypatch.setattr("puregen_transforms.hub.load.DEFAULT_EBM", str(tiny_checkpoint))
+    monkeypatch.setattr("puregen_transforms.hub.ddpm.DEFAULT_DDPM", str(tiny_ddpm))
 
 
 def run():
@@ -46,7 +47,7 @@ def line(result, title):
 
 @pytest.mark.usefixtures("with_checkpoint")
 class TestHealthy:
-    def test_versions_devices_and_verdict(self, tiny_checkpoint):
+    def test_versions_devices_and_verdict(self, tiny_checkpoint, tiny_ddpm):
         result = run()
         assert result.exit_code == 0, result.output
         for name in ("torch", "torchvision", "datasets", "huggingface_hub", "accelerate", "diffusers", "safetensors"):
@@ -55,6 +56,7 @@ class TestHealthy:
         assert "bfloat16" in line(result, "cpu")
         assert "float" in line(result, "PureGen's choice")
         assert str(tiny_checkpoint) in line(result, "checkpoint")
+        assert str(tiny_ddpm) in line(result, "ddpm checkpoint")
         assert "ms" in line(result, "trial")
         assert result.stdout.splitlines()[-1] == "PureGen can run here."
 

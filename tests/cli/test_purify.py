@@ -619,3 +619,42 @@ class TestOptions:
             assert result.exit_code == 1
             assert str(tmp_path / name) in result.stderr
         assert nothing_left(tmp_path, "empty")
+
+
+@pytest.mark.parametrize("kind", ["folder", "table"])
+def test_filt_measures_the_whole_set_first(run, tiny_checkpoint, tiny_ddpm, tmp_path, kind):
+    pictures = [picture(seed, size=(32, 32)) for seed in range(10)]
+    if kind == "folder":
+        source = tmp_path / "set"
+        for index, image in enumerate(pictures):
+            put(source / f"{index}.png", encoded(image))
+    else:
+        source = tmp_path / "set.parquet"
+        Dataset.from_dict({"image": pictures}, features=Features({"image": Image()})).to_parquet(source)
+    options = ("--method", "filt", "--ddpm-steps", 2, "--ddpm-checkpoint", tiny_ddpm, "--filter-fraction", 0.3)
+    done = run(source, tmp_path / "out", *options)
+    assert done.exit_code == 0, done.output
+    assert "Energy threshold" in done.stderr
+    if kind == "folder":
+        after = [PILImage.open(tmp_path / f"out/{index}.png") for index in range(10)]
+    else:
+        after = load_dataset(str(tmp_path / "out"), split="train")["image"][:]
+    changed = [i for i in range(10) if np.array(after[i]).tobytes() != np.array(pictures[i]).tobytes()]
+    energies = PureGen(checkpoint=tiny_checkpoint).energy(pictures)
+    assert changed == sorted(energies.topk(3).indices.tolist())
+
+
+def test_adaptive_says_how_many_images_resist(run, tiny_ddpm, tmp_path):
+    for seed in range(5):
+        put(tmp_path / f"set/{seed}.png", encoded(picture(seed, size=(32, 32))))
+    options = ("--method", "adaptive", "--ddpm-steps", 2, "--ddpm-checkpoint", tiny_ddpm, "--energy-threshold", -1e6)
+    done = run(tmp_path / "set", tmp_path / "out", *options)
+    assert done.exit_code == 0, done.output
+    assert "Still suspicious: 5 images" in done.stderr
+
+
+def test_an_option_that_the_method_does_not_use_is_an_error(run, tmp_path):
+    put(tmp_path / "set/a.png", encoded(picture(0)))
+    done = run(tmp_path / "set", tmp_path / "out", "--method", "ebm", "--ddpm-steps", 5)
+    assert done.exit_code == 1
+    assert "does not use `ddpm_steps`" in done.stderr

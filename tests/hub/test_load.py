@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, constants
 from torch import Tensor, nn
 
-from puregen_transforms.hub import catalogue, load
+from puregen_transforms.hub import catalogue, references
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM, CatalogueEntry
-from puregen_transforms.hub.load import Checkpoint, hash_file, load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
+from puregen_transforms.hub.references import find, hash_file
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from tests.hub.loopback import TOKEN, LoopbackHub
 from tests.hub.tiny import Files, pack, put
@@ -453,7 +455,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: Files) -> Call
     def add(content: Files = files, sha256: str | None = None) -> Path:
         monkeypatch.setattr(catalogue, "PACKAGED_CHECKPOINTS", tmp_path / "assets")
         entry = CatalogueEntry(name=DEFAULT_EBM, packaged=True, sha256=sha256)
-        monkeypatch.setattr(load, "CATALOGUE", {DEFAULT_EBM: entry})
+        monkeypatch.setattr(references, "CATALOGUE", {DEFAULT_EBM: entry})
         return put(tmp_path / "assets" / DEFAULT_EBM, content)
 
     return add
@@ -488,7 +490,7 @@ def test_pinned_hub_entry(hub: LoopbackHub, files: Files, monkeypatch: pytest.Mo
         CatalogueEntry(name="right", sha256=hashlib.sha256(files["model.safetensors"]).hexdigest(), **pinned),
         CatalogueEntry(name="wrong", sha256="0" * 64, **pinned),
     ]
-    monkeypatch.setattr(load, "CATALOGUE", {entry.name: entry for entry in entries})
+    monkeypatch.setattr(references, "CATALOGUE", {entry.name: entry for entry in entries})
     load_ebm(resolve_checkpoint("right"))
     hub.log.clear()
     load_ebm(resolve_checkpoint("right"))
@@ -499,7 +501,13 @@ def test_pinned_hub_entry(hub: LoopbackHub, files: Files, monkeypatch: pytest.Mo
 
 def test_packaged_checkpoints_match_their_pinned_hashes() -> None:
     shipped = {path.name for path in catalogue.PACKAGED_CHECKPOINTS.glob("*") if path.is_dir()}
-    assert shipped <= {entry.name for entry in CATALOGUE.values() if entry.packaged}
-    for name in shipped:
-        assert CATALOGUE[name].sha256 == hash_file(CATALOGUE[name].folder / "model.safetensors")
-        load_ebm(resolve_checkpoint(name))
+    packaged = {entry.name for entry in CATALOGUE.values() if entry.packaged}
+    assert shipped == packaged
+    for name in packaged:
+        entry = CATALOGUE[name]
+        found = find(name, kinds=[entry.kind])
+        assert entry.sha256 == hash_file(found.weights)
+        if entry.kind == "ebm":
+            load_ebm(resolve_checkpoint(name))
+        else:
+            load_unet(resolve_ddpm(name))

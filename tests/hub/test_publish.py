@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.hub import app
-from puregen_transforms.hub.catalogue import CATALOGUE
+from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint, save_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
@@ -190,4 +190,6 @@ def test_command_errors_are_messages(
 def test_command_list(puregen_hub: Command) -> None:
     result = puregen_hub("list")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == list(CATALOGUE)
+    lines = result.stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [[name, entry.kind.upper()] for name, entry in CATALOGUE.items()]
+    assert [line.split()[0] for line in lines if line.endswith("(default)")] == [DEFAULT_EBM, DEFAULT_DDPM]

@@ -20,6 +20,7 @@ def pack(tensors: dict[str, Tensor], config: object = OFFICIAL_CONFIG) -> Files:
 def put(folder: Path, files: Files) -> Path:
     folder.mkdir(parents=True)
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     return folder
 

@@ -2,12 +2,29 @@ import dataclasses
 
 import pytest
 
-from puregen_transforms.purifier.config import LangevinConfig, Recipe
+from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
+from puregen_transforms.purifier.recipe import METHODS, Recipe
 
 
 def test_defaults_are_the_papers():
     assert LangevinConfig() == LangevinConfig(steps=150, step_size=1.25e-2, temperature=1e-4)
+    assert DiffusionConfig() == DiffusionConfig(steps=75, solver="ddpm", inference_steps=None)
     assert Recipe().ebm_steps == 150
+    assert Recipe(method="ddpm").ddpm_steps == 75
+    assert (Recipe(method="naive").ebm_steps, Recipe(method="naive").ddpm_steps) == (150, 75)
+    reps = Recipe(method="reps")
+    assert (reps.ebm_steps, reps.ddpm_steps, reps.reps) == (10, 50, 5)
+    filt = Recipe(method="filt")
+    assert (filt.ebm_steps, filt.ddpm_steps, filt.filter_fraction) == (0, 125, 0.5)
+
+
+def test_annealed_noise_falls_from_full_to_none():
+    scales = LangevinConfig(steps=100, dynamics="annealed").noise_scales
+    assert len(scales) == 100
+    assert scales[0] > 0.99
+    assert scales[-1] == 0
+    assert scales == sorted(scales, reverse=True)
+    assert LangevinConfig().noise_scales is None
 
 
 def test_round_trip():
@@ -24,9 +41,9 @@ def test_frozen():
 
 def test_digest_follows_what_changes_results():
     base = Recipe(seed=0)
-    assert base.digest("w") == Recipe(seed=0, ebm_steps=150).digest("w")
+    assert base.digest({"ebm": "w"}) == Recipe(seed=0, ebm_steps=150).digest({"ebm": "w"})
     others = [Recipe(seed=1), Recipe(seed=0, ebm_steps=149), Recipe(seed=0, dtype="float32")]
-    digests = {recipe.digest("w") for recipe in [base, *others]} | {base.digest("v")}
+    digests = {recipe.digest({"ebm": "w"}) for recipe in [base, *others]} | {base.digest({"ebm": "v"})}
     assert len(digests) == 5
 
 
@@ -34,9 +51,17 @@ def test_digest_follows_what_changes_results():
     ("options", "message"),
     [
         ({"method": "nonsense"}, "'ebm', 'ddpm'"),
-        ({"method": "ddpm"}, "not in this version"),
         ({"dynamics": "nonsense"}, "'paper'"),
-        ({"dynamics": "annealed"}, "not in this version"),
+        ({"ddpm_steps": 75}, "does not use `ddpm_steps`"),
+        ({"method": "jpeg", "dynamics": "paper"}, "does not use `dynamics`"),
+        ({"method": "ddpm", "ddpm_solver": "euler"}, "'dpmsolver\\+\\+'"),
+        ({"method": "ddpm", "ddpm_inference_steps": 76}, "at most one network call per step"),
+        ({"method": "ddpm", "ddpm_inference_steps": 0}, "1 or more"),
+        ({"method": "reps", "reps": 0}, r"\[1, 100\]"),
+        ({"method": "jpeg", "jpeg_quality": 101}, r"\[1, 100\]"),
+        ({"method": "filt", "filter_fraction": 0.0}, "above 0"),
+        ({"method": "filt", "energy_threshold": float("nan")}, "finite"),
+        ({"temperature": 0.0}, "above 0"),
         ({"dtype": "int8"}, "'bfloat16'"),
         ({"ebm_steps": -1}, "0 or more"),
         ({"ebm_steps": 1.5}, "integer"),
@@ -47,6 +72,12 @@ def test_digest_follows_what_changes_results():
 def test_bad_options_name_the_choices(options, message):
     with pytest.raises(ValueError, match=message):
         Recipe(**options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_round_trips(method):
+    recipe = Recipe(method=method)
+    assert Recipe.from_dict(recipe.to_dict()) == recipe
 
 
 @pytest.mark.parametrize("options", [{"step_size": 0}, {"temperature": -1}, {"temperature": float("nan")}])

@@ -160,7 +160,7 @@ source, cache, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 ds = load_dataset("parquet", data_files=source, split="train", cache_dir=cache)
 purify = PureGen(**options)
 mapped = ds.map(purify, batched=True)
-computed = "_purifier" in vars(purify)
+computed = "purifier" in vars(purify)
 print("RESULT", json.dumps({"fingerprint": mapped._fingerprint, "computed": computed}))
 """
 

@@ -218,7 +218,6 @@ def test_config_round_trip(purify):
         ({"jpeg_quality": 75}, "does not use `jpeg_quality`"),
         ({"batch_size": 0}, "positive integer"),
         ({"device": "foo"}, "Expected a device"),
-        ({"method": "jpeg"}, "not in this version"),
         ({"method": "nonsense"}, "one of 'ebm'"),
     ],
 )

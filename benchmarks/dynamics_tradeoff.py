@@ -1,0 +1,167 @@
+"""What each method does to a classifier trained on the purified data: accuracy kept, attack stopped.
+
+    uv run python benchmarks/dynamics_tradeoff.py CIFAR10_TRAIN_PARQUET CIFAR10_TEST_PARQUET
+
+Contract: 5,000 CIFAR-10 training images (500 a class; a public JPEG copy), of which 125 of class bird carry the
+demo trigger at eps 16/255 (a clean-label attack). The whole set is purified once by each method, with its threshold,
+where it has one, fitted to this poisoned set without labels; then the same small classifier is trained on it with the
+same seeds. Reported on the 10,000 test images, which nothing purifies: accuracy, and the share of images of other
+classes called bird when the trigger is added, at eps 16 as in training and doubled (32), against a classifier
+trained on the same set without poison. Beside them the proxies: PSNR of the purified clean images and survival of the
+trigger, on the poisoned ones.
+
+Purified sets and trained classifiers are kept in `--cache`, so a run goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from puregen_transforms import PureGen
+from puregen_transforms._files import write_atomically
+from puregen_transforms.data.demo import TARGET, add_trigger, load_demo
+from puregen_transforms.data.sources import load_image_tensor, open_source
+from puregen_transforms.evaluate.metrics import psnr_of_set, survival
+from puregen_transforms.evaluate.plots import draw_victims
+from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.evaluate.victim import accuracy, share_called_target, small_classifier, train_classifier
+
+RESULTS = Path(__file__).parent / "results"
+
+METHODS: dict[str, dict[str, Any] | None] = {
+    "no defense": None,
+    "jpeg 25": {"method": "jpeg", "jpeg_quality": 25},
+    "jpeg 50": {"method": "jpeg", "jpeg_quality": 50},
+    "ebm": {"method": "ebm"},
+    "ebm annealed": {"method": "ebm", "dynamics": "annealed"},
+    "ebm annealed T/2": {"method": "ebm", "dynamics": "annealed", "temperature": 5e-5},
+    "ddpm, 15 calls": {"method": "ddpm", "ddpm_inference_steps": 15},
+    "ddim 75, 1 call": {"method": "ddpm", "ddpm_solver": "ddim", "ddpm_inference_steps": 1},
+    "naive": {"method": "naive", "ddpm_inference_steps": 15},
+    "filt": {"method": "filt", "ddpm_inference_steps": 25},
+    "adaptive": {"method": "adaptive", "ddpm_inference_steps": 15},
+}
+
+
+def subset(labels: Tensor, per_class: int) -> Tensor:
+    """Rows of the last `per_class` images of each class: the trigger was crafted on the first ones."""
+    return torch.cat([(labels == c).nonzero()[-per_class:, 0] for c in range(10)])
+
+
+def purified_set(folder: Path, purify: PureGen, images: Tensor) -> tuple[Tensor, float]:
+    """The purified images, and the seconds it took; kept by the method's digest."""
+    path = folder / f"set-{purify.digest[:16]}-{int(images.long().sum())}.safetensors"
+    if not path.exists():
+        started = time.perf_counter()
+        purified = purify.purifier(images, sample_ids=torch.arange(len(images)), seed=purify.recipe.seed or 0)
+        seconds = torch.tensor(time.perf_counter() - started)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, save({"images": purified.contiguous(), "seconds": seconds}))
+    kept = load_file(path)
+    return kept["images"], float(kept["seconds"])
+
+
+def victim(path: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> torch.nn.Module:
+    """A classifier trained on a set, or the kept one."""
+    torch.manual_seed(seed)
+    model = small_classifier(10)
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model
+    for _ in train_classifier(model, images, labels, epochs=epochs, generator=torch.Generator().manual_seed(seed)):
+        pass
+    write_atomically(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
+    return model
+
+
+def main() -> None:
+    """Poison, purify, train, judge, record, draw."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("train", help="CIFAR-10 training set (Parquet)")
+    parser.add_argument("test", help="CIFAR-10 test set (Parquet)")
+    parser.add_argument("--per-class", type=int, default=500)
+    parser.add_argument("--poisoned", type=int, default=125)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=2, help="classifiers trained on each set")
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--cache", type=Path, default=Path("runs/dynamics_tradeoff"))
+    parser.add_argument("--output", type=Path, default=RESULTS / "dynamics_tradeoff.json")
+    arguments = parser.parse_args()
+
+    all_labels = torch.tensor(open_source(arguments.train)["train"]["label"][:])
+    rows = subset(all_labels, arguments.per_class)
+    clean, labels = load_image_tensor(arguments.train)[rows], all_labels[rows]
+    trigger = load_demo().trigger.int() * 2
+    target_rows = (labels == TARGET).nonzero()[: arguments.poisoned, 0]
+    poisoned = clean.clone()
+    poisoned[target_rows] = add_trigger(clean[target_rows], trigger)
+    test = load_image_tensor(arguments.test)
+    test_labels = torch.tensor(open_source(arguments.test)["train"]["label"][:])
+    others = test[test_labels != TARGET]
+    triggered = {"16": add_trigger(others, trigger), "32": add_trigger(others, trigger * 2)}
+
+    def judge(name: str, images: Tensor) -> dict[str, Any]:
+        models = [
+            victim(
+                arguments.cache / f"{name.replace(' ', '-').replace(',', '')}-{int(images.long().sum())}-{seed}-"
+                f"{arguments.epochs}.safetensors",
+                images,
+                labels,
+                epochs=arguments.epochs,
+                seed=seed,
+            )
+            for seed in range(arguments.seeds)
+        ]
+        return {
+            "accuracy": [accuracy(model, test, test_labels) for model in models],
+            "success": {
+                budget: [share_called_target(model, shown, TARGET) for model in models]
+                for budget, shown in triggered.items()
+            },
+        }
+
+    record: dict[str, Any] = {
+        "benchmark": "dynamics_tradeoff",
+        "command": "python benchmarks/dynamics_tradeoff.py cifar10-jpeg-train.parquet cifar10-jpeg-test.parquet "
+        f"--per-class {arguments.per_class} --poisoned {arguments.poisoned} --epochs {arguments.epochs} "
+        f"--seeds {arguments.seeds}",
+        **describe_machine(),
+        "images": len(clean),
+        "poisoned": arguments.poisoned,
+        "unpoisoned": judge("unpoisoned", clean),
+        "methods": {},
+    }
+    for name in arguments.methods:
+        settings = METHODS[name]
+        purified, seconds, recipe = poisoned, 0.0, None
+        if settings is not None:
+            purify = PureGen(**settings, seed=0)
+            if purify.recipe.uses_threshold:
+                purify.fit(poisoned)
+            purified, seconds = purified_set(arguments.cache, purify, poisoned)
+            recipe = purify.to_dict()
+        untouched = torch.ones(len(clean), dtype=torch.bool)
+        untouched[target_rows] = False
+        row = {"recipe": recipe, "purify_seconds": seconds, **judge(name, purified)}
+        if settings is not None:
+            row["psnr_clean"] = psnr_of_set(purified[untouched], clean[untouched])
+            cleaned = purify.purifier(clean[target_rows], sample_ids=target_rows, seed=0)
+            row["survival"] = (
+                survival(clean[target_rows], poisoned[target_rows], cleaned, purified[target_rows]).mean().item()
+            )
+        record["methods"][name] = row
+        print(name, json.dumps({key: value for key, value in row.items() if key != "recipe"}), flush=True)
+        write_record(arguments.output, record)
+    draw_victims(arguments.output.with_suffix(".png"), record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""How suspicious and typical images move under purification, and what to do about the suspicious ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from puregen_transforms.functional.images import to_signed, to_uint8
+from puregen_transforms.functional.langevin import Energy, Noise, langevin
+from puregen_transforms.functional.noise import KeyedNoise
+from puregen_transforms.inspection.statistics import PatternGauge
+from puregen_transforms.purifier.config import LangevinConfig
+from puregen_transforms.purifier.stages import JPEGStage
+from puregen_transforms.transforms.puregen import content_ids
+
+MARKS = (0, 5, 10, 20, 40, 75, 100, 150, 200, 250, 300)
+"""Langevin steps after which the images are looked at."""
+
+DEFAULT_STEPS = LangevinConfig.steps
+
+REMAINING = 0.25
+"""Share of a pattern that may be left for purification alone to be recommended."""
+
+_JPEG_QUALITIES = (50, 25)
+_DESCENT_STEPS = 40
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curves:
+    """What a group of images goes through.
+
+    Args:
+        distance: after each of `MARKS`, median over the images of the root mean square distance from
+            where they started, in units of 1/255.
+        energy: after each of `MARKS`, the 5, 25, 50, 75 and 95 % quantiles of the energies.
+    """
+
+    distance: tuple[float, ...]
+    energy: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Treatment:
+    """What one way of purifying does to the sample.
+
+    Args:
+        words: what it is called.
+        energy: median energy of the suspicious images afterwards.
+        usual: 25 and 75 % quantiles of the energies of typical images afterwards.
+        left: share of the common pattern left in the suspicious images; None where it cannot be measured.
+        cost: median root mean square change of typical images, in units of 1/255.
+    """
+
+    words: str
+    energy: float
+    usual: tuple[float, float]
+    left: float | None
+    cost: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dynamics:
+    """Suspicious images against typical ones, on the way through Langevin steps.
+
+    Args:
+        suspicious: of the sample.
+        typical: of as many random images that nothing was found in.
+        left: after each of `MARKS`, share of the common pattern left in the suspicious images; empty
+            where there is none, or too few images to measure it.
+        treatments: comparison of ways to purify.
+        rows: of the suspicious images.
+        repaired: (N, 3, H, W) uint8, the suspicious images after the default number of steps.
+    """
+
+    suspicious: Curves
+    typical: Curves
+    left: tuple[float, ...]
+    treatments: tuple[Treatment, ...]
+    rows: tuple[int, ...]
+    repaired: Tensor
+
+    def back_in_range(self) -> int | None:
+        """First number of steps after which the suspicious images look typical; None if there is none.
+
+        Typical is a median energy no higher than the 75 % quantile of the typical images after as many
+        steps, at every later mark too.
+        """
+        first = None
+        for steps, own, usual in zip(MARKS, self.suspicious.energy, self.typical.energy, strict=True):
+            if own[2] > usual[3]:
+                first = None
+            elif first is None:
+                first = steps
+        return first
+
+    def pattern_gone(self) -> int | None:
+        """First number of steps after which no more than `REMAINING` of the pattern is left."""
+        return next((steps for steps, left in zip(MARKS, self.left, strict=False) if left <= REMAINING), None)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Langevin steps as `PureGen` takes them, stopped on the way.
+
+    Args:
+        network: of the chain; may be of low precision.
+        measure: energies in float32.
+        trained_size: side in pixels of the images the network was trained on.
+        seed: of the noise.
+    """
+
+    network: Energy
+    measure: Energy
+    trained_size: int
+    seed: int
+
+    def stops(self, images: Tensor, ids: Tensor, marks: Sequence[int] = MARKS) -> list[Tensor]:
+        """8-bit images after each of some numbers of steps.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1].
+            ids: (N,) int64, decide the noise.
+            marks: rising numbers of steps.
+        """
+        noise, taken, x, found = KeyedNoise(self.seed, ids), 0, images, []
+        for mark in marks:
+            x = self._run(x, mark - taken, _later(noise, taken))
+            taken = mark
+            found.append(to_uint8(x))
+        return found
+
+    def taken_away(self, images: Tensor) -> Tensor:
+        """What some steps without noise remove from (N, 3, H, W) images in [-1, 1]."""
+        return images - self._run(images, _DESCENT_STEPS, None)
+
+    def _run(self, images: Tensor, steps: int, noise: Noise | None) -> Tensor:
+        config = LangevinConfig()
+        area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
+        return langevin(
+            images,
+            self.network,
+            steps=steps,
+            step_size=config.step_size,
+            temperature=config.temperature / area_ratio,
+            noise=noise or _never,
+            noise_scales=None if noise else [0.0] * steps,
+        )
+
+    def energies(self, images: Tensor) -> Tensor:
+        """Energies of uint8 images, (N,) on the CPU."""
+        with torch.no_grad():
+            return self.measure(to_signed(images)).cpu()
+
+
+def _later(noise: Noise, taken: int) -> Noise:
+    return lambda step, images: noise(taken + step, images)
+
+
+def _never(step: int, images: Tensor) -> Tensor:
+    raise AssertionError("the scales are 0")
+
+
+def study(
+    chain: Chain,
+    suspicious: Tensor,
+    typical: Tensor,
+    *,
+    rows: Sequence[int],
+    gauge: PatternGauge | None,
+    batch_size: int,
+    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> Dynamics:
+    """Purify both groups and compare them on the way.
+
+    Args:
+        chain: the purifier.
+        suspicious: (N, 3, H, W) uint8 on the chain's device.
+        typical: (M, 3, H, W) uint8.
+        rows: of the suspicious images.
+        gauge: of the common pattern; None if there is none.
+        batch_size: images in one network call.
+        progress: told about images done.
+    """
+    start, count = torch.cat([suspicious, typical]), len(suspicious)
+    parts: list[list[Tensor]] = []
+    for batch in start.split(batch_size):
+        # Noise by content, as `PureGen` has it, so that the images shown are those it gives.
+        parts.append(chain.stops(to_signed(batch), content_ids(batch).to(batch.device)))
+        progress("purifying a sample", sum(len(part[0]) for part in parts), len(start))
+    stops = [torch.cat(at_mark) for at_mark in zip(*parts, strict=True)]
+
+    def left(after: Tensor) -> float | None:
+        change = start.float() - after.float()
+        return gauge.left(change[:count], change[count:]) if gauge is not None and gauge.usable else None
+
+    def treatment(words: str, after: Tensor) -> Treatment:
+        low, high = chain.energies(after[count:]).quantile(torch.tensor([0.25, 0.75])).tolist()
+        return Treatment(
+            words=words,
+            energy=float(chain.energies(after[:count]).median()),
+            usual=(low, high),
+            left=left(after),
+            cost=_moved(after[count:], start[count:]),
+        )
+
+    treatments = [treatment(f"ebm, {n} steps", stops[MARKS.index(n)]) for n in (DEFAULT_STEPS, 2 * DEFAULT_STEPS)]
+    for quality in _JPEG_QUALITIES:
+        compressed = to_uint8(JPEGStage(quality)(to_signed(start), KeyedNoise(0, torch.arange(len(start)))))
+        treatments.append(treatment(f"jpeg, quality {quality}", compressed))
+    return Dynamics(
+        suspicious=_follow(chain, suspicious, [images[:count] for images in stops]),
+        typical=_follow(chain, typical, [images[count:] for images in stops]),
+        left=tuple(share for images in stops if (share := left(images)) is not None),
+        treatments=tuple(treatments),
+        rows=tuple(rows),
+        repaired=stops[MARKS.index(DEFAULT_STEPS)][:count].cpu(),
+    )
+
+
+def _follow(chain: Chain, start: Tensor, stops: Sequence[Tensor]) -> Curves:
+    levels = torch.tensor(QUANTILES)
+    return Curves(
+        distance=tuple(_moved(images, start) for images in stops),
+        energy=tuple(tuple(chain.energies(images).quantile(levels).tolist()) for images in stops),
+    )
+
+
+def _moved(images: Tensor, start: Tensor) -> float:
+    return float((images.float() - start.float()).square().mean((1, 2, 3)).sqrt().median())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """What to do with the set.
+
+    Args:
+        action: "nothing", "look", "purify" or "remove".
+        method: of `PureGen`, for the images that stay.
+        steps: Langevin steps.
+        sentences: why, in plain words.
+    """
+
+    action: str
+    method: str
+    steps: int
+    sentences: tuple[str, ...]
+
+    @property
+    def call(self) -> str:
+        """The purifier in Python."""
+        return "PureGen()" if self.steps == DEFAULT_STEPS else f"PureGen(ebm_steps={self.steps})"
+
+
+def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int) -> Advice:
+    """Turn findings into a recommendation.
+
+    Args:
+        dynamics: of the sample.
+        level: the judgement's.
+        carriers: images with a shared pattern.
+        images: of the set.
+    """
+    if carriers:
+        return _advise_against_pattern(dynamics, carriers=carriers, images=images)
+    cost = dynamics.typical.distance[MARKS.index(DEFAULT_STEPS)]
+    price = f"{DEFAULT_STEPS} Langevin steps change typical images by {cost:.0f}/255 (root mean square)."
+    if level == "nothing found":
+        precaution = f"As a precaution, or for what this search cannot see, the default method will do: its {price}"
+        return Advice(
+            action="nothing", method="ebm", steps=DEFAULT_STEPS, sentences=("Nothing needs to be done.", precaution)
+        )
+    look = "Look at the images shown here before training on them; nothing proves that they are poisoned."
+    weaken = f"Where in doubt, purify all with the default method, which weakens faint patterns: its {price}"
+    return Advice(action="look", method="ebm", steps=DEFAULT_STEPS, sentences=(look, weaken))
+
+
+def _advise_against_pattern(dynamics: Dynamics, *, carriers: int, images: int) -> Advice:
+    in_range, gone, last = dynamics.back_in_range(), dynamics.pattern_gone(), MARKS[-1]
+    by_energy = (
+        f"After {in_range} Langevin steps their median energy is within the usual range of images purified as long"
+        if in_range is not None
+        else f"Even after {last} Langevin steps their energies stay above those of images purified as long"
+    )
+    remove = (
+        f"Leave out the {carriers} images that carry the pattern ({carriers / images:.2%} of the set): "
+        "report.json lists their rows."
+    )
+    if in_range is not None and gone is not None:
+        steps = max(DEFAULT_STEPS, in_range, gone)
+        reason = f"{by_energy}, and after {gone} no more than {REMAINING:.0%} of the pattern is left."
+        return Advice(
+            action="purify",
+            method="ebm",
+            steps=steps,
+            sentences=(f"Purify with {steps} Langevin steps.", reason, f"Or, safer: {remove[0].lower()}{remove[1:]}"),
+        )
+    if dynamics.left:
+        at_default = dynamics.left[MARKS.index(DEFAULT_STEPS)]
+        left = (
+            f"about {at_default:.0%} of the pattern is left after {DEFAULT_STEPS} steps, "
+            f"{dynamics.left[-1]:.0%} after {last}."
+        )
+    else:
+        left = "there are too few of them to measure what is left of the pattern, so none of it may be taken for gone."
+    return Advice(
+        action="remove",
+        method="ebm",
+        steps=DEFAULT_STEPS,
+        sentences=(
+            remove,
+            f"Do not rely on purification alone: {by_energy[0].lower()}{by_energy[1:]}, and {left}",
+            f"Purify the rest with the default {DEFAULT_STEPS} steps, for what this search may have missed. Where no "
+            'image can be spared, method="adaptive" goes on with diffusion as long as the energy stays high; inspect '
+            "its result again.",
+        ),
+    )

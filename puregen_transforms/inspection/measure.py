@@ -1,0 +1,165 @@
+"""Energies and energy gradients of a set of images that is never in memory as a whole."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puregen_transforms.functional.images import to_signed
+from puregen_transforms.inspection.statistics import thumbnails
+from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.purifier.pipeline import default_batch_size
+from puregen_transforms.transforms.formats import open_image
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, images done, images in all)."""
+
+KEPT_BYTES = 2**29
+"""Gradients kept for images that are looked at again, as half-precision numbers."""
+
+_CHUNK = 512
+
+
+class ImageMeter:
+    """Measures images of a sequence by their row.
+
+    Args:
+        images: (N, C, H, W) tensor, or a sequence of images in any form `PureGen` takes; None stands for no image.
+        network: float32 energies.
+        smallest: shortest side the network takes, in pixels.
+        device: where to run.
+        batch_size: images in one network call; None chooses by their size.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any] | Tensor,
+        network: FrozenEBM,
+        *,
+        smallest: int,
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
+        self.images = images
+        self.network = network
+        self.device = device
+        self._smallest = smallest
+        self._batch_size = batch_size
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._kept_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, rows: Sequence[int]) -> list[Tensor | None]:
+        """Images as (3, H, W), uint8 or float in [0, 1].
+
+        Raises:
+            ValueError: an image that cannot be read or measured; names the row.
+        """
+        return [self._read_one(row) for row in rows]
+
+    def batch(self, rows: Sequence[int]) -> Tensor:
+        """Images of one size in [-1, 1], (n, 3, H, W) float32 on the device."""
+        return torch.stack([to_signed(image) for image in self.read(rows) if image is not None]).to(self.device)
+
+    def energies(self, progress: Progress) -> tuple[Tensor, list[tuple[int, int] | None]]:
+        """Energy and size (height, width) of every image, in order.
+
+        Returns:
+            (N,) float32 with NaN where there is no image, and the sizes with None there.
+
+        Raises:
+            ValueError: see `read`.
+            FloatingPointError: an energy that is not finite.
+        """
+        energies = torch.full((len(self),), float("nan"))
+        sizes: list[tuple[int, int] | None] = []
+        for start in range(0, len(self), _CHUNK):
+            images = self.read(range(start, min(start + _CHUNK, len(self))))
+            sizes += [None if image is None else (image.shape[-2], image.shape[-1]) for image in images]
+            for size in {size for size in sizes[start:] if size}:
+                members = [index for index, found in enumerate(sizes[start:]) if found == size]
+                batch = torch.stack([to_signed(image) for index in members if (image := images[index]) is not None])
+                energies[torch.tensor(members) + start] = self._energies_of(batch)
+            progress("measuring energies", len(sizes), len(self))
+        missing = torch.tensor([size is None for size in sizes])
+        bad = (~energies.isfinite() & ~missing).nonzero().flatten().tolist()
+        if bad:
+            raise FloatingPointError(
+                f"The energy of the image(s) in row {bad[:8]} is not finite. "
+                "Check that the images are finite and that the checkpoint fits them."
+            )
+        return energies, sizes
+
+    def _energies_of(self, batch: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([self.network(part.to(self.device)).cpu() for part in self._parts(batch)])
+
+    def gradients(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Gradient of the energy in the pixels, and thumbnails, of images of one size.
+
+        Returns:
+            (n, 3, H, W) float16, each scaled to a root mean square of 1, and (n, E); both on the CPU.
+        """
+        missing = [row for row in rows if row not in self._kept]
+        fresh: dict[int, tuple[Tensor, Tensor]] = {}
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            batch = self.batch(chunk)
+            directions = self.directions(batch).half().cpu()
+            fresh.update(zip(chunk, zip(directions, thumbnails(batch).cpu(), strict=True), strict=True))
+        found = [self._kept.get(row) or fresh[row] for row in rows]
+        self._keep(fresh)
+        return torch.stack([direction for direction, _ in found]), torch.stack([picture for _, picture in found])
+
+    def directions(self, images: Tensor) -> Tensor:
+        """Energy gradients of (N, 3, H, W) images in [-1, 1], each scaled to a root mean square of 1."""
+        return torch.cat([self._directions_of(part) for part in self._parts(images)])
+
+    def _directions_of(self, images: Tensor) -> Tensor:
+        # Callers may be under no_grad.
+        with torch.inference_mode(False), torch.enable_grad():
+            x = images.to(self.device, copy=True).requires_grad_()
+            (gradient,) = torch.autograd.grad(self.network(x).sum(), x)
+        return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
+
+    def _keep(self, fresh: dict[int, tuple[Tensor, Tensor]]) -> None:
+        for row, (direction, picture) in fresh.items():
+            size = 2 * direction.numel() + 4 * picture.numel()
+            if self._kept_bytes + size > KEPT_BYTES:
+                return
+            # Copies, as slices would keep their whole batch alive.
+            self._kept[row] = (direction.clone(), picture.clone())
+            self._kept_bytes += size
+
+    def _parts(self, batch: Tensor) -> Iterator[Tensor]:
+        size = self._batch_size or default_batch_size(batch.shape[-2] * batch.shape[-1], self.device)
+        return iter(batch.split(size))
+
+    def _read_one(self, row: int) -> Tensor | None:
+        try:
+            value = self.images[row]
+            image = None if value is None else open_image(value).rgb
+        except (ValueError, TypeError, OSError, SyntaxError) as error:
+            raise ValueError(
+                f"Expected an image that can be read in row {row}, but got: {error} Repair or remove it."
+            ) from error
+        if image is None:
+            return None
+        if image.shape[0] != 1 or min(image.shape[-2:]) < self._smallest:
+            raise ValueError(
+                f"Expected one image of at least {self._smallest}x{self._smallest} pixels in row {row}, "
+                f"but got {tuple(image.shape)}. Repair or remove it."
+            )
+        return image[0]
+
+
+def commonest_size(sizes: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
+    """The size (height, width) most images have; None if there is no image."""
+    counted = Counter(size for size in sizes if size is not None)
+    return counted.most_common(1)[0][0] if counted else None

@@ -1,0 +1,201 @@
+"""Training of the noise predictor: the truncated DDPM of the PureGen paper (section 3.3)."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from safetensors.torch import save
+from torch import Tensor
+
+from puregen_transforms._files import write_atomically
+from puregen_transforms.functional.diffusion import (
+    DIFFUSION_STEPS,
+    add_noise,
+    alpha_bars_of,
+    beta_schedule,
+    restore,
+)
+from puregen_transforms.models.unet import FrozenUNet, UNetConfig, build_unet
+from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
+from puregen_transforms.train.trainer import Trainer
+
+_SAMPLE_STEPS = 75
+_SAMPLE_CALLS = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPMTraining:
+    """Settings of one training run; the defaults are the published ones (150 epochs of 70,000 images).
+
+    Args:
+        updates: optimizer steps.
+        batch_size: images in an update, over all processes (published: 32 a device x 8).
+        trained_steps: only the first of the schedule's 1000 are trained: restoration, not generation.
+        learning_rate: of AdamW, at its highest.
+        warmup: updates over which the rate rises; then it falls to 0 along a cosine.
+        largest_gradient: norm at which the gradient is clipped.
+        ema_decay: of the weight average that becomes the result; 0 keeps none.
+        seed: of the initial weights, data order and noise.
+    """
+
+    updates: int = 41_000
+    batch_size: int = 256
+    trained_steps: int = 250
+    learning_rate: float = 1e-4
+    warmup: int = 500
+    largest_gradient: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size", "trained_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected `{name}` to be 1 or more, but got {getattr(self, name)}.")
+        if self.trained_steps > DIFFUSION_STEPS:
+            raise ValueError(f"Expected `trained_steps` up to {DIFFUSION_STEPS}, but got {self.trained_steps}.")
+        for name in ("learning_rate", "largest_gradient"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
+        if self.warmup < 0:
+            raise ValueError(f"Expected `warmup` of 0 or more, but got {self.warmup}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
+
+    def rate(self, update: int) -> float:
+        """Learning rate of an update."""
+        if update < self.warmup:
+            return self.learning_rate * (update + 1) / self.warmup
+        progress = (update - self.warmup) / max(1, self.updates - self.warmup)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready record of every setting."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DDPMTraining:
+        """Inverse of `to_dict`; a key that no field has is an error."""
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDPMStatistics:
+    """What one update did."""
+
+    update: int
+    loss: float
+    """Mean square error of the predicted noise; 1 is no prediction at all."""
+    gradient_norm: float
+    rate: float
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.4f}; gradient {self.gradient_norm:.2f}"
+
+
+class DDPMTrainer(Trainer):
+    """Training of a noise predictor; see `Trainer`.
+
+    Args:
+        images: (N, 3, S, S) uint8, the training set.
+        training: settings.
+        network: shape of the UNet; `image_size` must be the images' S.
+        accelerator: where to train, in how many processes and in which precision.
+    """
+
+    kind = "ddpm"
+
+    def __init__(
+        self, images: Tensor, training: DDPMTraining, network: UNetConfig, accelerator: Accelerator | None = None
+    ) -> None:
+        accelerator = accelerator or Accelerator()
+        self.training, self.config = training, network
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            unet = build_unet(network).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate)
+        super().__init__(images, network.image_size, training, unet, optimizer, accelerator)
+        self.alpha_bars = alpha_bars_of(beta_schedule()).to(self.device)
+        self._gradient_rises = SpikeWatch(20)
+
+    def step(self) -> DDPMStatistics:
+        """One update of the weights.
+
+        Raises:
+            TrainingDivergedError: the loss stopped being finite, or the gradients have blown up.
+        """
+        training, generator = self.training, self._generator(self.update)
+        rate = training.rate(self.update)
+        data = self._draw_data(training.batch_size, generator)
+        timesteps = torch.randint(training.trained_steps, (training.batch_size,), generator=generator)
+        noise = torch.randn(data.shape, generator=self._device_generator(self.update), device=self.device)
+        images, timesteps, noise = (self._share(t).to(self.device) for t in (data, timesteps, noise))
+
+        noised = add_noise(images, noise, self.alpha_bars[timesteps]).contiguous(memory_format=torch.channels_last)
+        predicted = self.model(noised, timesteps).sample
+        loss = F.mse_loss(predicted.float(), noise)
+        (mean_loss,) = self._mean(loss)
+        if not math.isfinite(mean_loss):
+            raise TrainingDivergedError(
+                f"The loss is not finite at update {self.update}. Resume from the last saved state with a lower "
+                "learning rate, or in float32."
+            )
+        norm = self._take_step(loss, rate, largest_gradient=training.largest_gradient)
+        if self._gradient_rises(norm):
+            raise TrainingDivergedError(
+                f"The gradients at update {self.update} have been over 20 times their usual size for a while "
+                f"(norm {norm:.3g}, loss {mean_loss:.3g}). Start again with a lower learning rate or a longer warm-up."
+            )
+        return DDPMStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
+
+    def network_settings(self) -> dict[str, Any]:
+        """JSON-ready shape of the network."""
+        return asdict(self.config)
+
+    def samples(self) -> Tensor:
+        """Images above, then noised to step 75, then restored: (3, 12, 3, S, S)."""
+        data = self.images[:12].float() / 127.5 - 1
+        generator = torch.Generator().manual_seed(self.training.seed)
+        steps = min(_SAMPLE_STEPS, self.training.trained_steps)
+        noise = torch.randn(data.shape, generator=generator)
+        restored = restore(
+            data.to(self.device),
+            FrozenUNet(self.result),
+            steps=steps,
+            alpha_bars=self.alpha_bars,
+            noise=lambda step, like: noise.to(like.device),
+            solver="ddim",
+            inference_steps=min(_SAMPLE_CALLS, steps),
+        )
+        noised = add_noise(data, noise, self.alpha_bars[steps - 1].cpu())
+        return torch.stack([data, noised, restored.cpu()])
+
+    def export(self, folder: Path) -> None:
+        """Write the result in the layout of a diffusers pipeline: `unet/` and `scheduler/`."""
+        from diffusers import DDPMScheduler
+
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.result.state_dict().items()}
+        config = {"_class_name": "UNet2DModel", **self.config.to_diffusers()}
+        (folder / "unet").mkdir(exist_ok=True)
+        (folder / "scheduler").mkdir(exist_ok=True)
+        index = {
+            "_class_name": "DDPMPipeline",
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "unet": ["diffusers", "UNet2DModel"],
+        }
+        scheduler = DDPMScheduler(num_train_timesteps=DIFFUSION_STEPS)
+        _write_json(folder / "model_index.json", index)
+        _write_json(folder / "scheduler/scheduler_config.json", json.loads(scheduler.to_json_string()))
+        _write_json(folder / "unet/config.json", config)
+        write_atomically(folder / "unet/diffusion_pytorch_model.safetensors", save(weights, metadata={"format": "pt"}))
+
+
+def _write_json(path: Path, values: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())

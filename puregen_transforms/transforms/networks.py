@@ -1,0 +1,155 @@
+"""The networks of a recipe: found, loaded and put on a device when they are first needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+
+import torch
+
+from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
+from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
+from puregen_transforms.models.ebm import EBM
+from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.unet import FrozenUNet
+from puregen_transforms.purifier.config import DiffusionConfig
+from puregen_transforms.purifier.device import choose_device, choose_dtype
+from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, JPEGStage, LangevinStage, Stage
+
+_STRONGER = 2
+"""How many times its diffusion steps "adaptive" gives an image that the first round has not repaired."""
+
+
+@dataclass
+class Networks:
+    """Lazy networks of a recipe, and the stages made of them.
+
+    Args:
+        recipe: says which networks there are.
+        device: where to run; None is a GPU if there is one.
+        cache_dir: of Hub downloads.
+    """
+
+    recipe: Recipe
+    device: torch.device | None = None
+    cache_dir: str | None = None
+
+    @cached_property
+    def place(self) -> torch.device:
+        """The device in use."""
+        return choose_device(self.device)
+
+    @cached_property
+    def ebm_checkpoint(self) -> Checkpoint:
+        """The energy network's files."""
+        return resolve_checkpoint(self.recipe.checkpoint, revision=self.recipe.revision, cache_dir=self.cache_dir)
+
+    @cached_property
+    def ddpm_checkpoint(self) -> DDPMCheckpoint:
+        """The noise predictor's files."""
+        return resolve_ddpm(self.recipe.ddpm_checkpoint, revision=self.recipe.ddpm_revision, cache_dir=self.cache_dir)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Sha256 of each network's weights, by the network's kind."""
+        found = {}
+        if self.recipe.uses_ebm:
+            found["ebm"] = self.ebm_checkpoint.sha256
+        if self.recipe.uses_ddpm:
+            found["ddpm"] = self.ddpm_checkpoint.sha256
+        return found
+
+    @cached_property
+    def ebm(self) -> EBM:
+        """The energy network as it is stored."""
+        # Weights made in inference mode could not take part in the chain's gradients, now or later.
+        with torch.inference_mode(False):
+            return load_ebm(self.ebm_checkpoint)
+
+    @cached_property
+    def energy(self) -> FrozenEBM:
+        """The energy network for measuring: float32."""
+        with torch.inference_mode(False):
+            return FrozenEBM(self.ebm).to(self.place)
+
+    @cached_property
+    def smallest_image(self) -> int:
+        """The shortest side, in pixels, that every network takes."""
+        sides = [1]
+        if self.recipe.uses_ebm:
+            sides.append(self.ebm.config.smallest_image)
+        if self.recipe.uses_ddpm:
+            # Mirroring at the edges adds up to half a multiple on either side, and needs one pixel more than it adds.
+            sides.append(self._noise_predictor.side_multiple // 2 + 1)
+        return max(sides)
+
+    def stages(self) -> list[Stage]:
+        """The recipe as stages, in order.
+
+        Raises:
+            ValueError: a method that needs an energy threshold has none.
+        """
+        recipe = self.recipe
+        if recipe.uses_threshold and recipe.energy_threshold is None:
+            raise ValueError(
+                f"Method {recipe.method!r} acts on an image by its energy, but has no threshold yet. Call "
+                "`.fit(dataset)` with the data set first, or give `energy_threshold=`."
+            )
+        match recipe.method:
+            case "ebm":
+                return [self._langevin]
+            case "ddpm":
+                return [self._diffusion()]
+            case "naive":
+                return [self._langevin, self._diffusion()]
+            case "reps":
+                assert recipe.reps is not None
+                return list(chain.from_iterable([self._langevin, self._diffusion()] for _ in range(recipe.reps)))
+            case "filt":
+                both = (self._langevin, self._diffusion()) if recipe.ebm_steps else (self._diffusion(),)
+                return [self._filtered(*both)]
+            case "adaptive":
+                return [
+                    self._filtered(self._langevin),
+                    self._filtered(self._diffusion()),
+                    self._filtered(self._diffusion(_STRONGER)),
+                ]
+            case _:
+                assert recipe.jpeg_quality is not None
+                return [JPEGStage(recipe.jpeg_quality)]
+
+    def run_once(self) -> None:
+        """One call of each network, on a gray image."""
+        image = torch.zeros(1, 3, 32, 32, device=self.place)
+        with torch.no_grad():
+            if self.recipe.uses_ebm:
+                self._langevin.energy(image)
+            if self.recipe.uses_ddpm:
+                self._noise_predictor(image, 0)
+
+    @cached_property
+    def _langevin(self) -> LangevinStage:
+        assert self.recipe.langevin is not None
+        with torch.inference_mode(False):
+            network = FrozenEBM(self.ebm, dtype=choose_dtype(self.recipe.dtype, self.place)).to(self.place)
+        return LangevinStage(network, self.recipe.langevin, trained_size=self.ebm.config.image_size)
+
+    @cached_property
+    def _noise_predictor(self) -> FrozenUNet:
+        with torch.inference_mode(False):
+            unet = load_unet(self.ddpm_checkpoint)
+            return FrozenUNet(unet, dtype=choose_dtype(self.recipe.dtype, self.place)).to(self.place)
+
+    def _diffusion(self, times: int = 1) -> DiffusionStage:
+        config = self.recipe.diffusion
+        assert config is not None
+        bars = alpha_bars(self.ddpm_checkpoint)
+        steps = min(times * config.steps, len(bars))
+        config = DiffusionConfig(steps=steps, solver=config.solver, inference_steps=config.inference_steps)
+        return DiffusionStage(self._noise_predictor, config, bars, self._noise_predictor.side_multiple)
+
+    def _filtered(self, *stages: Stage) -> FilterStage:
+        assert self.recipe.energy_threshold is not None
+        return FilterStage(stages, self.energy, self.recipe.energy_threshold)

@@ -1,0 +1,141 @@
+"""The whole audit, on real images with a real trigger."""
+
+import json
+
+import pytest
+import torch
+
+from puregen_transforms import PureGen
+from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
+from puregen_transforms.data.sources import load_image_tensor, open_source
+from puregen_transforms.inspection.audit import inspect_images
+
+DOG = CLASSES.index("dog")
+TYPICAL = 2
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_demo()
+
+
+def poison(demo, label, count):
+    images = demo.images.clone()
+    rows = (demo.labels == label).nonzero().flatten()[:count]
+    images[rows] = add_trigger(images[rows], demo.trigger)
+    return images, rows.tolist()
+
+
+@pytest.fixture(scope="module")
+def found(demo):
+    """Seven of the twenty dogs carry the trigger at eps 8/255."""
+    images, rows = poison(demo, DOG, 7)
+    return inspect_images(images, demo.labels, class_names=CLASSES, sample=TYPICAL), images, rows
+
+
+def test_the_poisoned_class_is_named_first(found):
+    inspection, _, rows = found
+    assert inspection.level == "suspicious"
+    assert inspection.suspicious_classes == ("dog",)
+    assert inspection.classes[0].name == "dog"
+    assert inspection.classes[0].pattern_p < 1e-3
+    assert inspection.headline == "Suspicious: 7 of 200 images share a hidden pattern; the suspicious class is dog."
+    assert {image.row for image in inspection.flagged if image.pattern == 1} == set(rows)
+    assert inspection.pattern_of.nonzero().flatten().tolist() == rows
+    assert inspection.patterns[0].by_class == {"dog": 7}
+    assert all(image.class_name == "dog" for image in inspection.flagged if image.pattern)
+
+
+def test_energies_are_raw_and_scores_are_within_the_class(found, demo):
+    inspection, images, _ = found
+    torch.testing.assert_close(inspection.energies, PureGen().energy(images))
+    for group in inspection.classes:
+        own = demo.labels == group.label
+        assert group.images == int(own.sum()) == 20
+        assert group.median_energy == pytest.approx(float(inspection.energies[own].median()))
+        assert inspection.scores[own].median() == 0
+
+
+def test_the_common_pattern_looks_like_the_trigger(found, demo):
+    pattern = found[0].patterns[0]
+    trigger = demo.trigger.float().flatten()
+    assert torch.nn.functional.cosine_similarity(pattern.estimate.flatten(), trigger, dim=0) > 0.4
+    assert torch.nn.functional.cosine_similarity(pattern.excess.flatten(), trigger, dim=0) > 0.2
+    assert pattern.similarity > 0.5
+
+
+def test_the_advice_follows_from_the_dynamics(found):
+    inspection, _, rows = found
+    assert set(inspection.dynamics.rows) <= set(rows)
+    assert len(inspection.dynamics.rows) == len(inspection.typical_rows) == TYPICAL
+    assert not set(inspection.typical_rows) & set(rows)
+    assert inspection.advice.action in ("remove", "purify")
+    assert "7 images" in " ".join(inspection.advice.sentences)
+
+
+def test_everything_but_pixels_goes_into_the_record(found):
+    record = json.loads(json.dumps(found[0].to_dict(), allow_nan=False))
+    assert record["level"] == "suspicious"
+    assert record["classes"][0]["name"] == "dog"
+    assert sum(image["pattern"] == 1 for image in record["flagged"]) == 7
+    steps = record["dynamics"]["steps"]
+    for name in ("suspicious", "typical"):
+        assert len(record["dynamics"][name]["distance"]) == len(record["dynamics"][name]["energy"]) == len(steps)
+    assert len(record["settings"]["weights_sha256"]) == 64
+    assert record["settings"]["seed"] == 0
+
+
+def test_nothing_is_said_against_clean_images(demo, tiny_checkpoint):
+    options = {"class_names": CLASSES, "sample": TYPICAL, "checkpoint": tiny_checkpoint}
+    inspection = inspect_images(demo.images, demo.labels, **options)
+    assert inspection.level == "nothing found"
+    assert inspection.suspicious_classes == ()
+    assert inspection.patterns == ()
+    assert not inspection.pattern_of.any()
+    assert inspection.advice.action == "nothing"
+    assert all(group.level != "suspicious" for group in inspection.classes)
+
+
+def test_missing_images_labels_and_odd_sizes(demo, tiny_checkpoint):
+    images, labels = list(demo.images[:60]), demo.labels[:60].clone()
+    images[3] = None
+    images[4] = torch.nn.functional.interpolate(demo.images[:1].float(), 40)[0].to(torch.uint8)
+    labels[5] = -1
+    inspection = inspect_images(images, labels, sample=TYPICAL, checkpoint=tiny_checkpoint)
+    assert inspection.images == 59
+    assert inspection.size == (32, 32)
+    assert inspection.energies.isnan().nonzero().flatten().tolist() == [3]
+    assert sum(group.images for group in inspection.classes) == 58
+    assert {group.name for group in inspection.classes} == {str(label) for label in range(10)}
+    assert [note.split()[0] for note in inspection.notes] == ["1", "1", "1"]
+
+
+def test_the_same_seed_gives_the_same_report(demo, tiny_checkpoint):
+    options = {"sample": TYPICAL, "checkpoint": tiny_checkpoint}
+    first, second = (inspect_images(demo.images[:20], seed=4, **options).to_dict() for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [([0] * 199, "199"), ([0.5] * 200, "float"), (torch.zeros(200, 2, dtype=torch.int64), "200, 2")],
+)
+def test_labels_that_do_not_fit(demo, labels, message):
+    with pytest.raises(ValueError, match=message):
+        inspect_images(demo.images, labels)
+
+
+def test_too_few_images(demo):
+    with pytest.raises(ValueError, match="at least 10"):
+        inspect_images(demo.images[:5])
+
+
+def test_cifar10_with_ten_poisoned_images(cifar10_test, demo):
+    """One in two hundred images, of one class: the first 2,000 of the test set."""
+    images = load_image_tensor(str(cifar10_test))[:2000]
+    labels = torch.tensor(open_source(str(cifar10_test))["train"]["label"])[:2000]
+    rows = (labels == 8).nonzero().flatten()[:10]
+    images[rows] = add_trigger(images[rows], demo.trigger)
+    inspection = inspect_images(images, labels, class_names=CLASSES, sample=TYPICAL)
+    assert inspection.suspicious_classes == ("ship",)
+    assert {image.row for image in inspection.flagged if image.pattern} == set(rows.tolist())

@@ -1,0 +1,109 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from puregen_transforms import PureGen
+from puregen_transforms.functional.images import to_signed
+from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
+from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.purifier.device import choose_dtype
+from puregen_transforms.transforms.puregen import content_ids
+
+
+@pytest.fixture(scope="module")
+def chain(tiny_checkpoint):
+    model = load_ebm(resolve_checkpoint(tiny_checkpoint))
+    fast = FrozenEBM(model, dtype=choose_dtype("auto", torch.device("cpu")))
+    return Chain(fast, FrozenEBM(model), model.config.image_size, seed=3)
+
+
+@pytest.mark.parametrize("size", [32, 48])
+def test_a_chain_passes_through_the_images_of_puregen(chain, tiny_checkpoint, images, size):
+    start = torch.nn.functional.interpolate(images[:2].float(), size).to(torch.uint8)
+    marks = (0, 7, 20)
+    stops = chain.stops(to_signed(start), content_ids(start), marks)
+    assert torch.equal(stops[0], start)
+    for steps, stop in zip(marks, stops, strict=True):
+        assert torch.equal(stop, PureGen(checkpoint=tiny_checkpoint, ebm_steps=steps, seed=3)(start))
+
+
+def test_study_compares_both_groups(chain, images):
+    reports = []
+    dynamics = study(
+        chain, images[:3], images[3:8], rows=[5, 6, 7], gauge=None, batch_size=4, progress=lambda *r: reports.append(r)
+    )
+    assert reports[-1][1:] == (8, 8)
+    assert dynamics.repaired.shape == (3, 3, 32, 32)
+    assert dynamics.left == ()
+    assert dynamics.rows == (5, 6, 7)
+    for curves in (dynamics.suspicious, dynamics.typical):
+        assert curves.distance[0] == 0
+        assert list(curves.distance) == sorted(curves.distance), "images move away from where they started"
+        assert all(list(levels) == sorted(levels) for levels in curves.energy)
+    start = chain.energies(images[:3])
+    assert dynamics.suspicious.energy[0][2] == pytest.approx(float(start.median()))
+    names = [treatment.words for treatment in dynamics.treatments]
+    assert names == ["ebm, 150 steps", "ebm, 300 steps", "jpeg, quality 50", "jpeg, quality 25"]
+    assert dynamics.treatments[3].cost > dynamics.treatments[2].cost > 0
+
+
+def curves(medians):
+    return Curves(
+        distance=tuple(float(mark) for mark in MARKS),
+        energy=tuple((m - 0.2, m - 0.1, m, m + 0.1, m + 0.2) for m in medians),
+    )
+
+
+def dynamics(medians, left=()):
+    treatment = Treatment(words="", energy=0.0, usual=(0.0, 0.0), left=None, cost=0.0)
+    return Dynamics(
+        suspicious=curves(medians),
+        typical=curves([0.0] * len(MARKS)),
+        left=tuple(left),
+        treatments=(treatment,),
+        rows=(),
+        repaired=torch.zeros(0),
+    )
+
+
+HIGH = [1.0] * len(MARKS)
+AT_200 = [1.0 if mark < 200 else 0.05 for mark in MARKS]
+GONE_AT_250 = [1.0 if mark < 250 else 0.1 for mark in MARKS]
+
+
+def test_back_in_range_is_the_first_step_that_lasts():
+    assert dynamics(HIGH).back_in_range() is None
+    assert dynamics(AT_200).back_in_range() == 200
+    relapse = list(AT_200)
+    relapse[MARKS.index(20)] = 0.0
+    assert dynamics(relapse).back_in_range() == 200
+    assert dynamics([0.0] * len(MARKS)).back_in_range() == 0
+
+
+def test_pattern_gone():
+    assert dynamics(HIGH, GONE_AT_250).pattern_gone() == 250
+    assert dynamics(HIGH, [1.0] * len(MARKS)).pattern_gone() is None
+    assert dynamics(HIGH).pattern_gone() is None
+
+
+def test_advice_for_a_clean_set_is_to_do_nothing():
+    advice = advise(dynamics(HIGH), level="nothing found", carriers=0, images=100)
+    assert (advice.action, advice.call) == ("nothing", "PureGen()")
+    assert advise(dynamics(HIGH), level="unusual", carriers=0, images=100).action == "look"
+
+
+def test_advice_is_to_purify_only_if_energy_and_pattern_go():
+    advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100)
+    assert (advice.action, advice.steps, advice.call) == ("purify", 250, "PureGen(ebm_steps=250)")
+    for medians, left in ((AT_200, [1.0] * len(MARKS)), (HIGH, GONE_AT_250), (AT_200, ())):
+        advice = advise(dynamics(medians, left), level="suspicious", carriers=10, images=100)
+        assert advice.action == "remove"
+        assert "10 images" in advice.sentences[0]
+        assert "10.00%" in advice.sentences[0]
+
+
+def test_advice_never_goes_below_the_default_steps():
+    fast = replace(dynamics([0.0] * len(MARKS)), left=tuple([1.0] + [0.0] * (len(MARKS) - 1)))
+    assert advise(fast, level="suspicious", carriers=10, images=100).steps == 150

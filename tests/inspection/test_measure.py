@@ -1,0 +1,72 @@
+import PIL.Image
+import pytest
+import torch
+
+from puregen_transforms import PureGen
+from puregen_transforms.functional.images import to_signed
+from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.inspection.measure import ImageMeter, commonest_size
+from puregen_transforms.models.inference import FrozenEBM
+
+
+def silent(what, done, total):
+    pass
+
+
+@pytest.fixture
+def network(tiny_checkpoint):
+    return FrozenEBM(load_ebm(resolve_checkpoint(tiny_checkpoint)))
+
+
+def meter(images, network):
+    return ImageMeter(images, network, smallest=4, device=torch.device("cpu"), batch_size=7)
+
+
+def test_energies_are_those_of_puregen(images, network, tiny_checkpoint):
+    found = []
+    energies, sizes = meter(images, network).energies(lambda *report: found.append(report))
+    torch.testing.assert_close(energies, PureGen(checkpoint=tiny_checkpoint).energy(images))
+    assert sizes == [(32, 32)] * 64
+    assert found[-1][1:] == (64, 64)
+
+
+def test_images_of_many_forms_and_sizes(network, tiny_checkpoint):
+    pictures = [
+        PIL.Image.new("RGB", (32, 32), "red"),
+        PIL.Image.new("L", (40, 20), 90),
+        None,
+        torch.rand(3, 32, 32),
+        PIL.Image.new("RGBA", (32, 32), "blue"),
+    ]
+    energies, sizes = meter(pictures, network).energies(silent)
+    assert sizes == [(32, 32), (20, 40), None, (32, 32), (32, 32)]
+    assert energies.isnan().tolist() == [False, False, True, False, False]
+    purify = PureGen(checkpoint=tiny_checkpoint)
+    for index in (0, 1, 3, 4):
+        torch.testing.assert_close(energies[index], purify.energy(pictures[index])[0])
+    assert commonest_size(sizes) == (32, 32)
+    assert commonest_size([None]) is None
+
+
+def test_gradients_point_where_the_energy_rises(images, network):
+    measured = meter(images[:10], network)
+    rows = [3, 0, 9]
+    directions, pictures = measured.gradients(rows)
+    assert directions.shape == (3, 3, 32, 32)
+    assert len(pictures) == 3
+    x = to_signed(images[rows]).requires_grad_()
+    (expected,) = torch.autograd.grad(network(x).sum(), x)
+    cosines = torch.nn.functional.cosine_similarity(directions.float().flatten(1), expected.flatten(1))
+    assert cosines.min() > 0.999
+    assert directions.float().square().mean((1, 2, 3)).sub(1).abs().max() < 0.01
+    with torch.no_grad():
+        again, _ = measured.gradients([9, 5])
+    assert torch.equal(again[0], directions[2])
+
+
+@pytest.mark.parametrize(
+    "wrong", [PIL.Image.new("RGB", (32, 3)), PIL.Image.new("I;16", (32, 32)), "a path", torch.full((3, 32, 32), 7.0)]
+)
+def test_an_image_that_cannot_be_measured_is_named(wrong, network):
+    with pytest.raises(ValueError, match="row 1"):
+        meter([PIL.Image.new("RGB", (32, 32)), wrong], network).energies(silent)
