@@ -2,15 +2,13 @@
 
     uv run python benchmarks/package_checkpoint.py RUN_FOLDER NAME --data "one sentence on the training data"
 
-An EBM: run `default_checkpoint.py --checkpoint RUN_FOLDER` first; its JSON becomes part of the record. A DDPM is stored
-in half precision: run this, then `purify_quality.py`, which judges the packaged weights, then this again: it takes the
-measured figures over into the record.
+A DDPM is stored in half precision. What the packaged weights do is measured by `purify_quality.py`, and put into the
+record by `record_quality.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -51,15 +49,10 @@ def training_record(run: Path, data: str, machine: str) -> dict[str, Any]:
     }
 
 
-def package_ebm(run: Path, folder: Path, evaluation_path: Path) -> dict[str, Any]:
+def package_ebm(run: Path, folder: Path) -> dict[str, Any]:
     """Copy an energy network; returns its part of the record."""
     checkpoint = resolve_checkpoint(run)
     model = load_ebm(checkpoint)
-    evaluation = json.loads(evaluation_path.read_text(encoding="utf-8"))
-    if evaluation["weights_sha256"] != checkpoint.sha256:
-        raise SystemExit(f"{evaluation_path} judges other weights. Run default_checkpoint.py on {run}.")
-    evaluation["checkpoint"] = folder.name
-    evaluation_path.write_text(json.dumps(evaluation, indent=2) + "\n", encoding="utf-8")
     for name in ("config.json", "model.safetensors"):
         shutil.copyfile(run / name, folder / name)
     return {
@@ -68,18 +61,17 @@ def package_ebm(run: Path, folder: Path, evaluation_path: Path) -> dict[str, Any
         "parameters": sum(p.numel() for p in model.parameters()),
         "weights_bytes": checkpoint.weights.stat().st_size,
         "weights_sha256": checkpoint.sha256,
-        "evaluation": evaluation,
         # Recomputed by the tests: the same file must go on giving the same energies.
         "demo_energies": PureGen(checkpoint=run).energy(load_demo().images[:8]).tolist(),
     }
 
 
-def package_ddpm(run: Path, folder: Path, quality_path: Path) -> dict[str, Any]:
+def package_ddpm(run: Path, folder: Path) -> dict[str, Any]:
     """Store a diffusion network in half precision; returns its part of the record."""
     save_ddpm(load_unet(resolve_ddpm(run)), folder)
     checkpoint = resolve_ddpm(folder)
     unet = FrozenUNet(load_unet(checkpoint))
-    record: dict[str, Any] = {
+    return {
         "kind": "ddpm",
         "config": {k: v for k, v in checkpoint.config.items() if v is not None},
         "side_multiple": unet.side_multiple,
@@ -89,16 +81,6 @@ def package_ddpm(run: Path, folder: Path, quality_path: Path) -> dict[str, Any]:
         # Recomputed by the tests: root mean square of the noise it sees in clean images.
         "demo_noise": demo_noise(unet),
     }
-    if quality_path.exists():
-        quality = json.loads(quality_path.read_text(encoding="utf-8"))
-        if quality["weights_sha256"]["ddpm"] == record["weights_sha256"]:
-            sets = {
-                name: {method: row for method, row in rows.items() if row["recipe"]["method"] in ("ddpm", "jpeg")}
-                for name, rows in quality["sets"].items()
-            }
-            kept = ("command", "seed", "machine", "versions")
-            record["quality"] = {**{key: quality[key] for key in kept}, "sets": sets}
-    return record
 
 
 def demo_noise(unet: FrozenUNet) -> list[float]:
@@ -115,16 +97,11 @@ def main() -> None:
     parser.add_argument("name", help="catalogue name")
     parser.add_argument("--data", required=True, help="what it was trained on, and what it never saw")
     parser.add_argument("--machine", default=f"{os.cpu_count()} CPU cores ({platform.machine()})")
-    parser.add_argument("--evaluation", type=Path, default=ROOT / "benchmarks/results/default_checkpoint.json")
-    parser.add_argument("--quality", type=Path, default=ROOT / "benchmarks/results/purify_quality.json")
     arguments = parser.parse_args()
     folder = PACKAGED_CHECKPOINTS / arguments.name
     folder.mkdir(parents=True, exist_ok=True)
     _, state = load_state(arguments.run)
-    if state.get("kind", "ebm") == "ebm":
-        about = package_ebm(arguments.run, folder, arguments.evaluation)
-    else:
-        about = package_ddpm(arguments.run, folder, arguments.quality)
+    about = package_ebm(arguments.run, folder) if state["kind"] == "ebm" else package_ddpm(arguments.run, folder)
     training = training_record(arguments.run, arguments.data, arguments.machine)
     write_record(folder / "record.json", {"name": arguments.name, **about, "training": training})
     draw_training_curves(ROOT / "hub_cards" / arguments.name / "training.png", read_log(arguments.run))

@@ -28,7 +28,7 @@ from torch import Tensor
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor
-from puregen_transforms.evaluate.plots import draw_tradeoff
+from puregen_transforms.evaluate.plots import draw_solvers, draw_tradeoff
 from puregen_transforms.evaluate.quality import judge
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.hub.ddpm import resolve_ddpm
@@ -45,6 +45,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "jpeg 85": {"method": "jpeg", "jpeg_quality": 85},
     "ebm": {"method": "ebm"},
     "ebm annealed": {"method": "ebm", "dynamics": "annealed"},
+    "ebm annealed, 75 steps": {"method": "ebm", "dynamics": "annealed", "ebm_steps": 75},
     "ebm annealed T/2": {"method": "ebm", "dynamics": "annealed", "temperature": 5e-5},
     "ebm annealed T/2, 100 steps": {"method": "ebm", "dynamics": "annealed", "temperature": 5e-5, "ebm_steps": 100},
     "ddpm": {"method": "ddpm"},
@@ -177,6 +178,8 @@ def main() -> None:
             for name, methods in record["sets"].items()
         },
     )
+    if record["solvers"]:
+        draw_solvers(arguments.output.with_name(f"{arguments.output.stem}_solvers.png"), record["solvers"])
     arguments.output.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
     print(markdown(record))
 

@@ -62,14 +62,10 @@ def card(
 ) -> None:
     """Fill the model card of a packaged checkpoint from its record."""
     with explain_errors():
-        from puregen_transforms._files import write_atomically
-        from puregen_transforms.hub.cards import fill_card, load_record
+        from puregen_transforms.hub.cards import fill_card, load_record, write_card
 
-        record = load_record(name)
         if output is None:
-            typer.echo(fill_card(record))
+            typer.echo(fill_card(load_record(name)))
             return
-        files = {"grid": "before_and_after.png", "curves": "training.png"}
-        pictures = {key: file for key, file in files.items() if (output.parent / file).exists()}
-        write_atomically(output, fill_card(record, pictures=pictures).encode())
+        write_card(name, output)
         typer.echo(output)

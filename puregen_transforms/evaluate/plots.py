@@ -127,6 +127,42 @@ def draw_tradeoff(path: Path, sets: Mapping[str, Mapping[str, tuple[float, float
     _save(figure, path)
 
 
+def draw_solvers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """What diffusion solvers with few network calls give, beside the whole chain.
+
+    Args:
+        path: of the PNG.
+        rows: each with its solver, calls, psnr_clean and attacks, as in the record of `benchmarks/purify_quality.py`;
+            the row with most calls is the whole chain.
+    """
+    chain = max(rows, key=lambda row: row["calls"])
+    figure = _figure(12, 4.6)
+    measures: list[tuple[str, float, Callable[[Mapping[str, Any]], float]]] = [
+        ("PSNR of purified clean images (dB)", 0.3, lambda row: row["psnr_clean"]),
+        ("share of the ε 16 trigger left", 0.05, lambda row: row["attacks"]["16"]["survival"]),
+    ]
+    for index, (label, margin, measure) in enumerate(measures):
+        axes = figure.add_subplot(1, 2, index + 1)
+        goal = measure(chain)
+        axes.axhspan(
+            goal - margin, goal + margin, color="#eeeeee", label=f"whole chain of {chain['calls']}, ± {margin}"
+        )
+        axes.axhline(goal, color="#999999", linewidth=0.8)
+        for solver in dict.fromkeys(row["solver"] for row in rows):
+            line = sorted((row["calls"], measure(row)) for row in rows if row["solver"] == solver)
+            axes.plot(*zip(*line, strict=True), marker="o", markersize=4, label=solver)
+        axes.set_xscale("log")
+        calls = sorted({row["calls"] for row in rows})
+        axes.set_xticks(calls, [str(count) for count in calls])
+        axes.minorticks_off()
+        axes.set_xlabel("network calls")
+        axes.set_title(label, fontsize=10.5, loc="left", color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8.5)
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def draw_victims(path: Path, record: Mapping[str, Any]) -> None:
     """Accuracy against poison success of classifiers trained on purified data; up and to the left is better.
 
