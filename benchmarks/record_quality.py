@@ -1,23 +1,29 @@
-"""Take measured figures over into the records of the packaged checkpoints, and fill their cards anew.
+"""Take measured figures over into the records and cards of the packaged checkpoints, and into the README.
 
     uv run python benchmarks/record_quality.py
 
-Run it after `purify_quality.py`, whose result it reads: a checkpoint's record gets the rows of its own methods and of
-JPEG, if they were measured with these very weights.
+Run it after `purify_quality.py` and `dynamics_tradeoff.py`, whose results it reads. A checkpoint's record gets the rows
+of its own methods and of JPEG, if they were measured with these very weights; the README gets both tables.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import dynamics_tradeoff
+import purify_quality
+
+from puregen_transforms._files import write_atomically
 from puregen_transforms.evaluate.records import write_record
 from puregen_transforms.hub.cards import write_card
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, PACKAGED_CHECKPOINTS
 
 ROOT = Path(__file__).parents[1]
-QUALITY = ROOT / "benchmarks" / "results" / "purify_quality.json"
+RESULTS = ROOT / "benchmarks" / "results"
+QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
 KEPT = ("command", "seed", "machine", "versions")
 
 
@@ -30,8 +36,21 @@ def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
     return {**{key: measured[key] for key in KEPT}, "sets": sets}
 
 
+def with_tables(readme: str) -> str:
+    """The README with the tables of both benchmarks between their marks."""
+    tables = {
+        "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
+        "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
+    }
+    for name, table in tables.items():
+        marks = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
+        readme, found = re.subn(marks, lambda m, t=table: f"{m[1]}{t.strip()}{m[2]}", readme, flags=re.DOTALL)
+        assert found == 1, name
+    return readme
+
+
 def main() -> None:
-    """Update both records and cards."""
+    """Update records, cards and README."""
     measured = json.loads(QUALITY.read_text(encoding="utf-8"))
     for name in (DEFAULT_EBM, DEFAULT_DDPM):
         path = PACKAGED_CHECKPOINTS / name / "record.json"
@@ -40,6 +59,8 @@ def main() -> None:
             raise SystemExit(f"{QUALITY.name} judges other weights than those of {name}. Run purify_quality.py.")
         write_record(path, {**record, "quality": quality_of(record["kind"], measured)})
         write_card(name, ROOT / "hub_cards" / name / "README.md")
+    path = ROOT / "README.md"
+    write_atomically(path, with_tables(path.read_text(encoding="utf-8")).encode())
 
 
 if __name__ == "__main__":

@@ -189,6 +189,49 @@ def draw_victims(path: Path, record: Mapping[str, Any]) -> None:
     _save(figure, path)
 
 
+def draw_speed(path: Path, record: Mapping[str, Any]) -> None:
+    """Milliseconds of one step by batch size, beside the reference and the time the arithmetic alone would take.
+
+    Args:
+        path: of the PNG.
+        record: of `benchmarks/purify_speed.py`.
+    """
+    names = dict.fromkeys(_speed_name(row) for row in record["rows"])
+    figure = _figure(4.2 * len(names), 4.4)
+    for index, name in enumerate(names):
+        rows = [row for row in record["rows"] if _speed_name(row) == name]
+        axes = figure.add_subplot(1, len(names), index + 1)
+        groups = dict.fromkeys((row["path"], row["dtype"], row.get("threads")) for row in rows)
+        for group in groups:
+            own = [row for row in rows if (row["path"], row["dtype"], row.get("threads")) == group]
+            times = [row["milliseconds_a_step_and_image"] for row in own]
+            label = " ".join([group[0], group[1], *([f"{group[2]} threads"] if group[2] else [])])
+            if group[0] == "reference":
+                axes.axhline(times[0], color=_COLORS["poisoned"], linewidth=1.2, label=label)
+            else:
+                axes.plot([row["batch"] for row in own], times, marker="o", markersize=4, label=label)
+        fastest = max(row["operations_per_second"] / row["share_of_ceiling"] for row in rows)
+        axes.axhline(
+            rows[0]["operations"] / fastest * 1e3,
+            color="#999999",
+            linestyle=":",
+            label="arithmetic at matrix-product rate",
+        )
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("images in a batch")
+        axes.set_ylabel("milliseconds a step and image")
+        axes.set_title(name, fontsize=10.5, loc="left", color=_INK)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=7)
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _speed_name(row: Mapping[str, Any]) -> str:
+    return f"EBM, nf {row['nf']}" if row["kind"] == "ebm" else "DDPM"
+
+
 _CURVES: dict[str, dict[str, Callable[[Mapping[str, float]], float]]] = {
     "ebm": {
         "energy of chains minus energy of data (in units of T)": lambda row: (

@@ -17,7 +17,7 @@ from puregen_transforms._files import write_atomically
 def describe_machine() -> dict[str, Any]:
     """Hardware and versions, for a record."""
     return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}{_bfloat16_unit()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "versions": {
             "puregen_transforms": __version__,
@@ -25,6 +25,13 @@ def describe_machine() -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def _bfloat16_unit() -> str:
+    """What decides the speed of bfloat16 on this CPU."""
+    if torch.cpu._is_amx_tile_supported():
+        return " with AMX"
+    return " with AVX-512 bfloat16" if torch.cpu._is_avx512_bf16_supported() else ""
 
 
 def write_record(path: Path, record: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Energy = Callable[[Tensor], Tensor]
-"""(N, C, H, W) images in [-1, 1] -> (N,) energies, differentiable in the images."""
+"""(N, C, H, W) images in [-1, 1] -> (N,) energies, differentiable in the images; see `energy_and_gradient`."""
 
 Noise = Callable[[int, Tensor], Tensor]
 """(step, images) -> standard normal values shaped and placed like the images."""
@@ -78,14 +78,29 @@ def langevin_step(
     noise_scale: float = 1.0,
 ) -> Tensor:
     """One update of `langevin`; `noise=None` descends without noise."""
-    x = images.detach().requires_grad_()
-    energies = energy(x)
-    _check_finite(energies.detach(), step=step, what="energy")
-    (gradient,) = torch.autograd.grad(energies.sum(), x)
-    moved = x.detach().add(gradient, alpha=-0.5 * step_size**2 / temperature)
+    energies, gradient = energy_and_gradient(energy, images)
+    _check_finite(energies, step=step, what="energy")
+    moved = images.detach().add(gradient, alpha=-0.5 * step_size**2 / temperature)
     if noise is not None:
         moved.add_(noise(step, moved), alpha=step_size * noise_scale)
     return moved
+
+
+def energy_and_gradient(energy: Energy, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Energies and the gradient of each in its own image.
+
+    An energy with a method `with_gradient(images)` knows both; any other is differentiated by autograd.
+
+    Returns:
+        (N,) and (N, C, H, W), without a graph.
+    """
+    known = getattr(energy, "with_gradient", None)
+    if known is not None:
+        return known(images.detach())
+    x = images.detach().requires_grad_()
+    energies = energy(x)
+    (gradient,) = torch.autograd.grad(energies.sum(), x)
+    return energies.detach(), gradient
 
 
 def _check_finite(values: Tensor, *, step: int, what: str) -> None:

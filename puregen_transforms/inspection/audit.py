@@ -217,8 +217,8 @@ class _Audit:
     ) -> None:
         with torch.inference_mode(False):
             model = load_ebm(checkpoint)
-            self.network = FrozenEBM(model).to(device)
-            fast = FrozenEBM(model, dtype=choose_dtype("auto", device)).to(device)
+            self.network = FrozenEBM(model, device=device)
+            fast = FrozenEBM(model, dtype=choose_dtype("auto", device), device=device)
         self.checkpoint = checkpoint
         self.device = device
         self.seed = seed

@@ -122,10 +122,7 @@ class ImageMeter:
         return torch.cat([self._directions_of(part) for part in self._parts(images)])
 
     def _directions_of(self, images: Tensor) -> Tensor:
-        # Callers may be under no_grad.
-        with torch.inference_mode(False), torch.enable_grad():
-            x = images.to(self.device, copy=True).requires_grad_()
-            (gradient,) = torch.autograd.grad(self.network(x).sum(), x)
+        _, gradient = self.network.with_gradient(images.to(self.device))
         return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
 
     def _keep(self, fresh: dict[int, tuple[Tensor, Tensor]]) -> None:

@@ -1,53 +1,192 @@
-"""The form in which a trained energy network is run: frozen, folded, low precision where it pays."""
+"""The form in which a trained energy network is run: frozen, folded, with its own input gradient."""
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.convolution import Convolution, TransposedConvolution
+from puregen_transforms.models.ebm import EBM, Block, DownBlock, EBMConfig, FirstBlock
+
+_Freeze = Callable[[Tensor], Tensor]
 
 
-class FrozenEBM(nn.Module):
-    """An `EBM` for purifying: same energies, no weight gradients, less work.
+class FrozenEBM:
+    """An `EBM` for purifying: same energies, far less work. It does not follow the model's later changes.
 
-    A 3x3 convolution followed by a 2x2 mean pool is one 4x4 convolution of stride 2 whose kernel
-    is the mean of the four shifted 3x3 kernels, so both pooled convolutions are folded (exact up
-    to float rounding). Weights are laid out channels-last. With `dtype` below float32 the network
-    runs under autocast; images, energies and input gradients stay float32.
+    A 3x3 convolution followed by a 2x2 mean pool is one 4x4 convolution of stride 2 whose kernel is the mean of the
+    four shifted 3x3 kernels, so both pooled convolutions are folded (exact up to float rounding). The gradient in the
+    images is written out below, so that nothing is done for the weights' gradients and each ReLU keeps one tensor.
+    Activations and gradients inside are of `dtype`; images, energies and the gradient that comes out are float32.
 
     Args:
         model: the trained network; copied, not modified.
         dtype: arithmetic of the convolutions.
+        device: where to run; None is where the model is.
     """
 
-    def __init__(self, model: EBM, *, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
+    def __init__(
+        self, model: EBM, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> None:
         self.config: EBMConfig = model.config
         self.dtype = dtype
-        network = copy.deepcopy(model).eval().requires_grad_(False)
-        for block in (network.block1, network.block2):
-            block.c2 = _fold_mean_pool(block.c2)
-            block.pool = nn.Identity()
-        self.network = network.to(memory_format=torch.channels_last)
+        self.device = torch.device(device) if device is not None else model.l5.weight.device
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) float32 in [-1, 1] -> (N,) float32 energies."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self.network(images).float()
+        def frozen(values: Tensor) -> Tensor:
+            return values.detach().to(self.device, dtype, copy=True)
+
+        side = self.config.image_size // self.config.patch_size
+        with torch.no_grad():
+            self._block1 = _Down.of(model.block1, frozen, side)
+            self._block2 = _Down.of(model.block2, frozen, side // 2)
+            self._block3 = _Same.of(model.block3, frozen, side // 4)
+            self._block4 = _Same.of(model.block4, frozen, side // 4)
+            self._last = model.l5.weight.detach()[0].to(self.device, torch.float32, copy=True)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float32 in [-1, 1] -> (N,) float32 energies, without a graph: see `with_gradient`."""
+        return self._energies(self._forward(images)[-1].relu()) if len(images) else images.new_zeros(0)
+
+    @torch.no_grad()
+    def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Energies and their gradients.
+
+        Args:
+            images: (N, 3, H, W) float32 in [-1, 1].
+
+        Returns:
+            (N,) energies and (N, 3, H, W) the gradient of each in its image, both float32.
+        """
+        if not len(images):  # not every kernel takes none
+            return images.new_zeros(0), torch.zeros_like(images)
+        first, second, third, fourth, features = self._forward(images)
+        last = features.relu_()
+        energies = self._energies(last)
+        area = last.shape[2] * last.shape[3]
+        slope = (self._last / area).to(self.dtype).view(1, -1, 1, 1)
+        g = slope.expand_as(last).contiguous(memory_format=torch.channels_last)
+        g = _where_positive(g, last)
+        g = self._block4.backward(g, fourth)
+        g = self._block3.backward(g, third)
+        g = self._block2.backward(g, second)
+        g = self._block1.backward(g, first).float()
+        if self.config.patch_size > 1:
+            g = F.pixel_shuffle(g, self.config.patch_size)
+        return energies, g
+
+    def _forward(self, images: Tensor) -> tuple[_Kept, _Kept, _Kept, _Kept, Tensor]:
+        if self.config.patch_size > 1:
+            images = F.pixel_unshuffle(images, self.config.patch_size)
+        x = images.to(self.dtype).contiguous(memory_format=torch.channels_last)
+        x, first = self._block1.forward(x, x)
+        x, second = self._block2.forward(x, x.relu())
+        x, third = self._block3.forward(x, x.relu())
+        x, fourth = self._block4.forward(x, x.relu())
+        return first, second, third, fourth, x
+
+    def _energies(self, features: Tensor) -> Tensor:
+        return features.float().mean((2, 3)) @ self._last
 
 
-def _fold_mean_pool(conv: nn.Conv2d) -> nn.Conv2d:
-    # Made empty: drawing initial weights would advance the caller's random generator.
-    folded = nn.Conv2d(conv.in_channels, conv.out_channels, 4, stride=2, padding=1, device="meta")
-    folded = folded.to_empty(device=conv.weight.device)
+class _Kept(NamedTuple):
+    """What a block's backward pass needs of its forward pass."""
+
+    inner: Tensor
+    """After the inner ReLU."""
+    entry: Tensor
+    """What the first convolution saw: after the outer ReLU, or the image itself."""
+
+
+@dataclass(frozen=True)
+class _Down:
+    """`FirstBlock` or `DownBlock`, its pool folded into the second convolution."""
+
+    first: Convolution
+    folded: Convolution
+    shortcut: Convolution
+    first_back: Convolution
+    folded_back: TransposedConvolution
+    shortcut_back: Convolution
+    sees_image: bool
+
+    @classmethod
+    def of(cls, block: FirstBlock | DownBlock, frozen: _Freeze, side: int) -> _Down:
+        folded = _fold_mean_pool(block.c2.weight)
+        half = side // 2
+        return cls(
+            Convolution(frozen(block.c1.weight), frozen(_bias(block.c1)), side=side),
+            Convolution(frozen(folded), frozen(_bias(block.c2)), stride=2, side=side),
+            Convolution(frozen(block.c_sc.weight), frozen(_bias(block.c_sc)), side=half),
+            Convolution(frozen(_turned(block.c1.weight)), side=side),
+            TransposedConvolution(frozen(folded), side=half),
+            Convolution(frozen(_turned(block.c_sc.weight) / 4), side=half),
+            sees_image=isinstance(block, FirstBlock),
+        )
+
+    def forward(self, x: Tensor, entry: Tensor) -> tuple[Tensor, _Kept]:
+        inner = self.first(entry, relu=True)
+        return self.folded(inner, plus=self.shortcut(F.avg_pool2d(x, 2))), _Kept(inner, entry)
+
+    def backward(self, g: Tensor, kept: _Kept) -> Tensor:
+        size = kept.entry.shape[2:]
+        inner = _where_positive(self.folded_back(g, size), kept.inner)
+        entry = self.first_back(inner)
+        if not self.sees_image:
+            entry = _where_positive(entry, kept.entry)
+        spread = F.interpolate(self.shortcut_back(g), scale_factor=2)
+        if spread.shape[2:] != size:  # the pool drops the last row or column of an odd size
+            spread = F.pad(spread, (0, size[1] % 2, 0, size[0] % 2))
+        return entry.add_(spread)
+
+
+@dataclass(frozen=True)
+class _Same:
+    """`Block`."""
+
+    first: Convolution
+    second: Convolution
+    first_back: Convolution
+    second_back: Convolution
+
+    @classmethod
+    def of(cls, block: Block, frozen: _Freeze, side: int) -> _Same:
+        return cls(
+            Convolution(frozen(block.c1.weight), frozen(_bias(block.c1)), side=side),
+            Convolution(frozen(block.c2.weight), frozen(_bias(block.c2)), side=side),
+            Convolution(frozen(_turned(block.c1.weight)), side=side),
+            Convolution(frozen(_turned(block.c2.weight)), side=side),
+        )
+
+    def forward(self, x: Tensor, entry: Tensor) -> tuple[Tensor, _Kept]:
+        inner = self.first(entry, relu=True)
+        return self.second(inner, plus=x), _Kept(inner, entry)
+
+    def backward(self, g: Tensor, kept: _Kept) -> Tensor:
+        inner = _where_positive(self.second_back(g), kept.inner)
+        return _where_positive(self.first_back(inner), kept.entry).add_(g)
+
+
+def _fold_mean_pool(weight: Tensor) -> Tensor:
+    """(out, in, 3, 3), followed by a 2x2 mean pool -> (out, in, 4, 4) of stride 2."""
     shifts = [(dx, 1 - dx, dy, 1 - dy) for dx in (0, 1) for dy in (0, 1)]
-    with torch.no_grad():
-        folded.weight.copy_(torch.stack([F.pad(conv.weight, shift) for shift in shifts]).mean(0))
-        if folded.bias is not None and conv.bias is not None:
-            folded.bias.copy_(conv.bias)
-    return folded.requires_grad_(False)
+    return torch.stack([F.pad(weight, shift) for shift in shifts]).mean(0)
+
+
+def _turned(weight: Tensor) -> Tensor:
+    """The weight of the convolution that is the input gradient of one with stride 1."""
+    return weight.flip(2, 3).transpose(0, 1)
+
+
+def _bias(layer: nn.Conv2d) -> Tensor:
+    assert layer.bias is not None
+    return layer.bias
+
+
+def _where_positive(gradient: Tensor, activation: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(gradient, activation, 0)

@@ -11,7 +11,7 @@ from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.purifier.stages import Stage
 
-_BATCH_PIXELS = {"cpu": 64 * 32 * 32, "cuda": 1024 * 32 * 32}
+_BATCH_PIXELS = {"cpu": 32 * 32 * 32, "cuda": 1024 * 32 * 32}
 """Pixels in a batch by default: past these, more images at once are not faster."""
 
 

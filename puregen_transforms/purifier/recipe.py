@@ -19,7 +19,7 @@ from puregen_transforms.purifier.config import (
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
-ALGORITHM_VERSION = 1
+ALGORITHM_VERSION = 2
 """Raised whenever the same recipe and weights give other pixels, so that caches of old results are not reused."""
 
 _EBM = {"checkpoint": None, "revision": None, "dynamics": "paper", "temperature": LangevinConfig.temperature}

@@ -72,7 +72,7 @@ class Networks:
     def energy(self) -> FrozenEBM:
         """The energy network for measuring: float32."""
         with torch.inference_mode(False):
-            return FrozenEBM(self.ebm).to(self.place)
+            return FrozenEBM(self.ebm, device=self.place)
 
     @cached_property
     def smallest_image(self) -> int:
@@ -133,7 +133,7 @@ class Networks:
     def _langevin(self) -> LangevinStage:
         assert self.recipe.langevin is not None
         with torch.inference_mode(False):
-            network = FrozenEBM(self.ebm, dtype=choose_dtype(self.recipe.dtype, self.place)).to(self.place)
+            network = FrozenEBM(self.ebm, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
         return LangevinStage(network, self.recipe.langevin, trained_size=self.ebm.config.image_size)
 
     @cached_property

@@ -1,8 +1,8 @@
 import pytest
 import torch
+from references import reference_chain
 
 from puregen_transforms.functional.langevin import langevin
-from tests.references import reference_chain
 
 
 def quadratic(x):

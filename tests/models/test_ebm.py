@@ -1,6 +1,7 @@
 import pytest
 import torch
 from huggingface_hub import PyTorchModelHubMixin
+from references import reference_chain, reference_energy
 from safetensors.torch import load_file
 from torch import nn
 
@@ -8,7 +9,6 @@ from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.inference import FrozenEBM
-from tests.references import reference_chain, reference_energy
 
 
 class Published(nn.Module, PyTorchModelHubMixin):
@@ -61,35 +61,73 @@ def test_published_size():
     assert sum(p.numel() for p in EBM().parameters()) == 1_053_824
 
 
-@pytest.mark.parametrize("size", [(32, 32), (33, 35), (5, 7), (64, 48)])
-def test_frozen_form_is_exact_at_any_size(size):
+def with_autograd(model, images):
+    x = images.clone().requires_grad_()
+    energies = model(x)
+    return energies.detach(), torch.autograd.grad(energies.sum(), x)[0]
+
+
+def made(**config):
     torch.manual_seed(0)
-    model = EBM(EBMConfig(nf=8))
+    model = EBM(EBMConfig(**config))
     for p in model.parameters():
         nn.init.normal_(p, std=0.2)
-    x = torch.rand(3, 3, *size) * 2 - 1
-    torch.testing.assert_close(FrozenEBM(model)(x), model(x), rtol=1e-4, atol=1e-5)
+    return model
 
 
-def test_frozen_form_shares_nothing_and_trains_nothing():
+@pytest.mark.parametrize("size", [(32, 32), (33, 35), (5, 7), (64, 48)])
+def test_frozen_form_is_exact_at_any_size(size):
+    model, x = made(nf=8), torch.rand(3, 3, *size) * 2 - 1
+    energies, gradient = FrozenEBM(model).with_gradient(x)
+    expected_energies, expected_gradient = with_autograd(model, x)
+    torch.testing.assert_close(energies, expected_energies, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-6)
+    assert torch.equal(FrozenEBM(model)(x), energies)
+
+
+def test_frozen_form_unshuffles_patches():
+    model, x = made(nf=8, patch_size=2), torch.rand(3, 3, 32, 24) * 2 - 1
+    for found, expected in zip(FrozenEBM(model).with_gradient(x), with_autograd(model, x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_form_shares_nothing():
     model = EBM(EBMConfig(nf=4))
     frozen = FrozenEBM(model)
-    assert not any(p.requires_grad for p in frozen.parameters())
     assert all(p.requires_grad for p in model.parameters())
     x = torch.zeros(1, 3, 8, 8)
     before = frozen(x)
     with torch.no_grad():
-        model.l5.weight.add_(1)
+        for p in model.parameters():
+            p.add_(1)
     assert torch.equal(frozen(x), before)
+    assert not torch.equal(FrozenEBM(model)(x), before)
 
 
-def test_reduced_precision_stays_close():
+@pytest.mark.parametrize("size", [(32, 32), (33, 35), (5, 7)])
+@pytest.mark.parametrize("nf", [4, 16, 64])
+def test_reduced_precision_stays_close(nf, size):
     torch.manual_seed(0)
-    model = EBM(EBMConfig(nf=16))
-    x = torch.rand(8, 3, 32, 32) * 2 - 1
-    low = FrozenEBM(model, dtype=torch.bfloat16)(x)
-    assert low.dtype == torch.float32
-    torch.testing.assert_close(low, model(x), rtol=0.05, atol=0.01)
+    model, x = EBM(EBMConfig(nf=nf)), torch.rand(8, 3, *size) * 2 - 1
+    energies, gradient = FrozenEBM(model, dtype=torch.bfloat16).with_gradient(x)
+    assert energies.dtype == gradient.dtype == torch.float32
+    assert gradient.shape == x.shape
+    expected_energies, expected_gradient = with_autograd(model, x)
+    torch.testing.assert_close(energies, expected_energies, rtol=0.05, atol=0.01)
+    assert (gradient - expected_gradient).norm() < 0.12 * expected_gradient.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sample_does_not_depend_on_its_batch(dtype):
+    frozen = FrozenEBM(made(nf=32), dtype=dtype)
+    x = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    _, whole = frozen.with_gradient(x)
+    for size in (1, 2, 3, 5):
+        _, part = frozen.with_gradient(x[:size])
+        if dtype == torch.bfloat16:
+            assert torch.equal(part, whole[:size]), size
+        else:
+            torch.testing.assert_close(part, whole[:size], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("values", [{"nf": 0}, {"nf": True}, {"patch_size": -1}, {"image_size": 3.5}])

@@ -40,7 +40,7 @@ def test_batches_are_as_large_as_asked():
     assert torch.equal(Purifier([stage], batch_size=4)(images, sample_ids=ids, seed=0), images)
     Purifier([stage])(images, sample_ids=ids, seed=0)
     assert sizes == [4, 4, 2, 10]
-    assert default_batch_size(32 * 32, torch.device("cpu")) == 64
+    assert default_batch_size(32 * 32, torch.device("cpu")) == 32
     assert default_batch_size(4000 * 4000, torch.device("cpu")) == 1
 
 

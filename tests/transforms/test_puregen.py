@@ -7,6 +7,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from references import reference_energy
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision import transforms as v1
@@ -16,7 +17,6 @@ from torchvision.transforms import v2
 from puregen_transforms import PureGen, PureGenTransform
 from puregen_transforms.models.inference import FrozenEBM
 from tests.conftest import make_checkpoint
-from tests.references import reference_energy
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_batch_size_does_not_matter(tiny_checkpoint, images, expected):
 
 def test_one_network_call_a_step_for_a_whole_batch(purify, images, monkeypatch):
     sizes = []
-    original = FrozenEBM.forward
-    monkeypatch.setattr(FrozenEBM, "forward", lambda self, x: sizes.append(len(x)) or original(self, x))
+    original = FrozenEBM.with_gradient
+    monkeypatch.setattr(FrozenEBM, "with_gradient", lambda self, x: sizes.append(len(x)) or original(self, x))
     purify([as_pil(image) for image in images[:10]])
     assert sizes == [10] * 3
     sizes.clear()

@@ -30,9 +30,25 @@ def reference_energy(weights: Mapping[str, Tensor], x: Tensor, *, patch_size: in
 def reference_chain(
     energy: Callable[[Tensor], Tensor], x: Tensor, noise: list[Tensor], *, epsilon: float, temperature: float
 ) -> Tensor:
-    """x <- x - epsilon**2 / 2 * grad E(x) / T + epsilon * n, once per given noise."""
+    """Repeats x <- x - epsilon**2 / 2 * grad E(x) / T + epsilon * n, once for each noise."""
     for n in noise:
         x = x.detach().requires_grad_()
         gradient = torch.autograd.grad(energy(x).sum() / temperature, x)[0]
         x = x - epsilon**2 / 2 * gradient + epsilon * n
     return x.detach()
+
+
+def reference_restore(
+    predict_noise: Callable[[Tensor, int], Tensor], x: Tensor, noise: list[Tensor], *, betas: Tensor
+) -> Tensor:
+    """Noised by noise[0] to step len(noise), then Ho et al.'s equations 6 and 7 with noise[t] at timestep t."""
+    steps, alpha_bars = len(noise), (1 - betas).cumprod(0)
+    x = alpha_bars[steps - 1].sqrt() * x + (1 - alpha_bars[steps - 1]).sqrt() * noise[0]
+    for t in range(steps - 1, -1, -1):
+        before = alpha_bars[t - 1] if t else torch.ones(())
+        clean = ((x - (1 - alpha_bars[t]).sqrt() * predict_noise(x, t)) / alpha_bars[t].sqrt()).clamp(-1, 1)
+        alpha = alpha_bars[t] / before
+        x = (before.sqrt() * (1 - alpha) * clean + alpha.sqrt() * (1 - before) * x) / (1 - alpha_bars[t])
+        if t:
+            x = x + ((1 - before) / (1 - alpha_bars[t]) * (1 - alpha)).sqrt() * noise[t]
+    return x

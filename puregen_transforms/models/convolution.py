@@ -1,0 +1,86 @@
+"""Convolutions with frozen weights, laid out as the device's fastest kernels want them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_TYPICAL_BATCH = 32
+_CHANNELS_LAST = torch.channels_last
+
+
+def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether oneDNN runs this arithmetic on this device, with weights in a layout of its own."""
+    return (
+        device.type == "cpu"
+        and dtype == torch.bfloat16
+        and torch.backends.mkldnn.is_available()
+        and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
+
+
+class Convolution:
+    """y = conv(x) + bias + plus, then perhaps ReLU, in one pass where the device has a kernel for it.
+
+    Args:
+        weight: (out, in, k, k) on its device and of its dtype.
+        bias: (out,), or None.
+        stride: of the windows.
+        side: typical side in pixels of the images; other sizes work, too.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, side: int = 32) -> None:
+        self.bias = bias
+        self.stride = [stride] * 2
+        self.padding = [(weight.shape[2] - 1) // 2] * 2
+        self.packed = can_pack(weight.device, weight.dtype)
+        self.weight = weight.contiguous(memory_format=_CHANNELS_LAST)
+        if self.packed:
+            shape = [_TYPICAL_BATCH, weight.shape[1], side, side]
+            self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(
+                weight.to_mkldnn(),
+                self.padding,
+                self.stride,
+                [1, 1],
+                1,
+                shape,  # type: ignore[call-arg]
+            )
+
+    def __call__(self, x: Tensor, *, plus: Tensor | None = None, relu: bool = False) -> Tensor:
+        """(N, in, H, W) channels-last -> (N, out, H', W') channels-last; `plus` is like the result."""
+        if not self.packed:
+            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+            y = y if plus is None else y.add_(plus)
+            return y.relu_() if relu else y
+        after, geometry = "relu" if relu else None, (self.padding, self.stride, [1, 1], 1)
+        operation = torch.ops.mkldnn._convolution_pointwise
+        if plus is None:
+            return operation(x, self.weight, self.bias, *geometry, after or "none", [], "")
+        return operation.binary(x, plus, self.weight, self.bias, *geometry, "add", 1.0, after, [], "")
+
+
+class TransposedConvolution:
+    """The input gradient of a 4x4 convolution of stride 2 with padding 1.
+
+    Args:
+        weight: (out, in, 4, 4) of that convolution.
+        side: typical side in pixels of its output.
+    """
+
+    def __init__(self, weight: Tensor, *, side: int) -> None:
+        self.packed = can_pack(weight.device, weight.dtype)
+        self.weight = weight.contiguous(memory_format=_CHANNELS_LAST)
+        if self.packed:
+            shape = [_TYPICAL_BATCH, weight.shape[0], side, side]
+            self.weight = torch.ops.mkldnn._reorder_convolution_transpose_weight(
+                weight, [1, 1], [0, 0], [2, 2], [1, 1], 1, shape
+            )
+
+    def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
+        """(N, out, H // 2, W // 2) -> (N, in, H, W); `size` ends in H, W."""
+        extra = [size[-2] % 2, size[-1] % 2]
+        if not self.packed:
+            return F.conv_transpose2d(gradient, self.weight, stride=2, padding=1, output_padding=extra)
+        operation = torch.ops.mkldnn._convolution_transpose_pointwise
+        return operation(gradient, self.weight, None, [1, 1], extra, [2, 2], [1, 1], 1, "none", [], "")
