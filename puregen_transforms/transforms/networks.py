@@ -140,7 +140,7 @@ class Networks:
     def _noise_predictor(self) -> FrozenUNet:
         with torch.inference_mode(False):
             unet = load_unet(self.ddpm_checkpoint)
-            return FrozenUNet(unet, dtype=choose_dtype(self.recipe.dtype, self.place)).to(self.place)
+            return FrozenUNet(unet, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
 
     def _diffusion(self, times: int = 1) -> DiffusionStage:
         config = self.recipe.diffusion
