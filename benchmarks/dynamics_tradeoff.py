@@ -39,10 +39,9 @@ METHODS: dict[str, dict[str, Any] | None] = {
     "no defense": None,
     "jpeg 25": {"method": "jpeg", "jpeg_quality": 25},
     "jpeg 50": {"method": "jpeg", "jpeg_quality": 50},
-    "ebm": {"method": "ebm"},
-    "ebm T/2": {"method": "ebm", "temperature": 5e-5},
-    "ebm annealed": {"method": "ebm", "dynamics": "annealed"},
-    "ebm annealed T/2": {"method": "ebm", "dynamics": "annealed", "temperature": 5e-5},
+    "ebm, paper": {"method": "ebm", "dynamics": "paper"},
+    "ebm, cooled (default)": {"method": "ebm", "dynamics": "cooled"},
+    "ebm, annealed": {"method": "ebm", "dynamics": "annealed"},
     "ddpm, 15 calls": {"method": "ddpm", "ddpm_inference_steps": 15},
     "ddim 75, 1 call": {"method": "ddpm", "ddpm_solver": "ddim", "ddpm_inference_steps": 1},
     "naive": {"method": "naive", "ddpm_inference_steps": 15},
@@ -123,11 +122,10 @@ def main() -> None:
     others = test[test_labels != TARGET]
     triggered = {"16": add_trigger(others, trigger), "32": add_trigger(others, trigger * 2)}
 
-    def judge(name: str, images: Tensor) -> dict[str, Any]:
+    def judge(images: Tensor) -> dict[str, Any]:
         models = [
             victim(
-                arguments.cache / f"{name.replace(' ', '-').replace(',', '')}-{int(images.long().sum())}-{seed}-"
-                f"{arguments.epochs}.safetensors",
+                arguments.cache / f"victim-{int(images.long().sum())}-{seed}-{arguments.epochs}.safetensors",
                 images,
                 labels,
                 epochs=arguments.epochs,
@@ -151,13 +149,13 @@ def main() -> None:
         **describe_machine(),
         "images": len(clean),
         "poisoned": arguments.poisoned,
-        "unpoisoned": judge("unpoisoned", clean),
+        "unpoisoned": judge(clean),
         "methods": {},
     }
     for name in arguments.methods:
         settings = METHODS[name]
         if settings is None:
-            row = {"recipe": None, **judge(name, poisoned)}
+            row = {"recipe": None, **judge(poisoned)}
         else:
             purify = PureGen(**settings, seed=0)
             if purify.recipe.uses_threshold:
@@ -168,7 +166,7 @@ def main() -> None:
             purified[target_rows] = purify.purifier(poisoned[target_rows], sample_ids=target_rows, seed=0)
             row = {
                 "recipe": purify.to_dict(),
-                **judge(name, purified),
+                **judge(purified),
                 "psnr_clean": psnr_of_set(cleaned, clean),
                 "survival": survival(*(x[target_rows] for x in (clean, poisoned, cleaned, purified))).mean().item(),
             }

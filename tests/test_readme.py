@@ -6,6 +6,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 from datasets import Dataset
+from record_quality import with_tables
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -29,6 +30,11 @@ def test_readme_examples(tmp_path, monkeypatch, images):
     assert names["purified"].features == names["dataset"].features
     assert names["energies"].shape == (8,)
     assert names["repaired"].features == names["dataset"].features
+
+
+def test_readme_tables_are_those_of_the_records():
+    text = README.read_text(encoding="utf-8")
+    assert with_tables(text) == text
 
 
 def test_readme_links_exist():

@@ -23,7 +23,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers.")] = Path("puregen-demo"),
     images: Annotated[int, typer.Option(min=8, max=200, help="How many of the 200 packaged images to use.")] = 100,
     checkpoint: Annotated[str | None, typer.Option(help="Catalogue name, Hub repo or folder.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Langevin steps; default: the paper's 150.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Langevin steps; default: 150.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
     """Poison real images, repair them, and show both: numbers here, pictures in a folder."""

@@ -52,7 +52,7 @@ def purify(
         float | None, typer.Option(help="Energy from which they do; default: found in a first pass over the images.")
     ] = None,
     jpeg_quality: Annotated[int | None, typer.Option(help="1 to 100.")] = None,
-    dynamics: Annotated[str | None, typer.Option(help="Of the Langevin steps: paper or annealed.")] = None,
+    dynamics: Annotated[str | None, typer.Option(help="Of the Langevin steps: paper, cooled or annealed.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the Langevin steps; default: the paper's 1e-4.")] = None,
     checkpoint: Annotated[
         str | None,

@@ -13,13 +13,15 @@ from puregen_transforms.functional.langevin import Energy, Noise, langevin
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.inspection.statistics import PatternGauge
 from puregen_transforms.purifier.config import LangevinConfig
+from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.purifier.stages import JPEGStage
 from puregen_transforms.transforms.puregen import content_ids
 
 MARKS = (0, 5, 10, 20, 40, 75, 100, 150, 200, 250, 300)
 """Langevin steps after which the images are looked at."""
 
-DEFAULT_STEPS = LangevinConfig.steps
+DEFAULT = Recipe().langevin or LangevinConfig()
+DEFAULT_STEPS = DEFAULT.steps
 
 REMAINING = 0.25
 """Share of a pattern that may be left for purification alone to be recommended."""
@@ -128,17 +130,16 @@ class Chain:
         """
         noise, taken, x, found = KeyedNoise(self.seed, ids), 0, images, []
         for mark in marks:
-            x = self._run(x, mark - taken, _later(noise, taken))
+            x = self._run(x, mark - taken, _later(noise, taken), DEFAULT)
             taken = mark
             found.append(to_uint8(x))
         return found
 
     def taken_away(self, images: Tensor) -> Tensor:
         """What some steps without noise remove from (N, 3, H, W) images in [-1, 1]."""
-        return images - self._run(images, _DESCENT_STEPS, None)
+        return images - self._run(images, _DESCENT_STEPS, None, LangevinConfig())
 
-    def _run(self, images: Tensor, steps: int, noise: Noise | None) -> Tensor:
-        config = LangevinConfig()
+    def _run(self, images: Tensor, steps: int, noise: Noise | None, config: LangevinConfig) -> Tensor:
         area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
         return langevin(
             images,

@@ -8,7 +8,7 @@ from typing import Any
 
 from puregen_transforms.functional.diffusion import SOLVERS
 
-DYNAMICS = ("paper", "annealed")
+NOISES = ("constant", "annealed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,26 +18,26 @@ class LangevinConfig:
     Args:
         steps: 150 from scratch; 500 in linear and 1000 in fine-tune transfer.
         step_size: in image units (the range is 2 wide).
-        temperature: divides the energy.
-        dynamics: "paper" adds the same noise at every step; with "annealed" the noise falls from that to
-            none along half a cosine, so that the chain ends in plain descent.
+        temperature: divides the energy; a lower one moves images further.
+        noise: "constant" is the published one, the same at every step; "annealed" falls from that to none along
+            half a cosine, so that the chain ends in plain descent.
     """
 
     steps: int = 150
     step_size: float = 1.25e-2
     temperature: float = 1e-4
-    dynamics: str = "paper"
+    noise: str = "constant"
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, smallest=0)
         check_positive("step_size", self.step_size)
         check_positive("temperature", self.temperature)
-        check_choice("dynamics", self.dynamics, DYNAMICS)
+        check_choice("noise", self.noise, NOISES)
 
     @property
     def noise_scales(self) -> list[float] | None:
         """One factor on the noise per step; None is 1 throughout."""
-        if self.dynamics == "paper":
+        if self.noise == "constant":
             return None
         return [0.5 * (1 + math.cos(math.pi * (step + 1) / self.steps)) for step in range(self.steps)]
 

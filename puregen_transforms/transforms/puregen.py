@@ -62,8 +62,9 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         filter_fraction: share of a data set for which `fit` sets the threshold.
         energy_threshold: raw energy from which "filt" and "adaptive" act on an image; `fit` sets it.
         jpeg_quality: 1 to 100.
-        dynamics: "paper" is the published constant noise; "annealed" lets the noise fall to none.
-        temperature: divides the energy in the Langevin steps; None is the paper's 1e-4.
+        dynamics: of the Langevin steps: "paper" is exactly the published chain; "cooled", the default of "ebm", is that
+            chain at half the temperature; "annealed" lets its noise fall to none.
+        temperature: divides the energy in the Langevin steps; None is that of the dynamics, in the paper 1e-4.
         seed: makes results repeatable; None draws one from torch's global generator per call.
         columns: key(s) or position(s) of the images, where a sample holds more than one.
         device: where to run; None is a GPU if there is one. Images come back to their own device.

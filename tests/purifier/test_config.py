@@ -18,8 +18,18 @@ def test_defaults_are_the_papers():
     assert (filt.ebm_steps, filt.ddpm_steps, filt.filter_fraction) == (0, 125, 0.5)
 
 
+def test_dynamics_by_name():
+    paper = Recipe(dynamics="paper")
+    assert paper.langevin == LangevinConfig() == Recipe(method="naive").langevin
+    assert Recipe() == Recipe(dynamics="cooled") == Recipe(dynamics="cooled", temperature=5e-5)
+    assert Recipe().langevin == LangevinConfig(temperature=5e-5)
+    assert Recipe(dynamics="annealed").langevin == LangevinConfig(noise="annealed")
+    assert Recipe(dynamics="annealed", temperature=2e-5).temperature == 2e-5
+    assert Recipe().digest({}) != paper.digest({})
+
+
 def test_annealed_noise_falls_from_full_to_none():
-    scales = LangevinConfig(steps=100, dynamics="annealed").noise_scales
+    scales = LangevinConfig(steps=100, noise="annealed").noise_scales
     assert len(scales) == 100
     assert scales[0] > 0.99
     assert scales[-1] == 0
