@@ -43,8 +43,8 @@ def with_tables(readme: str) -> str:
         "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
     }
     for name, table in tables.items():
-        marks = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        readme, found = re.subn(marks, lambda m, t=table: f"{m[1]}{t.strip()}{m[2]}", readme, flags=re.DOTALL)
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
+        readme, found = re.subn(marks, lambda m, t=table: f"{m[1]}{t.strip()}\n{m[2]}", readme, flags=re.DOTALL)
         assert found == 1, name
     return readme
 
