@@ -53,7 +53,7 @@ def purify(
     ] = None,
     jpeg_quality: Annotated[int | None, typer.Option(help="1 to 100.")] = None,
     dynamics: Annotated[str | None, typer.Option(help="Of the Langevin steps: paper, cooled or annealed.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the Langevin steps; default: the paper's 1e-4.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the Langevin steps; default: their dynamics'.")] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(help="Energy network: a name, a Hub repository or a folder; default: the one in the package."),
