@@ -36,7 +36,7 @@ from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.judge import CLEAR, SUSPICIOUS, UNUSUAL, Judgement, judge
 from puregen_transforms.inspection.measure import ImageMeter
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 
 RESULTS = Path(__file__).parent / "results"
 SIZE = (32, 32)

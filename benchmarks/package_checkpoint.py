@@ -27,7 +27,7 @@ from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.hub.publish import save_ddpm
 from puregen_transforms.hub.references import hash_file
-from puregen_transforms.models.unet import FrozenUNet
+from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.checkpoint import load_state
 from puregen_transforms.train.run import read_log
 

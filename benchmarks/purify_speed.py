@@ -38,8 +38,8 @@ from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
-from puregen_transforms.models.inference import FrozenEBM
-from puregen_transforms.models.unet import FrozenUNet
+from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 from puregen_transforms.purifier.pipeline import default_batch_size

@@ -10,7 +10,7 @@ from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.cards import load_record
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-from puregen_transforms.models.unet import FrozenUNet
+from puregen_transforms.models.unet_inference import FrozenUNet
 
 
 @pytest.fixture(scope="module")

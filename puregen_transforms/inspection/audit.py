@@ -26,9 +26,8 @@ from puregen_transforms.inspection.judge import (
 from puregen_transforms.inspection.measure import ImageMeter, Progress, commonest_size
 from puregen_transforms.inspection.statistics import PatternGauge, fit_gauge
 from puregen_transforms.inspection.verdict import headline, notes, reasons
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
-from puregen_transforms.purifier.pipeline import default_batch_size
 
 LEAST_IMAGES = 10
 _AVERAGED, _LEAST_AVERAGED = 512, 32
@@ -222,7 +221,6 @@ class _Audit:
         self.checkpoint = checkpoint
         self.device = device
         self.seed = seed
-        self.batch_size = batch_size
         self.progress = progress
         self.chain = Chain(fast, self.network, model.config.image_size, seed)
         self.meter = ImageMeter(
@@ -258,7 +256,7 @@ class _Audit:
             *groups,
             rows=suspects,
             gauge=gauges[0] if gauges else None,
-            batch_size=self.batch_size or default_batch_size(size[0] * size[1], self.device),
+            batch_size=self.meter.batch_size(size),
             progress=self.progress,
         )
         return Inspection(
@@ -335,8 +333,7 @@ class _Audit:
     def _taken_away(self, rows: Sequence[int]) -> Tensor:
         """What noise-free Langevin steps remove, averaged over images: (3, H, W) on the CPU."""
         images = self.meter.batch(rows)
-        size = self.batch_size or default_batch_size(images.shape[-1] * images.shape[-2], self.device)
-        parts = images.split(size)
+        parts = images.split(self.meter.batch_size(images.shape[-2:]))
         return torch.cat([self.chain.taken_away(part) for part in parts]).mean(0).cpu()
 
     def _settings(self, judgement: Judgement, sample: int) -> dict[str, Any]:

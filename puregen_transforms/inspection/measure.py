@@ -11,8 +11,8 @@ from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.inspection.statistics import thumbnails
-from puregen_transforms.models.inference import FrozenEBM
-from puregen_transforms.purifier.pipeline import default_batch_size
+from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.purifier.batches import default_batch_size
 from puregen_transforms.transforms.formats import open_image
 
 Progress = Callable[[str, int, int], None]
@@ -135,8 +135,12 @@ class ImageMeter:
             self._kept_bytes += size
 
     def _parts(self, batch: Tensor) -> Iterator[Tensor]:
-        size = self._batch_size or default_batch_size(batch.shape[-2] * batch.shape[-1], self.device)
-        return iter(batch.split(size))
+        return iter(batch.split(self.batch_size(batch.shape[-2:])))
+
+    def batch_size(self, size: Sequence[int]) -> int:
+        """Images of this (height, width) in one network call."""
+        pixels = size[0] * size[1]
+        return self._batch_size or default_batch_size(pixels * self.network.bytes_per_pixel, self.device)
 
     def _read_one(self, row: int) -> Tensor | None:
         try:

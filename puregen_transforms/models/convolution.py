@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,6 +22,17 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     )
 
 
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep what a network call frees for the next, where it adapts (glibc).
+
+    Otherwise it hands the top of its heap back whenever a few megabytes of it are free, and the system maps and
+    clears the same pages again at every layer, which takes up to a third of the time. Freeing one large block raises
+    that limit: to twice its size, here 64 MB, the largest glibc takes.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
 class Convolution:
     """y = conv(x) + bias + plus, then perhaps ReLU, in one pass where the device has a kernel for it.
 
@@ -27,13 +40,22 @@ class Convolution:
         weight: (out, in, k, k) on its device and of its dtype.
         bias: (out,), or None.
         stride: of the windows.
+        padding: on every side; None keeps the size.
         side: typical side in pixels of the images; other sizes work, too.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, side: int = 32) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: int = 1,
+        padding: int | None = None,
+        side: int = 32,
+    ) -> None:
         self.bias = bias
         self.stride = [stride] * 2
-        self.padding = [(weight.shape[2] - 1) // 2] * 2
+        self.padding = [(weight.shape[2] - 1) // 2 if padding is None else padding] * 2
         self.packed = can_pack(weight.device, weight.dtype)
         self.weight = weight.contiguous(memory_format=_CHANNELS_LAST)
         if self.packed:
@@ -47,17 +69,23 @@ class Convolution:
                 shape,  # type: ignore[call-arg]
             )
 
-    def __call__(self, x: Tensor, *, plus: Tensor | None = None, relu: bool = False) -> Tensor:
-        """(N, in, H, W) channels-last -> (N, out, H', W') channels-last; `plus` is like the result."""
+    def __call__(
+        self, x: Tensor, *, plus: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
+    ) -> Tensor:
+        """(N, in, H, W) channels-last -> (N, out, H', W') channels-last.
+
+        `plus` is like the result; `bias` is for this call only.
+        """
+        bias = self.bias if bias is None else bias
         if not self.packed:
-            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+            y = F.conv2d(x, self.weight, bias, self.stride, self.padding)
             y = y if plus is None else y.add_(plus)
             return y.relu_() if relu else y
         after, geometry = "relu" if relu else None, (self.padding, self.stride, [1, 1], 1)
         operation = torch.ops.mkldnn._convolution_pointwise
         if plus is None:
-            return operation(x, self.weight, self.bias, *geometry, after or "none", [], "")
-        return operation.binary(x, plus, self.weight, self.bias, *geometry, "add", 1.0, after, [], "")
+            return operation(x, self.weight, bias, *geometry, after or "none", [], "")
+        return operation.binary(x, plus, self.weight, bias, *geometry, "add", 1.0, after, [], "")
 
 
 class TransposedConvolution:
@@ -68,7 +96,8 @@ class TransposedConvolution:
         side: typical side in pixels of its output.
     """
 
-    def __init__(self, weight: Tensor, *, side: int) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, side: int) -> None:
+        self.bias = bias
         self.packed = can_pack(weight.device, weight.dtype)
         self.weight = weight.contiguous(memory_format=_CHANNELS_LAST)
         if self.packed:
@@ -81,6 +110,17 @@ class TransposedConvolution:
         """(N, out, H // 2, W // 2) -> (N, in, H, W); `size` ends in H, W."""
         extra = [size[-2] % 2, size[-1] % 2]
         if not self.packed:
-            return F.conv_transpose2d(gradient, self.weight, stride=2, padding=1, output_padding=extra)
+            return F.conv_transpose2d(gradient, self.weight, self.bias, stride=2, padding=1, output_padding=extra)
         operation = torch.ops.mkldnn._convolution_transpose_pointwise
-        return operation(gradient, self.weight, None, [1, 1], extra, [2, 2], [1, 1], 1, "none", [], "")
+        return operation(gradient, self.weight, self.bias, [1, 1], extra, [2, 2], [1, 1], 1, "none", [], "")
+
+
+def fold_mean_pool(weight: Tensor) -> Tensor:
+    """(out, in, 3, 3), followed by a 2x2 mean pool -> (out, in, 4, 4) of stride 2."""
+    shifts = [(dx, 1 - dx, dy, 1 - dy) for dx in (0, 1) for dy in (0, 1)]
+    return torch.stack([F.pad(weight, shift) for shift in shifts]).mean(0)
+
+
+def turned(weight: Tensor) -> Tensor:
+    """The weight of the convolution that is the input gradient of one with stride 1."""
+    return weight.flip(2, 3).transpose(0, 1)

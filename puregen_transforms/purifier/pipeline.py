@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
+from puregen_transforms.purifier.batches import LEAST_BYTES_PER_PIXEL, default_batch_size, run_in_batches
 from puregen_transforms.purifier.stages import Stage
-
-_BATCH_PIXELS = {"cpu": 32 * 32 * 32, "cuda": 1024 * 32 * 32}
-"""Pixels in a batch by default: past these, more images at once are not faster."""
 
 
 class Purifier:
@@ -21,7 +19,7 @@ class Purifier:
     Args:
         stages: run in order, each on the whole of a batch.
         device: where to run them; images come back to where they were.
-        batch_size: images in one network call; None chooses by their size.
+        batch_size: images in one network call; None chooses, see `default_batch_size`.
     """
 
     def __init__(
@@ -52,26 +50,9 @@ class Purifier:
                 x = stage(x, KeyedNoise(seed, ids, index))
             return to_uint8(x)
 
-        return run_in_batches(purify, images, sample_ids, device=self.device, batch_size=self.batch_size)
+        size = self.batch_size or self._default_batch_size(images.shape[-2] * images.shape[-1])
+        return run_in_batches(purify, images, sample_ids, device=self.device, batch_size=size)
 
-
-def run_in_batches(
-    function: Callable[[Tensor, Tensor], Tensor],
-    images: Tensor,
-    sample_ids: Tensor,
-    *,
-    device: torch.device,
-    batch_size: int | None,
-) -> Tensor:
-    """Apply `function(images, ids)` to batches on `device` and join the results where the images were."""
-    size = batch_size or default_batch_size(images.shape[-2] * images.shape[-1], device)
-    parts = [
-        function(images[start : start + size].to(device), sample_ids[start : start + size].to(device))
-        for start in range(0, max(1, len(images)), size)  # an empty batch, too, has a result of the right type
-    ]
-    return torch.cat([part.to(images.device) for part in parts])
-
-
-def default_batch_size(pixels: int, device: torch.device) -> int:
-    """How many images of so many pixels to purify at once."""
-    return max(1, _BATCH_PIXELS.get(device.type, _BATCH_PIXELS["cpu"]) // pixels)
+    def _default_batch_size(self, pixels: int) -> int:
+        widest = max((getattr(stage, "bytes_per_pixel", 0) for stage in self.stages), default=0)
+        return default_batch_size(pixels * max(widest, LEAST_BYTES_PER_PIXEL), self.device)

@@ -20,7 +20,10 @@ from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 
 Stage = Callable[[Tensor, KeyedNoise], Tensor]
-"""(N, C, H, W) float images and this stage's noise -> (N, C, H, W) float images."""
+"""(N, C, H, W) float images and this stage's noise -> (N, C, H, W) float images.
+
+A stage with a network also has `bytes_per_pixel`, of the network's widest activation.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,11 @@ class LangevinStage:
     energy: Energy
     config: LangevinConfig
     trained_size: int
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Of the energy's widest activation."""
+        return getattr(self.energy, "bytes_per_pixel", 0)
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Run the chain; see `langevin`."""
@@ -69,6 +77,11 @@ class DiffusionStage:
     alpha_bars: Tensor = field(repr=False)
     side_multiple: int = 1
 
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Of the predictor's widest activation."""
+        return getattr(self.predict_noise, "bytes_per_pixel", 0)
+
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Run the chain; see `restore`."""
         height, width = images.shape[-2:]
@@ -100,6 +113,11 @@ class FilterStage:
     stages: tuple[Stage, ...]
     energy: Energy
     threshold: float
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Of the widest activation of its stages and its energy."""
+        return max(getattr(part, "bytes_per_pixel", 0) for part in (*self.stages, self.energy))
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Run the stages where the energy of the 8-bit image reaches the threshold."""

@@ -23,7 +23,8 @@ from puregen_transforms.functional.diffusion import (
     beta_schedule,
     restore,
 )
-from puregen_transforms.models.unet import FrozenUNet, UNetConfig, build_unet
+from puregen_transforms.models.unet import UNetConfig, build_unet
+from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.models.ebm import EBM, EBMConfig
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 

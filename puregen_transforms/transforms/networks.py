@@ -11,8 +11,8 @@ import torch
 from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
 from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM
-from puregen_transforms.models.inference import FrozenEBM
-from puregen_transforms.models.unet import FrozenUNet
+from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.purifier.config import DiffusionConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 from puregen_transforms.purifier.recipe import Recipe

@@ -16,8 +16,9 @@ from torchvision.transforms import v2
 
 from puregen_transforms import __version__
 from puregen_transforms.functional.images import rounded, to_signed
+from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.device import one_thread_if_forked, parse_device
-from puregen_transforms.purifier.pipeline import Purifier, run_in_batches
+from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
 from puregen_transforms.transforms.formats import OpenImage
@@ -69,7 +70,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         columns: key(s) or position(s) of the images, where a sample holds more than one.
         device: where to run; None is a GPU if there is one. Images come back to their own device.
         dtype: arithmetic of the networks: "auto", "float32", "bfloat16" or "float16".
-        batch_size: images in one network call; None chooses by their size.
+        batch_size: images in one network call; None chooses by their size, the networks and the device.
         revision: branch, tag or commit of a Hub checkpoint.
         ddpm_revision: the same for `ddpm_checkpoint`.
         cache_dir: where Hub downloads are kept; None is the Hub library's own place.
@@ -287,7 +288,9 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
                 return self._loaded.energy(to_signed(rounded(batch)))
 
         ids = torch.zeros(len(images), dtype=torch.int64)
-        return run_in_batches(measure, images, ids, device=self._loaded.place, batch_size=self.batch_size)
+        place, pixels = self._loaded.place, images.shape[-2] * images.shape[-1]
+        size = self.batch_size or default_batch_size(pixels * self._loaded.energy.bytes_per_pixel, place)
+        return run_in_batches(measure, images, ids, device=place, batch_size=size)
 
     def _warn_of_resisting(self, purified: list[Tensor]) -> None:
         assert self.recipe.energy_threshold is not None

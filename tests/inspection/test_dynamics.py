@@ -7,7 +7,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.device import choose_dtype
 from puregen_transforms.transforms.puregen import content_ids
 

@@ -8,7 +8,7 @@ from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.judge import CLEAR, SUSPICIOUS, UNUSUAL, judge
 from puregen_transforms.inspection.measure import ImageMeter
 from puregen_transforms.inspection.verdict import headline
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.measure import ImageMeter, commonest_size
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 
 
 def silent(what, done, total):

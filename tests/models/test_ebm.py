@@ -8,7 +8,7 @@ from torch import nn
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
-from puregen_transforms.models.inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM
 
 
 class Published(nn.Module, PyTorchModelHubMixin):

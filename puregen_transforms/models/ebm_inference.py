@@ -10,7 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.models.convolution import Convolution, TransposedConvolution
+from puregen_transforms.models.convolution import (
+    Convolution,
+    TransposedConvolution,
+    fold_mean_pool,
+    keep_freed_memory,
+    turned,
+)
 from puregen_transforms.models.ebm import EBM, Block, DownBlock, EBMConfig, FirstBlock
 
 _Freeze = Callable[[Tensor], Tensor]
@@ -35,7 +41,11 @@ class FrozenEBM:
     ) -> None:
         self.config: EBMConfig = model.config
         self.dtype = dtype
+        self.bytes_per_pixel = -(-self.config.nf * dtype.itemsize // self.config.patch_size**2)
         self.device = torch.device(device) if device is not None else model.l5.weight.device
+
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
         def frozen(values: Tensor) -> Tensor:
             return values.detach().to(self.device, dtype, copy=True)
@@ -117,15 +127,15 @@ class _Down:
 
     @classmethod
     def of(cls, block: FirstBlock | DownBlock, frozen: _Freeze, side: int) -> _Down:
-        folded = _fold_mean_pool(block.c2.weight)
+        folded = fold_mean_pool(block.c2.weight)
         half = side // 2
         return cls(
             Convolution(frozen(block.c1.weight), frozen(_bias(block.c1)), side=side),
             Convolution(frozen(folded), frozen(_bias(block.c2)), stride=2, side=side),
             Convolution(frozen(block.c_sc.weight), frozen(_bias(block.c_sc)), side=half),
-            Convolution(frozen(_turned(block.c1.weight)), side=side),
+            Convolution(frozen(turned(block.c1.weight)), side=side),
             TransposedConvolution(frozen(folded), side=half),
-            Convolution(frozen(_turned(block.c_sc.weight) / 4), side=half),
+            Convolution(frozen(turned(block.c_sc.weight) / 4), side=half),
             sees_image=isinstance(block, FirstBlock),
         )
 
@@ -159,8 +169,8 @@ class _Same:
         return cls(
             Convolution(frozen(block.c1.weight), frozen(_bias(block.c1)), side=side),
             Convolution(frozen(block.c2.weight), frozen(_bias(block.c2)), side=side),
-            Convolution(frozen(_turned(block.c1.weight)), side=side),
-            Convolution(frozen(_turned(block.c2.weight)), side=side),
+            Convolution(frozen(turned(block.c1.weight)), side=side),
+            Convolution(frozen(turned(block.c2.weight)), side=side),
         )
 
     def forward(self, x: Tensor, entry: Tensor) -> tuple[Tensor, _Kept]:
@@ -170,17 +180,6 @@ class _Same:
     def backward(self, g: Tensor, kept: _Kept) -> Tensor:
         inner = _where_positive(self.second_back(g), kept.inner)
         return _where_positive(self.first_back(inner), kept.entry).add_(g)
-
-
-def _fold_mean_pool(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3), followed by a 2x2 mean pool -> (out, in, 4, 4) of stride 2."""
-    shifts = [(dx, 1 - dx, dy, 1 - dy) for dx in (0, 1) for dy in (0, 1)]
-    return torch.stack([F.pad(weight, shift) for shift in shifts]).mean(0)
-
-
-def _turned(weight: Tensor) -> Tensor:
-    """The weight of the convolution that is the input gradient of one with stride 1."""
-    return weight.flip(2, 3).transpose(0, 1)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

@@ -1,0 +1,96 @@
+"""The inference form of the noise predictor."""
+
+import pytest
+import torch
+
+from puregen_transforms.models.unet import UNetConfig, build_unet
+from puregen_transforms.models.unet_inference import _GRAIN, FrozenUNet, _whole_vectors
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    return build_unet(UNetConfig(widths=(8, 16), layers=1, attention=(2,), groups=4)).eval()
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sample_does_not_depend_on_its_batch_or_the_threads(unet, threads, dtype):
+    frozen = FrozenUNet(unet, dtype=dtype)
+    images = torch.randn(12, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    threads(1)
+    whole = frozen(images, 50)
+    for count in (1, 2, 3):
+        threads(count)
+        for size in (1, 2, 3, 5, 12):
+            assert torch.equal(frozen(images[:size], 50), whole[:size]), (count, size)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"downsample_padding": 0, "flip_sin_to_cos": False, "freq_shift": 1},  # as the published google/ddpm-* are
+        {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "AttnUpBlock2D")},
+        {"attention_head_dim": None},
+        {"mid_block_type": None},
+    ],
+)
+@pytest.mark.parametrize("size", [(32, 32), (12, 20)])
+def test_it_is_the_trained_network(options, size):
+    from diffusers import UNet2DModel
+
+    torch.manual_seed(0)
+    config = UNetConfig(widths=(32, 64), layers=1, attention=(2,), groups=8).to_diffusers()
+    unet = UNet2DModel(**{**config, **options}).eval()
+    with torch.no_grad():
+        for parameter in unet.parameters():  # fresh biases are zero
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    images = torch.randn(3, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = unet(images, 7).sample
+    torch.testing.assert_close(FrozenUNet(unet)(images, 7), expected, rtol=1e-4, atol=1e-5)
+    low = FrozenUNet(unet, dtype=torch.bfloat16)(images, 7)
+    assert (low - expected).abs().mean() < 0.02 * expected.abs().mean()
+    with torch.no_grad():
+        assert torch.equal(unet(images, 7).sample, expected), "the trained network was modified"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("resnet_time_scale_shift", "scale_shift"),
+        ("time_embedding_type", "fourier"),
+        ("mid_block_scale_factor", 2.0),
+        ("downsample_type", "resnet"),
+    ],
+)
+def test_parts_it_does_not_know_are_refused(option, value):
+    from diffusers import UNet2DModel
+
+    config = UNetConfig(widths=(8, 16), layers=1, attention=(), groups=4).to_diffusers()
+    with pytest.raises(ValueError, match=option):
+        FrozenUNet(UNet2DModel(**config, **{option: value}))
+    config["down_block_types"] = ["DownBlock2D", "ResnetDownsampleBlock2D"]
+    with pytest.raises(ValueError, match="ResnetDownsampleBlock2D"):
+        FrozenUNet(UNet2DModel(**config))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 4, 7, 16, 96])
+def test_every_thread_gets_whole_vectors(threads):
+    def shares(count):  # at::parallel_for
+        number = min(threads, -(-count // _GRAIN))
+        chunk = -(-count // number) if number else 0
+        return [min(chunk, count - start) for start in range(0, count, chunk or 1)]
+
+    for count in [0, 32, 1024, 32768, 32800, 65536 + 32, 98304 + 64, 81920, 5 * 16 * 1024, 10_000_000 + 64]:
+        whole = _whole_vectors(count, threads)
+        for part in (whole, count - whole):
+            assert all(share % 32 == 0 for share in shares(part)[:-1]), (count, part)
+        assert count - whole < _GRAIN
