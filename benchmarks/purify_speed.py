@@ -9,26 +9,36 @@ float32 loop (`references.py`: eager, default layout, autograd; for DDPM diffuse
 images a second over the paper's steps (150 and 75), the median of `--repeats` timings after a warm-up and their spread;
 arithmetic done a second, and its share of the rate of a large matrix product measured in the same run in the same
 dtype. The arithmetic counted is that of the folded network: multiply-adds of all convolutions, forward and input
-gradient, two operations each.
+gradient, two operations each. "compiled" is `torch.compile`, with what it took to compile: of diffusers' network in
+bfloat16 and channels-last, its weights frozen, which is what one would do without this package; and of our energy.
 
-Then the whole chain once: how far the fast path's images are from the reference's.
+Then a set of images from end to end (`nf` 128, 150 steps; the first call's start not counted).
+
+Then both whole chains by both paths on the demonstration images, clean and poisoned: how far the images are apart, and
+whether any figure of merit is. Last, in fresh interpreters, what importing and constructing `PureGen` takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.config
 from references import reference_chain, reference_energy, reference_restore
 from torch import Tensor
 
-from puregen_transforms.data.demo import load_demo
+from puregen_transforms.data.demo import add_trigger, load_demo
+from puregen_transforms.evaluate.metrics import auroc, psnr_of_set, survival
 from puregen_transforms.evaluate.plots import draw_speed
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.functional.diffusion import alpha_bars_of, beta_schedule, restore
@@ -40,13 +50,15 @@ from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.unet_inference import FrozenUNet
+from puregen_transforms.purifier.batches import default_batch_size
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
-from puregen_transforms.purifier.pipeline import default_batch_size
+from puregen_transforms.purifier.pipeline import Purifier
+from puregen_transforms.purifier.stages import LangevinStage
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 32
-TIMED_STEPS = {"ebm": 10, "ddpm": 4}
+TIMED_STEPS = {"ebm": 10, "ddpm": 8}
 PAPER_STEPS = {"ebm": 150, "ddpm": 75}
 PAPER = LangevinConfig()
 
@@ -134,6 +146,21 @@ def weights_of(model: torch.nn.Module, device: torch.device) -> dict[str, Tensor
     return {name: value.detach().to(device) for name, value in model.state_dict().items()}
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """Without "torch."."""
+    return str(dtype).removeprefix("torch.")
+
+
+def dtypes_on(device: torch.device) -> list[torch.dtype]:
+    """float32, and what the device is fastest in."""
+    return list(dict.fromkeys((torch.float32, choose_dtype("auto", device))))
+
+
+def sizes_with_default(batches: list[int], bytes_per_pixel: int, device: torch.device) -> list[int]:
+    """The batch sizes asked for, and the one that is chosen by default."""
+    return sorted({*batches, default_batch_size(bytes_per_pixel * SIDE**2, device)})
+
+
 def time_ebm(table: Table, nf: int, batches: list[int], threads: list[int], ceilings: dict[str, float]) -> None:
     """The reference at one batch size; ours at all of them."""
     torch.manual_seed(0)
@@ -153,20 +180,47 @@ def time_ebm(table: Table, nf: int, batches: list[int], threads: list[int], ceil
             temperature=1.0,  # of random weights: the chain stays among images
         )
 
+    def ours(energy: FrozenEBM, x: Tensor) -> Tensor:
+        drawn = KeyedNoise(0, torch.arange(len(x), device=device))
+        return langevin(x, energy, steps=steps, step_size=PAPER.step_size, temperature=1.0, noise=drawn)
+
     table.add(reference, path="reference", dtype="float32", images=count, ceiling=ceilings["float32"], **about)
-    for dtype in dict.fromkeys((torch.float32, own)):
-        energy, name = FrozenEBM(model, dtype=dtype, device=device), str(dtype).removeprefix("torch.")
-        for size in batches:
+    for dtype in dtypes_on(device):
+        energy, name = FrozenEBM(model, dtype=dtype, device=device), name_of(dtype)
+        chosen = default_batch_size(energy.bytes_per_pixel * SIDE**2, device)
+        for size in sizes_with_default(batches, energy.bytes_per_pixel, device):
             x = images[torch.arange(size) % len(images)]
-
-            def run(x: Tensor = x, energy: FrozenEBM = energy) -> Tensor:
-                drawn = KeyedNoise(0, torch.arange(len(x), device=device))
-                return langevin(x, energy, steps=steps, step_size=PAPER.step_size, temperature=1.0, noise=drawn)
-
-            for number in threads if dtype == own else threads[-1:]:
+            for number in threads if dtype == own and size == chosen else threads[-1:]:
                 torch.set_num_threads(number)
-                ceiling = ceilings[f"{name}, {number} threads"]
-                table.add(run, path="ours", dtype=name, images=size, threads=number, ceiling=ceiling, **about)
+                table.add(
+                    lambda x=x, energy=energy: ours(energy, x),  # type: ignore[misc]
+                    path="ours",
+                    dtype=name,
+                    images=size,
+                    threads=number,
+                    default=size == chosen,
+                    ceiling=ceilings[f"{name}, {number} threads"],
+                    **about,
+                )
+    energy.with_gradient = torch.compile(energy.with_gradient)  # type: ignore[method-assign]
+    x = images[:chosen]
+    seconds = timed_once(lambda: ours(energy, x))
+    table.add(
+        lambda: ours(energy, x),
+        path="ours, compiled",
+        dtype=name,
+        images=chosen,
+        ceiling=ceilings[name],
+        compile_seconds=seconds,
+        **about,
+    )
+
+
+def timed_once(function: Callable[[], Any]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
 
 
 def time_ddpm(table: Table, batches: list[int], ceilings: dict[str, float]) -> None:
@@ -180,46 +234,165 @@ def time_ddpm(table: Table, batches: list[int], ceilings: dict[str, float]) -> N
     noise = [torch.randn(count, 3, SIDE, SIDE, device=device) for _ in range(steps)]
 
     @torch.no_grad()
-    def reference() -> Tensor:
-        return reference_restore(lambda x, t: model(x, t).sample, images[:count], noise, betas=betas)
+    def reference(network: Any = model, dtype: torch.dtype = torch.float32) -> Tensor:
+        return reference_restore(
+            lambda x, t: network(x.to(dtype), t).sample.float(), images[:count], noise, betas=betas
+        )
 
     table.add(reference, path="reference", dtype="float32", images=count, ceiling=ceilings["float32"], **about)
-    for dtype in dict.fromkeys((torch.float32, own)):
-        predict, name = FrozenUNet(model, dtype=dtype), str(dtype).removeprefix("torch.")
-        for size in batches:
+    for dtype in dtypes_on(device):
+        predict, name = FrozenUNet(model, dtype=dtype), name_of(dtype)
+        chosen = default_batch_size(predict.bytes_per_pixel * SIDE**2, device)
+        for size in sizes_with_default(batches, predict.bytes_per_pixel, device):
             x = images[torch.arange(size) % len(images)]
 
             def run(x: Tensor = x, predict: FrozenUNet = predict) -> Tensor:
                 drawn = KeyedNoise(0, torch.arange(len(x), device=device))
                 return restore(x, predict, steps=steps, alpha_bars=alpha_bars_of(betas), noise=drawn)
 
-            table.add(run, path="ours", dtype=name, images=size, ceiling=ceilings[name], **about)
+            table.add(
+                run, path="ours", dtype=name, images=size, default=size == chosen, ceiling=ceilings[name], **about
+            )
+    plain = copy.deepcopy(model).to(own).to(memory_format=torch.channels_last)
+    with torch._inductor.config.patch(freezing=True):
+        compiled = torch.compile(plain)
+        seconds = timed_once(lambda: reference(compiled, own))
+        table.add(
+            lambda: reference(compiled, own),
+            path="diffusers, compiled",
+            dtype=name_of(own),
+            images=count,
+            ceiling=ceilings[name_of(own)],
+            compile_seconds=seconds,
+            **about,
+        )
 
 
 def agreement(device: torch.device, count: int) -> dict[str, Any]:
-    """The whole published chain by both paths, packaged weights, same noise: differences of the 8-bit images."""
-    model, images = load_ebm(resolve_checkpoint(None)), to_signed(load_demo().images[:count]).to(device)
-    weights, steps = weights_of(model, device), PAPER.steps
-    drawn = KeyedNoise(0, torch.arange(count, device=device))
-    expected = reference_chain(
-        lambda x: reference_energy(weights, x),
-        images,
-        [drawn(step, images) for step in range(steps)],
-        epsilon=PAPER.step_size,
-        temperature=PAPER.temperature,
+    """Whole chains by both paths, packaged weights, same noise: of the 8-bit images, and what is measured on them."""
+    demo = load_demo()
+    triggered = add_trigger(demo.images[:count], demo.trigger)
+    clean, poisoned = (to_signed(images).to(device) for images in (demo.images[:count], triggered))
+    model, unet, betas = (
+        load_ebm(resolve_checkpoint(None)),
+        load_unet(resolve_ddpm()).to(device).eval(),
+        beta_schedule(),
     )
-    result: dict[str, Any] = {"images": count, "steps": steps}
-    for dtype in dict.fromkeys((torch.float32, choose_dtype("auto", device))):
+    weights, measure = weights_of(model, device), FrozenEBM(model, device=device)
+    drawn = KeyedNoise(0, torch.arange(count, device=device))
+
+    def energies(images: Tensor) -> Tensor:
+        return torch.cat([measure(to_signed(part)) for part in images.split(32)])
+
+    def langevin_reference(x: Tensor) -> Tensor:
+        noise = [drawn(step, x) for step in range(PAPER.steps)]
+        options = {"epsilon": PAPER.step_size, "temperature": PAPER.temperature}
+        return reference_chain(lambda x: reference_energy(weights, x), x, noise, **options)
+
+    def langevin_ours(x: Tensor, dtype: torch.dtype) -> Tensor:
         energy = FrozenEBM(model, dtype=dtype, device=device)
-        found = langevin(
-            images, energy, steps=steps, step_size=PAPER.step_size, temperature=PAPER.temperature, noise=drawn
-        )
-        apart = (to_uint8(found).int() - to_uint8(expected).int()).abs().float()
-        result[str(dtype).removeprefix("torch.")] = {
-            "mean_difference_of_255": apart.mean().item(),
-            "largest_difference_of_255": apart.max().item(),
+        options = {"step_size": PAPER.step_size, "temperature": PAPER.temperature}
+        return langevin(x, energy, steps=PAPER.steps, noise=drawn, **options)
+
+    @torch.no_grad()
+    def restored_reference(x: Tensor) -> Tensor:
+        noise = [drawn(t, x) for t in range(PAPER_STEPS["ddpm"])]
+        return reference_restore(lambda x, t: unet(x, t).sample, x, noise, betas=betas)
+
+    def restored_ours(x: Tensor, dtype: torch.dtype) -> Tensor:
+        predict = FrozenUNet(unet, dtype=dtype)
+        return restore(x, predict, steps=PAPER_STEPS["ddpm"], alpha_bars=alpha_bars_of(betas), noise=drawn)
+
+    paths: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, torch.dtype], Tensor]]] = {
+        "ebm": (langevin_reference, langevin_ours),
+        "ddpm": (restored_reference, restored_ours),
+    }
+
+    def merits(pair: tuple[Tensor, Tensor]) -> dict[str, float]:
+        return {
+            "psnr_clean": psnr_of_set(pair[0], demo.images[:count]),
+            "survival": survival(demo.images[:count], triggered, *pair).mean().item(),
+            "auroc_after": auroc(energies(pair[1]), energies(pair[0])),
         }
+
+    result: dict[str, Any] = {"images": count}
+    for kind, (slow, fast) in paths.items():
+        expected = tuple(to_uint8(slow(x)).cpu() for x in (clean, poisoned))
+        result[kind] = {"steps": PAPER_STEPS[kind], "reference": merits(expected)}
+        for dtype in dtypes_on(device):
+            found = tuple(to_uint8(fast(x, dtype)).cpu() for x in (clean, poisoned))
+            apart = (found[0].int() - expected[0].int()).abs().float()
+            result[kind][name_of(dtype)] = {
+                "mean_difference_of_255": apart.mean().item(),
+                "largest_difference_of_255": apart.max().item(),
+                **merits(found),
+            }
+        print(json.dumps({kind: result[kind]}), flush=True)
     return result
+
+
+def whole_set(device: torch.device, count: int) -> dict[str, Any]:
+    """So many 8-bit images through the paper's network and chain: `nf` 128, 150 steps."""
+    torch.manual_seed(0)
+    dtype = choose_dtype("auto", device)
+    energy = FrozenEBM(EBM(EBMConfig(nf=128)), dtype=dtype, device=device)
+    purify = Purifier([LangevinStage(energy, replace(PAPER, temperature=1.0), trained_size=SIDE)], device=device)
+    images = load_demo().images
+    images, ids = images[torch.arange(count) % len(images)], torch.arange(count)
+    purify(images[: min(count, 64)], sample_ids=ids[: min(count, 64)], seed=0)
+    seconds = timed_once(lambda: purify(images, sample_ids=ids, seed=0))
+    done = operations_of_ebm(128) * PAPER.steps * count
+    result = {"images": count, "nf": 128, "steps": PAPER.steps, "seconds": seconds}
+    return {**result, "images_per_second": count / seconds, "operations_per_second": done / seconds}
+
+
+STARTING = """
+import time
+import torch
+from torchvision.transforms import v2
+start = time.perf_counter()
+from puregen_transforms import PureGen
+imported = time.perf_counter()
+PureGen()
+print(imported - start, time.perf_counter() - imported)
+"""
+
+
+def starting(repeats: int) -> dict[str, float]:
+    """Seconds to import `PureGen` beyond torch and torchvision, and to construct one: medians of fresh interpreters."""
+    command = [sys.executable, "-c", STARTING]
+    runs = [subprocess.run(command, capture_output=True, check=True).stdout for _ in range(repeats)]  # noqa: S603
+    times = [[float(value) for value in output.split()] for output in runs]
+    imported, constructed = (statistics.median(values) for values in zip(*times, strict=True))
+    return {"import_seconds": imported, "construct_seconds": constructed}
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """A table of the reference, of ours at the default batch size, and of what is compiled."""
+    lines = [
+        "| | arithmetic | batch | ms a step and image | images a second | times the reference | share of ceiling |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    references = {row_name(row): row for row in record["rows"] if row["path"] == "reference"}
+    for row in record["rows"]:
+        if row["path"] == "ours" and not row["default"]:
+            continue
+        faster = references[row_name(row)]["milliseconds_a_step_and_image"] / row["milliseconds_a_step_and_image"]
+        about = row["path"] + (f", {row['threads']} thread(s)" if row.get("threads") else "")
+        about += f" in {row['compile_seconds']:.0f} s" if "compile_seconds" in row else ""
+        lines.append(
+            f"| {row_name(row)}, {about} | {row['dtype']} | {row['batch']} "
+            f"| {row['milliseconds_a_step_and_image']:.3f} | {row['images_per_second']:.2f} | {faster:.1f} "
+            f"| {100 * row['share_of_ceiling']:.0f} % |"
+        )
+    whole = record["whole_set"]
+    lines += ["", f"{whole['images']} images of 32x32, `nf` 128, 150 steps, end to end: {whole['seconds']:.1f} s."]
+    return "\n".join(lines) + "\n"
+
+
+def row_name(row: dict[str, Any]) -> str:
+    """Of its network."""
+    return f"EBM {row['nf']}" if row["kind"] == "ebm" else "DDPM"
 
 
 def main() -> None:
@@ -228,7 +401,8 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="*", default=[32, 64, 128])
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 16, 32, 64, 128])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--compared", type=int, default=64, help="images purified by both paths")
+    parser.add_argument("--compared", type=int, default=100, help="images purified by both paths")
+    parser.add_argument("--whole", type=int, default=256, help="images of a set purified from end to end")
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--output", type=Path, default=RESULTS / "purify_speed.json")
     arguments = parser.parse_args()
@@ -236,13 +410,14 @@ def main() -> None:
     most = torch.get_num_threads()
     threads = sorted({1, most}) if device.type == "cpu" else [most]
     ceilings: dict[str, float] = {}
-    for dtype in dict.fromkeys((torch.float32, choose_dtype("auto", device))):
-        name = str(dtype).removeprefix("torch.")
+    for dtype in dtypes_on(device):
+        name = name_of(dtype)
         for number in threads:
             torch.set_num_threads(number)
             ceilings[f"{name}, {number} threads"] = ceilings[name] = matrix_product_rate(
                 dtype, device, arguments.repeats
             )
+    torch._inductor.config.force_disable_caches = True  # of earlier runs: compiling is timed
     table = Table(device, arguments.repeats)
     for nf in arguments.widths:
         time_ebm(table, nf, arguments.batches, threads, ceilings)
@@ -252,13 +427,15 @@ def main() -> None:
         "benchmark": "purify_speed",
         "command": f"python benchmarks/purify_speed.py --repeats {arguments.repeats}",
         **describe_machine(),
-        "default_batch": default_batch_size(SIDE**2, device),
         "matrix_product_operations_per_second": ceilings,
         "rows": table.rows,
         "agreement": agreement(device, arguments.compared),
+        "whole_set": whole_set(device, arguments.whole),
+        "starting": starting(arguments.repeats),
     }
     write_record(arguments.output, record)
-    print(json.dumps(record["agreement"]))
+    arguments.output.with_suffix(".md").write_text(markdown(record), encoding="utf-8")
+    print(markdown(record))
     draw_speed(arguments.output.with_suffix(".png"), record)
 
 

@@ -2,8 +2,8 @@
 
     uv run python benchmarks/record_quality.py
 
-Run it after `purify_quality.py` and `dynamics_tradeoff.py`, whose results it reads. A checkpoint's record gets the rows
-of its own methods and of JPEG, if they were measured with these very weights; the README gets both tables.
+Run it after any of the benchmarks imported below, whose results it reads. A checkpoint's record gets the rows of its
+own methods and of JPEG, if they were measured with these very weights; the README gets all tables.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import dynamics_tradeoff
 import purify_quality
+import purify_speed
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.evaluate.records import write_record
@@ -24,6 +25,7 @@ from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, PACKAGED
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
+SPEED = RESULTS / "purify_speed.json"
 KEPT = ("command", "seed", "machine", "versions")
 
 
@@ -37,10 +39,11 @@ def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_tables(readme: str) -> str:
-    """The README with the tables of both benchmarks between their marks."""
+    """The README with the tables of all benchmarks between their marks."""
     tables = {
         "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
+        "purify_speed": purify_speed.markdown(json.loads(SPEED.read_text(encoding="utf-8"))),
     }
     for name, table in tables.items():
         marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"

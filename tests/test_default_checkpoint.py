@@ -2,14 +2,17 @@
 
 import pytest
 import torch
+from references import reference_chain, reference_energy
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import load_demo
 from puregen_transforms.evaluate.metrics import auroc, psnr, survival
-from puregen_transforms.functional.images import to_signed
+from puregen_transforms.functional.images import to_signed, to_uint8
+from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.cards import load_record
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.models.unet_inference import FrozenUNet
 
 
@@ -47,6 +50,29 @@ def test_purified_clean_images_stay_close(purify, demo):
     for index in (0, 9):
         alone = purify(batch[index])
         assert (alone.int() - purified[index].int()).abs().max() <= 1, "150 steps alone equal 150 steps in a batch"
+
+
+def test_the_fast_path_and_the_reference_purify_alike(demo):
+    """150 steps, same noise, in the arithmetic of this machine; `purify_speed.py` compares more images."""
+    clean, poisoned, ids = demo.images[:6], demo.poisoned()[:6], torch.arange(6)
+    weights = load_ebm(resolve_checkpoint(None)).state_dict()
+    drawn, ours = KeyedNoise(0, ids), PureGen(dynamics="paper", seed=0)
+    options = {"epsilon": ours.recipe.langevin.step_size, "temperature": ours.recipe.langevin.temperature}
+
+    def reference(images):
+        x = to_signed(images)
+        noise = [drawn(step, x) for step in range(150)]
+        return to_uint8(reference_chain(lambda x: reference_energy(weights, x), x, noise, **options))
+
+    expected = [reference(images) for images in (clean, poisoned)]
+    found = [ours.purifier(images, sample_ids=ids, seed=0) for images in (clean, poisoned)]
+    for image, wanted in zip(found, expected, strict=True):
+        assert (image.int() - wanted.int()).abs().float().mean() <= 1
+    assert psnr(found[0], clean).mean().item() == pytest.approx(psnr(expected[0], clean).mean().item(), abs=0.1)
+    left = [survival(clean, poisoned, *pair).mean().item() for pair in (found, expected)]
+    assert left[0] == pytest.approx(left[1], abs=0.02)
+    after = [auroc(ours.energy(pair[1]), ours.energy(pair[0])) for pair in (found, expected)]
+    assert after[0] == pytest.approx(after[1], abs=1 / 18)
 
 
 def test_the_default_ddpm_restores_what_it_noises(demo):

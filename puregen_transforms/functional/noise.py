@@ -71,9 +71,13 @@ def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int
     ids = sample_ids[:, None]  # (N, 1)
     when = torch.full_like(block[:, :1], stage << 24 | step)
     words = philox((block, when, ids & _WORD, (ids >> 32) & _WORD), (seed & _WORD, (seed >> 32) & _WORD))
-    levels = torch.stack([half for word in words for half in (word & (_LEVELS - 1), word >> 16)], dim=2)
+    packed = torch.empty(*words[0].shape, 4, dtype=torch.int32, device=sample_ids.device)
+    for index, word in enumerate(words):
+        packed[..., index] = word
+    # Two levels a word, the low half first: the halves are next to each other in memory (little-endian).
+    levels = packed.view(torch.int16).to(torch.int32).bitwise_and_(_LEVELS - 1)
     values = _quantiles(sample_ids.device).index_select(0, levels.flatten())
-    return values.view(levels.shape).flatten(1)[:, :size].reshape(shape)
+    return values.view(len(sample_ids), -1)[:, :size].reshape(shape)
 
 
 @cache

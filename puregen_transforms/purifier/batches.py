@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-_CPU_BYTES_PER_THREAD = 3 * 2**20
+_CPU_BYTES_PER_THREAD = 4 * 2**20
 _CPU_MOST_BYTES = 48 * 2**20
 _GPU_BYTES = 256 * 2**20
 _GPU_SHARE = 1 / 24

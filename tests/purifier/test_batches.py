@@ -23,10 +23,10 @@ def threads():
 def test_wider_networks_and_larger_images_mean_smaller_batches(threads):
     threads(2)
     of_width = [default_batch_size(nf * 32 * 32 * 2, CPU) for nf in (32, 64, 128)]
-    assert of_width == [96, 48, 24]
+    assert of_width == [128, 64, 32]
     assert default_batch_size(128 * 4000 * 4000 * 2, CPU) == 1
     threads(1)
-    assert default_batch_size(64 * 32 * 32 * 2, CPU) == 24
+    assert default_batch_size(64 * 32 * 32 * 2, CPU) == 32
 
 
 def test_the_purifier_takes_the_width_of_its_networks(threads):
@@ -42,7 +42,7 @@ def test_the_purifier_takes_the_width_of_its_networks(threads):
     for nf in (16, 64):
         stage = LangevinStage(Energy(EBM(EBMConfig(nf=nf))), LangevinConfig(steps=1), trained_size=32)
         Purifier([stage])(images, sample_ids=torch.arange(100), seed=0)
-    assert sizes == [34, 33, 33] + [8] * 9 + [7] * 4
+    assert sizes == [50, 50] + [15, 15] + [14] * 5
 
 
 def test_a_batch_that_does_not_fit_is_halved():
