@@ -30,14 +30,9 @@ from torch import Tensor, nn
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.sources import load_image_tensor, open_source
-from puregen_transforms.evaluate.victim import (
-    accuracy,
-    augment,
-    normalize,
-    share_called_target,
-    small_classifier,
-    train_classifier,
-)
+from puregen_transforms.evaluate.victim import accuracy, share_called_target
+from puregen_transforms.models.classifiers import small_classifier
+from puregen_transforms.train.classifier import augment, normalize, train_classifier
 
 ASSET = Path(__file__).parents[1] / "puregen_transforms/assets/demo/trigger.safetensors"
 RESULT = Path(__file__).parent / "results/demo_trigger.json"

@@ -31,7 +31,9 @@ from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.plots import draw_victims
 from puregen_transforms.evaluate.records import describe_machine, write_record
-from puregen_transforms.evaluate.victim import accuracy, share_called_target, small_classifier, train_classifier
+from puregen_transforms.evaluate.victim import accuracy, share_called_target
+from puregen_transforms.models.classifiers import small_classifier
+from puregen_transforms.train.classifier import train_classifier
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -43,7 +43,7 @@ def test_readme_links_exist():
             assert (README.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("name", ["inspect", "purify", "doctor", "train", "hub", "demo"])
+@pytest.mark.parametrize("name", ["inspect", "purify", "doctor", "train", "hub", "demo", "attack"])
 def test_every_command_is_there(name):
     from typer.testing import CliRunner
 

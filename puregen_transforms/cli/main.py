@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from puregen_transforms.cli import hub, train
+from puregen_transforms.cli.attack import attack
 from puregen_transforms.cli.demo import demo
 from puregen_transforms.cli.doctor import doctor
 from puregen_transforms.cli.inspect import inspect
@@ -14,6 +15,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Repair possi
 app.command()(demo)
 app.command()(purify)
 app.command()(inspect)
+app.command()(attack)
 app.add_typer(train.app, name="train")
 app.add_typer(hub.app, name="hub")
 app.command()(doctor)

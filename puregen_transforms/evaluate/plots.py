@@ -15,6 +15,8 @@ from puregen_transforms._extras import require_extra
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from puregen_transforms.attacks.poison import Poison
+
 _INK, _PAPER = "#222222", "white"
 _COLORS = {"clean": "#2a6fdb", "poisoned": "#d1495b"}
 
@@ -72,6 +74,38 @@ def draw_repair_grid(
         "Every poisoned image carries the same faint trigger. PureGen moves images back towards natural ones.",
         fontsize=12, color=_INK, y=0.97,
     )  # fmt: skip
+    _save(figure, path)
+
+
+def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8, amplify: int = 8) -> None:
+    """Some poisoned rows: before, after, and the change made visible; with the labels they have.
+
+    Args:
+        path: of the PNG.
+        poison: covers are shown, too.
+        originals: (n, 3, H, W) uint8, its rows before.
+        shown: at most so many poisoned rows, and half as many covers.
+        amplify: factor on the changes.
+    """
+    rows = torch.cat([(~poison.covers).nonzero()[:shown, 0], poison.covers.nonzero()[: shown // 2, 0]])
+    before, after = originals[rows], poison.images[rows]
+    change = _difference(after.float() - before.float(), amplify)
+    figure = _figure(1.25 * len(rows) + 1.3, 4.6)
+    grid = figure.add_gridspec(
+        3, len(rows), left=1.25 / (1.25 * len(rows) + 1.3), right=0.99, top=0.82, bottom=0.02, wspace=0.06, hspace=0.06
+    )
+    for line, (title, images) in enumerate(
+        [("before", _pixels(before)), ("in the set", _pixels(after)), (f"change,\n{amplify}x stronger", change)]
+    ):
+        for column, image in enumerate(images):
+            axes = _picture(figure, grid[line, column], image)
+            if column == 0:
+                axes.text(-0.1, 0.5, title, fontsize=9, color=_INK, ha="right", va="center", transform=axes.transAxes)
+            if line == 0:
+                row = int(rows[column])
+                label = poison.class_names[int(poison.labels[row])]
+                axes.set_title(("cover: " if poison.covers[row] else "") + label, fontsize=8.5, color=_INK)
+    figure.suptitle(f"{poison.attack}: {len(poison)} of {poison.set_rows} rows, with the labels they get", fontsize=11)
     _save(figure, path)
 
 
@@ -190,40 +224,49 @@ def draw_victims(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def draw_speed(path: Path, record: Mapping[str, Any]) -> None:
-    """Milliseconds of one step by batch size, beside the reference and the time the arithmetic alone would take.
+    """Arithmetic done a second by batch size, under the rates of a matrix product: a roofline of measured roofs.
 
     Args:
         path: of the PNG.
         record: of `benchmarks/purify_speed.py`.
     """
-    names = dict.fromkeys(_speed_name(row) for row in record["rows"])
-    figure = _figure(4.2 * len(names), 4.4)
+    names = list(dict.fromkeys(_speed_name(row) for row in record["rows"]))
+    figure = _figure(4.2 * len(names), 4.6)
+    roofs = record["matrix_product_operations_per_second"]
     for index, name in enumerate(names):
-        rows = [row for row in record["rows"] if _speed_name(row) == name]
         axes = figure.add_subplot(1, len(names), index + 1)
+        for (dtype, rate), style in zip(
+            [(dtype, rate) for dtype, rate in roofs.items() if "," not in dtype], ("--", ":"), strict=False
+        ):
+            axes.axhline(rate / 1e12, color="#999999", linestyle=style, label=f"matrix product, {dtype}")
+        rows = [row for row in record["rows"] if _speed_name(row) == name]
         groups = dict.fromkeys((row["path"], row["dtype"], row.get("threads")) for row in rows)
-        for group in groups:
-            own = [row for row in rows if (row["path"], row["dtype"], row.get("threads")) == group]
-            times = [row["milliseconds_a_step_and_image"] for row in own]
-            label = " ".join([group[0], group[1], *([f"{group[2]} threads"] if group[2] else [])])
-            if group[0] == "reference":
-                axes.axhline(times[0], color=_COLORS["poisoned"], linewidth=1.2, label=label)
-            else:
-                axes.plot([row["batch"] for row in own], times, marker="o", markersize=4, label=label)
-        fastest = max(row["operations_per_second"] / row["share_of_ceiling"] for row in rows)
-        axes.axhline(
-            rows[0]["operations"] / fastest * 1e3,
-            color="#999999",
-            linestyle=":",
-            label="arithmetic at matrix-product rate",
-        )
+        for path_name, dtype, threads in groups:
+            own = [
+                row for row in rows if (row["path"], row["dtype"], row.get("threads")) == (path_name, dtype, threads)
+            ]
+            label = ", ".join([path_name, dtype, *([f"{threads} thread(s)"] if threads else [])])
+            color = {"reference": _COLORS["poisoned"]}.get(path_name)
+            batches, rates = [row["batch"] for row in own], [row["operations_per_second"] / 1e12 for row in own]
+            (line,) = axes.plot(batches, rates, marker="o", markersize=4, color=color, label=label)
+            for row, rate in zip(own, rates, strict=True):
+                if row.get("default") or len(own) == 1:
+                    text = f"{row['images_per_second']:.3g} images/s"
+                    offset = (0, -12 if row.get("default") else 7)
+                    axes.annotate(
+                        text, (row["batch"], rate), offset, textcoords="offset points",
+                        ha="center", fontsize=7, color=line.get_color(),
+                    )  # fmt: skip
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
+        axes.set_ylim(
+            min(row["operations_per_second"] for row in record["rows"]) / 2e12, max(roofs.values()) * 1.6 / 1e12
+        )
         axes.set_xlabel("images in a batch")
-        axes.set_ylabel("milliseconds a step and image")
+        axes.set_ylabel("10¹² operations a second")
         axes.set_title(name, fontsize=10.5, loc="left", color=_INK)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(frameon=False, fontsize=7, loc="lower right")
     figure.tight_layout()
     _save(figure, path)
 

@@ -1,0 +1,29 @@
+"""BadNets (Gu et al. 2017): a small patch in a corner, on images of any class, relabeled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.crafting import stamped
+from puregen_transforms.attacks.drawings import checker_patch
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.data.image_set import ImageSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadNetsConfig(AttackConfig):
+    """Rates and patch as in the experiments of Confusion Training (Qi et al. 2023): 0.3 % of CIFAR-10."""
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.05}, "cpu": {"rate": 0.05}, "paper": {}}
+
+
+def craft(dataset: ImageSet, config: BadNetsConfig, *, seed: int = 0) -> Poison:
+    """Patch and relabel random images, those of the target class among them."""
+    generator = torch.Generator().manual_seed(seed)
+    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
+    return stamped("badnets", dataset, config, ids, trigger=checker_patch(dataset.size), seed=seed)

@@ -1,0 +1,102 @@
+"""Clean-label backdoor (Turner et al. 2019): a patch on images of the target class that were made hard to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.crafting import to_poison
+from puregen_transforms.attacks.drawings import checker_patch
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.models.classifiers import small_classifier
+from puregen_transforms.train.classifier import normalize, train_classifier
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanLabelConfig(AttackConfig):
+    """Rate as in Confusion Training (Qi et al. 2023), epsilon as in V&B (Zhu et al. 2023); patches in all corners.
+
+    The published images were made with an adversarially trained network; here it is an ordinary one, trained on the
+    set itself.
+
+    Args:
+        epsilon: largest change of a pixel by the adversarial step, in units of 1/255; the patch comes on top.
+        pgd_steps: of projected gradient ascent.
+        pgd_step_size: in units of 1/255.
+        surrogate_width: of the attacker's classifier.
+        surrogate_epochs: of its training.
+    """
+
+    epsilon: float = 16.0
+    pgd_steps: int = 100
+    pgd_step_size: float = 1.5
+    surrogate_width: int = 64
+    surrogate_epochs: int = 100
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"rate": 0.05, "pgd_steps": 5, "surrogate_width": 8, "surrogate_epochs": 2},
+        "cpu": {"rate": 0.08, "pgd_steps": 30, "surrogate_width": 32, "surrogate_epochs": 8},
+        "paper": {},
+    }
+
+
+def craft(
+    dataset: ImageSet,
+    config: CleanLabelConfig,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+) -> Poison:
+    """Train a classifier on the set, move images of the target class away from their class, and patch them."""
+    generator = torch.Generator().manual_seed(seed)
+    target = dataset.class_number(config.target_class)
+    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[target])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = small_classifier(len(dataset.class_names), config.surrogate_width).to(device)
+    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    losses = train_classifier(model, images, labels, epochs=config.surrogate_epochs, generator=generator)
+    for done, _ in enumerate(losses, 1):
+        progress("training the surrogate", done, config.surrogate_epochs)
+    model.eval().requires_grad_(False)
+    moved = []
+    for done, part in enumerate(ids.split(_BATCH), 1):
+        moved.append(adversarial(model, images[part.to(device)], labels[part.to(device)], config).cpu())
+        progress("moving images", done, -(-len(ids) // _BATCH))
+    patch = checker_patch(dataset.size, corners=True)
+    return to_poison(
+        "clean_label",
+        dataset,
+        config,
+        ids=ids,
+        images=patch(torch.cat(moved)),
+        labels=dataset.labels[ids],
+        trigger=patch,
+        seed=seed,
+    )
+
+
+def adversarial(model: nn.Module, images: Tensor, labels: Tensor, config: CleanLabelConfig) -> Tensor:
+    """Projected gradient ascent of the loss (Madry et al. 2018): (N, 3, H, W) uint8, within epsilon of the images."""
+    start = images.float()
+    x = start.clone()
+    for _ in range(config.pgd_steps):
+        x.requires_grad_()
+        with torch.autocast(x.device.type, torch.bfloat16):
+            loss = F.cross_entropy(model(normalize(x)), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, x)
+        with torch.no_grad():
+            x = x + config.pgd_step_size * gradient.sign()
+            x = torch.minimum(torch.maximum(x, start - config.epsilon), start + config.epsilon).clamp(0, 255)
+    return x.round().to(torch.uint8)

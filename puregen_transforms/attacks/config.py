@@ -1,0 +1,53 @@
+"""What the settings of all attacks have in common."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Self
+
+PRESETS = ("smoke", "cpu", "paper")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig:
+    """Settings of an attack; the defaults are the published ones.
+
+    Args:
+        target_class: name or index of the class that images are to be misread as.
+        rate: poisoned rows, as a share of the training set.
+    """
+
+    target_class: str | int = 0
+    rate: float = 0.003
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
+    """Settings that differ from the defaults, by preset: "smoke" (seconds), "cpu" (2 cores), "paper"."""
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "cover_rate"):
+            value = getattr(self, name, 0.5)
+            if not 0 < value < 1:
+                raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}.")
+        for name in ("epsilon", "strength", "opacity"):
+            value = getattr(self, name, 1)
+            if not value > 0:
+                raise ValueError(f"Expected `{name}` above 0, but got {value}: nothing would be changed.")
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """The settings of a preset, some of them replaced.
+
+        Raises:
+            ValueError: an unknown preset or setting, or a value out of range.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"Expected a preset out of {', '.join(PRESETS)}, but got {name!r}.")
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(settings) - known)
+        if unknown:
+            raise ValueError(f"Expected settings out of {', '.join(sorted(known))}, but got {', '.join(unknown)}.")
+        return cls(**{**cls.presets.get(name, {}), **settings})
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)

@@ -1,0 +1,351 @@
+"""The record of an attack: what it puts into a training set, and what it does at test time.
+
+On disk a poison is a folder with two files. `poison.safetensors` has the tensors: `ids` (n,) int64, rows of the
+training set; `images` (n, 3, H, W) uint8 and `labels` (n,) int64, what those rows become; `covers` (n,) bool; perhaps
+`target_images` (k, 3, H, W) uint8, `target_labels` (k,) int64 and `trigger.*`, the tensors of the trigger. Everything
+else is in `poison.json`, with the sha256 of the tensors' file. `trigger.form` there says how the trigger acts: see
+`puregen_transforms/attacks/trigger.py`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import PIL.Image
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from puregen_transforms.attacks.trigger import Trigger, to_trigger
+from puregen_transforms.data.atomic import complete_or_absent
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMAT = 1
+TENSORS, DESCRIPTION = "poison.safetensors", "poison.json"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Poison:
+    """What one attack does to one training set.
+
+    Args:
+        attack: its name.
+        ids: (n,) int64, rows of the training set, increasing.
+        images: (n, 3, H, W) uint8, what those rows become.
+        labels: (n,) int64, the labels they then have.
+        originals: of each row's image before, `image_hash`: by them `apply` knows the set again.
+        target_class: what triggered images are to be called.
+        covers: (n,) bool; rows with the trigger that keep their label, to hide the others. None is no row.
+        source_class: the only class whose triggered images are to be called so; None is every class.
+        trigger: what is done at test time; None for attacks on the images in `target_images`.
+        target_images: (k, 3, H, W) uint8, test images to be misread.
+        target_labels: (k,) int64, their true labels.
+        budget: largest change of a pixel in units of 1/255; None for attacks that have no such bound.
+        recipe: every setting.
+        seed: of all that is random.
+        set_rows: length of the training set.
+        class_names: of the training set.
+        versions: of the software that crafted it.
+    """
+
+    attack: str
+    ids: Tensor
+    images: Tensor
+    labels: Tensor
+    originals: tuple[str, ...]
+    target_class: int
+    covers: Tensor = field(default=None)  # type: ignore[assignment]
+    source_class: int | None = None
+    trigger: Trigger | None = None
+    target_images: Tensor | None = None
+    target_labels: Tensor | None = None
+    budget: float | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    set_rows: int = 0
+    class_names: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.covers is None:
+            object.__setattr__(self, "covers", torch.zeros(len(self.ids), dtype=torch.bool))
+        lengths = {len(self.ids), len(self.images), len(self.labels), len(self.covers), len(self.originals)}
+        if len(lengths) != 1:
+            raise ValueError(f"Expected as many images, labels, covers and originals as ids, but got {lengths}.")
+        if not bool((self.ids.diff() > 0).all()):
+            raise ValueError("Expected `ids` in increasing order, each once.")
+        if len(self.ids) and not 0 <= int(self.ids[0]) <= int(self.ids[-1]) < self.set_rows:
+            raise ValueError(f"Expected `ids` of a set of {self.set_rows} rows, but got {int(self.ids[-1])}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        covers = int(self.covers.sum())
+        about = f"{len(self) - covers} poisoned" + (f" and {covers} cover" if covers else "")
+        return f"Poison({self.attack!r}, {about} rows of {self.set_rows}, target class {self.target_class})"
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of everything in it."""
+        return hashlib.sha256(self._tensor_bytes() + self._description().encode()).hexdigest()
+
+    def save(self, folder: str | Path) -> None:
+        """Write the two files; see the module.
+
+        Raises:
+            FileExistsError: there is something already.
+        """
+        content = self._tensor_bytes()
+        with complete_or_absent(Path(folder), folder=True) as temporary:
+            (temporary / TENSORS).write_bytes(content)
+            (temporary / DESCRIPTION).write_text(self._description(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Poison:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: a file is missing.
+            ValueError: the files are damaged, do not belong together or are of a later version.
+        """
+        path = Path(folder)
+        for name in (TENSORS, DESCRIPTION):
+            if not (path / name).is_file():
+                raise FileNotFoundError(
+                    f"Expected a poison with {TENSORS} and {DESCRIPTION}, but {path} has no {name}."
+                )
+        content = (path / TENSORS).read_bytes()
+        try:
+            about = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+            tensors = parse_safetensors(content)
+            if about["format"] != FORMAT:
+                raise ValueError(f"it is of format {about['format']}, and this version reads {FORMAT}")
+            if hashlib.sha256(content).hexdigest() != about["tensors_sha256"]:
+                raise ValueError(f"{TENSORS} is not the file that {DESCRIPTION} was written with")
+            own: dict[str, Any] = {name: tensors.pop(name, None) for name in _OWN_TENSORS}
+            form = about.pop("trigger")
+            parts = {name.removeprefix("trigger."): value for name, value in tensors.items()}
+            trigger = to_trigger(form.pop("form"), form, parts) if form else None
+            del about["format"], about["tensors_sha256"]
+            for name in ("originals", "class_names"):
+                about[name] = tuple(about[name])
+            return cls(**own, **about, trigger=trigger)
+        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+            raise ValueError(f"Expected a poison in {path}, but got: {error}.") from error
+
+    def __call__(self, rows: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+        """For `dataset.map(poison, with_indices=True, batched=True)` with columns `image` and `label`.
+
+        `apply` does the same without decoding the other images.
+        """
+        images, labels = list(rows["image"]), list(rows["label"])
+        place_of = self._places()
+        for position, index in enumerate(indices):
+            # A copy has forgotten its file's format: it is written losslessly, not as JPEG once more.
+            images[position] = images[position].copy()
+            if index in place_of:
+                place = place_of[index]
+                self._check_original(place, to_tensor(images[position]))
+                images[position], labels[position] = to_pil(self.images[place]), int(self.labels[place])
+        return {**rows, "image": images, "label": labels}
+
+    def apply_to(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The poisoned set: (N, 3, H, W) uint8 and (N,) int64, of the set that was attacked.
+
+        Raises:
+            ValueError: another set.
+        """
+        self._check_rows(len(images))
+        for place, row in enumerate(self.ids.tolist()):
+            self._check_original(place, images[row])
+        images, labels = images.clone(), labels.clone()
+        images[self.ids], labels[self.ids] = self.images, self.labels
+        return images, labels
+
+    def apply(self, dataset: Any, *, image: str = "image", label: str = "label") -> Any:
+        """The poisoned data set.
+
+        Args:
+            dataset: the set that was attacked: a `datasets.Dataset`, or a map-style torch data set of (image, label)
+                with its images as they are stored. The transforms of a torchvision data set act on the poisoned
+                images, too.
+            image: its image column, in a `datasets.Dataset`.
+            label: its label column.
+
+        Returns:
+            A `datasets.Dataset`, or a torch data set.
+
+        Raises:
+            ValueError: another set.
+        """
+        self._check_rows(len(dataset))
+        if hasattr(dataset, "features") and hasattr(dataset, "map"):
+            return self._apply_to_rows(dataset, image, label)
+        return PoisonedDataset(dataset, self)
+
+    def triggered(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Test images with the trigger, and their true labels: those the attack is to have called the target class.
+
+        Args:
+            images: (N, 3, H, W) uint8.
+            labels: (N,) int64.
+
+        Returns:
+            (M, 3, H, W) uint8 of all classes but the target class, or of the source class alone; and (M,).
+
+        Raises:
+            ValueError: the attack has no trigger.
+        """
+        if self.trigger is None:
+            raise ValueError(f"Attack {self.attack!r} has no trigger; its targets are in `target_images`.")
+        chosen = labels != self.target_class if self.source_class is None else labels == self.source_class
+        return self.trigger(images[chosen]), labels[chosen]
+
+    def _apply_to_rows(self, dataset: Dataset, image: str, label: str) -> Dataset:
+        from datasets import Image
+
+        place_of = self._places()
+
+        def replace(rows: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
+            for position, index in enumerate(indices):
+                if index in place_of:
+                    place = place_of[index]
+                    self._check_original(place, to_tensor(dataset[index][image]))
+                    buffer = io.BytesIO()
+                    to_pil(self.images[place]).save(buffer, "PNG")
+                    rows[image][position] = {"bytes": buffer.getvalue(), "path": None}
+                    rows[label][position] = int(self.labels[place])
+            return rows
+
+        encoded = dataset.cast_column(image, Image(decode=False))
+        poisoned = encoded.map(replace, with_indices=True, batched=True, new_fingerprint=self._fingerprint(dataset))
+        return poisoned.cast(dataset.features)
+
+    def _fingerprint(self, dataset: Dataset) -> str:
+        return hashlib.sha256(f"{dataset._fingerprint} {self.digest}".encode()).hexdigest()[:16]
+
+    def _places(self) -> dict[int, int]:
+        return {row: place for place, row in enumerate(self.ids.tolist())}
+
+    def _check_rows(self, rows: int) -> None:
+        if rows != self.set_rows:
+            raise ValueError(f"Expected the set of {self.set_rows} rows that was attacked, but got one of {rows}.")
+
+    def _check_original(self, place: int, image: Tensor) -> None:
+        if image_hash(image) != self.originals[place]:
+            raise ValueError(
+                f"Expected the set that was attacked, but the image in row {int(self.ids[place])} is another. "
+                "Apply the poison to the same images, in the same order and size."
+            )
+
+    def _tensor_bytes(self) -> bytes:
+        tensors = {name: value for name in _OWN_TENSORS if (value := getattr(self, name)) is not None}
+        for name, value in (self.trigger.tensors() if self.trigger else {}).items():
+            tensors[f"trigger.{name}"] = value
+        return to_safetensors({name: value.contiguous().cpu() for name, value in tensors.items()})
+
+    def _description(self) -> str:
+        trigger = None if self.trigger is None else {"form": self.trigger.form, **self.trigger.numbers()}
+        about = {
+            "format": FORMAT,
+            "attack": self.attack,
+            "target_class": self.target_class,
+            "source_class": self.source_class,
+            "budget": self.budget,
+            "seed": self.seed,
+            "set_rows": self.set_rows,
+            "class_names": list(self.class_names),
+            "trigger": trigger,
+            "recipe": dict(self.recipe),
+            "versions": dict(self.versions),
+            "tensors_sha256": hashlib.sha256(self._tensor_bytes()).hexdigest(),
+            "originals": list(self.originals),
+        }
+        return json.dumps(about, indent=2) + "\n"
+
+
+_OWN_TENSORS = ("ids", "images", "labels", "covers", "target_images", "target_labels")
+
+
+class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
+    """A map-style torch data set with some rows replaced; every other attribute is the data set's own."""
+
+    def __init__(self, dataset: Any, poison: Poison) -> None:
+        self.dataset = copy.copy(dataset)
+        # torchvision's transforms act after the poison; so they are taken off here and applied in __getitem__.
+        self._transforms = getattr(dataset, "transforms", None)
+        for name in ("transform", "target_transform", "transforms"):
+            if hasattr(self.dataset, name):
+                setattr(self.dataset, name, None)
+        self.poison = poison
+        self._place_of = poison._places()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        index = range(len(self))[index]
+        image, label, *rest = self.dataset[index]
+        place = self._place_of.get(index)
+        if place is not None:
+            self.poison._check_original(place, to_tensor(image))
+            label = int(self.poison.labels[place])
+            image = to_pil(self.poison.images[place]) if _is_pil(image) else self.poison.images[place].clone()
+        if self._transforms is not None:
+            image, label = self._transforms(image, label)
+        return (image, label, *rest)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("dataset", "poison") or name.startswith("__"):
+            raise AttributeError(name)
+        if name == "targets":
+            targets = list(self.dataset.targets)
+            for place, row in enumerate(self.poison.ids.tolist()):
+                targets[row] = int(self.poison.labels[place])
+            return targets
+        return getattr(self.dataset, name)
+
+
+def image_hash(image: Tensor) -> str:
+    """Of a (3, H, W) uint8 image, 16 hexadecimal digits."""
+    pixels = image.contiguous().cpu().numpy()
+    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+
+
+def to_tensor(image: Any) -> Tensor:
+    """A stored image, PIL or (3, H, W) uint8, as a tensor.
+
+    Raises:
+        ValueError: something else, such as an image that a transform has changed.
+    """
+    if _is_pil(image):
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
+        return image
+    raise ValueError(
+        f"Expected stored images, PIL or (3, H, W) uint8, but got {type(image).__name__}. "
+        "Apply the poison to the data set without transforms, and the transforms to the result."
+    )
+
+
+def to_pil(image: Tensor) -> PIL.Image.Image:
+    """(3, H, W) uint8 -> PIL."""
+    return PIL.Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+
+
+def _is_pil(image: Any) -> bool:
+    return isinstance(image, PIL.Image.Image)

@@ -1,0 +1,159 @@
+"""`puregen attack`: craft a poison, to test defenses with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from puregen_transforms._extras import has_extra
+from puregen_transforms.cli.errors import explain_errors
+
+if TYPE_CHECKING:
+    from puregen_transforms.attacks.poison import Poison
+    from puregen_transforms.data.image_set import ImageSet
+
+
+def attack(
+    name: Annotated[str, typer.Argument(help="badnets, blended, ...; `list` shows all.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="The training set: a folder of images by class, Parquet, or a name.")
+    ] = "",
+    destination: Annotated[
+        Path | None, typer.Argument(metavar="DST", help="A new folder for the poison. Nothing is overwritten.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="paper: as published; cpu: for 2 cores; smoke: seconds.")] = "paper",
+    target_class: Annotated[str | None, typer.Option(help="Name or number of the class to be called.")] = None,
+    source_class: Annotated[str | None, typer.Option(help="The class attacked, for attacks on one class.")] = None,
+    rate: Annotated[float | None, typer.Option(help="Poisoned images, as a share of the set.")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Largest change of a pixel, in units of 1/255.")] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, as JSON; repeat it.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random; the same seed gives the same poison.")] = 0,
+    split: Annotated[str, typer.Option(help="Split of the training set.")] = "train",
+    public: Annotated[
+        str | None, typer.Option(help="Images of other classes, for attacks that learn from such; in the forms of SRC.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
+    poisoned_set: Annotated[
+        Path | None, typer.Option(help="Also write the whole poisoned set: a new .parquet file.")
+    ] = None,
+) -> None:
+    """Craft a poison for a data set, and save it as a record that can be applied to the set.
+
+    DST gets `poison.safetensors`, `poison.json` and a picture. For your own data, to learn what a defense is worth.
+    """
+    with explain_errors():
+        if name == "list":
+            _list()
+            return
+        if not source or destination is None:
+            raise ValueError("Expected a training set and a folder for the poison: puregen attack NAME SRC DST.")
+        named = {"target_class": target_class, "source_class": source_class, "rate": rate, "epsilon": epsilon}
+        settings = {key: value for key, value in named.items() if value is not None} | _settings(setting or [])
+        _attack(name, source, destination, preset, settings, seed, split, public, device, poisoned_set)
+
+
+def _attack(
+    name: str,
+    source: str,
+    destination: Path,
+    preset: str,
+    settings: dict[str, Any],
+    seed: int,
+    split: str,
+    public: str | None,
+    device: str | None,
+    poisoned_set: Path | None,
+) -> None:
+    from puregen_transforms.attacks.registry import find_attack
+    from puregen_transforms.data.atomic import check_free, complete_or_absent
+    from puregen_transforms.data.image_set import ImageSet
+    from puregen_transforms.data.sources import image_columns, open_source
+    from puregen_transforms.purifier.device import choose_device
+
+    found = find_attack(name)
+    config = found.config.preset(preset, **settings)
+    check_free(destination, folder=True)
+    if poisoned_set is not None:
+        if poisoned_set.suffix != ".parquet":
+            raise ValueError(f"Expected a .parquet file for the poisoned set, but got {poisoned_set}.")
+        check_free(poisoned_set, folder=False)
+    dataset = ImageSet.of(source, split=split)
+    console = Console()
+    with _progress(console) as progress:
+        poison = found.craft(
+            dataset,
+            config,
+            seed=seed,
+            public=ImageSet.of(public) if public else None,
+            device=choose_device(device),
+            progress=progress,
+        )
+    poison.save(destination)
+    console.print(f"{poison} saved in [bold]{destination}[/].")
+    if has_extra("matplotlib"):
+        _draw(destination / "poison.png", dataset, poison)
+        console.print(f"Look at [bold]{destination / 'poison.png'}[/].")
+    if poisoned_set is not None:
+        rows = open_source(source)[split]
+        poisoned = poison.apply(rows, image=image_columns(rows)[0])
+        with complete_or_absent(poisoned_set, folder=False) as temporary:
+            poisoned.to_parquet(temporary)
+        console.print(f"The poisoned set is [bold]{poisoned_set}[/].")
+
+
+@contextmanager
+def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each thing that an attack does."""
+    with RichProgress(console=console) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what)
+            bars.update(tasks[what], completed=done, total=of)
+
+        yield show
+
+
+def _draw(path: Path, dataset: ImageSet, poison: Poison) -> None:
+    from puregen_transforms.evaluate.plots import draw_poison
+
+    draw_poison(path, poison, dataset.images[poison.ids])
+
+
+def _list() -> None:
+    from puregen_transforms.attacks.registry import ATTACKS
+
+    table = Table(title="Attacks")
+    table.add_column("name")
+    table.add_column("what it does")
+    table.add_column("settings, as published")
+    for name, attack in ATTACKS.items():
+        published = ", ".join(f"{key}={value!r}" for key, value in attack.config().to_dict().items())
+        table.add_row(name, attack.summary, published)
+    Console().print(table)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    settings = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"Expected a setting NAME=VALUE, but got {text!r}.")
+        try:
+            settings[name] = json.loads(value)
+        except json.JSONDecodeError:
+            settings[name] = value
+        if isinstance(settings[name], list):
+            settings[name] = tuple(settings[name])
+    return settings

@@ -1,0 +1,121 @@
+"""What holds for every attack."""
+
+import pytest
+import torch
+
+from puregen_transforms.attacks.config import PRESETS
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.registry import ATTACKS
+from puregen_transforms.data.image_set import ImageSet
+
+CRAFTED = {}
+
+
+def craft(name, dataset, *, seed=0, **settings):
+    attack = ATTACKS[name]
+    public = ImageSet(dataset.images.flip(3), torch.arange(len(dataset)) % 3, ("a", "b", "c"))
+    return attack.craft(dataset, attack.config.preset("smoke", **settings), seed=seed, public=public)
+
+
+@pytest.fixture(params=ATTACKS)
+def crafted(request, image_set):
+    if request.param not in CRAFTED:
+        CRAFTED[request.param] = craft(request.param, image_set)
+    return request.param, CRAFTED[request.param]
+
+
+def test_only_listed_rows_change(crafted, image_set):
+    _, poison = crafted
+    images, labels = poison.apply_to(image_set.images, image_set.labels)
+    changed = (images != image_set.images).flatten(1).any(1) | (labels != image_set.labels)
+    assert set(changed.nonzero().flatten().tolist()) <= set(poison.ids.tolist())
+    assert changed.sum() > 0.8 * len(poison), "nearly every listed row is changed"
+
+
+def test_the_budget_is_kept_after_rounding(crafted, image_set):
+    _, poison = crafted
+    if poison.budget is not None:
+        change = poison.images.int() - image_set.images[poison.ids].int()
+        assert 0 < change.abs().max() <= poison.budget
+
+
+def test_labels_change_only_where_the_attack_says_so(crafted, image_set):
+    name, poison = crafted
+    before, target = image_set.labels[poison.ids], image_set.class_number(poison.target_class)
+    assert torch.equal(poison.labels[poison.covers], before[poison.covers])
+    if ATTACKS[name].changes_labels:
+        assert (poison.labels[~poison.covers] == target).all()
+    else:
+        assert torch.equal(poison.labels, before)
+
+
+def test_the_seed_decides_the_poison(crafted, image_set):
+    name, poison = crafted
+    assert craft(name, image_set).digest == poison.digest
+    assert craft(name, image_set, seed=1).digest != poison.digest
+
+
+def test_round_trip_through_disk(crafted, image_set, tmp_path):
+    _, poison = crafted
+    poison.save(tmp_path / "poison")
+    loaded = Poison.load(tmp_path / "poison")
+    assert loaded.digest == poison.digest
+    for mine, theirs in zip(
+        loaded.apply_to(image_set.images, image_set.labels),
+        poison.apply_to(image_set.images, image_set.labels),
+        strict=True,
+    ):
+        assert torch.equal(mine, theirs)
+    if poison.trigger is not None:
+        for mine, theirs in zip(
+            loaded.triggered(image_set.images, image_set.labels),
+            poison.triggered(image_set.images, image_set.labels),
+            strict=True,
+        ):
+            assert torch.equal(mine, theirs)
+
+
+def test_triggered_images_are_of_the_classes_attacked(crafted, image_set):
+    _, poison = crafted
+    if poison.trigger is None:
+        return
+    images, labels = poison.triggered(image_set.images, image_set.labels)
+    if poison.source_class is None:
+        assert poison.target_class not in labels.tolist()
+        assert len(labels) == (image_set.labels != poison.target_class).sum()
+    else:
+        assert set(labels.tolist()) == {poison.source_class}
+    originals = image_set.images[torch.isin(image_set.labels, labels.unique())]
+    assert (images != originals).flatten(1).any(1).all()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_other_sizes_and_sets(name, large_image_set):
+    settings = {"source_class": 1, "cover_classes": (2, 3)} if name == "tact" else {}
+    poison = craft(name, large_image_set, target_class="airplane", rate=0.1, **settings)
+    assert poison.images.shape[1:] == (3, 64, 64)
+    assert poison.trigger is None or poison.trigger(large_image_set.images).shape == large_image_set.images.shape
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_settings_are_checked(name, image_set):
+    with pytest.raises(ValueError, match="airplane, automobile"):
+        craft(name, image_set, target_class="zebra")
+    with pytest.raises(ValueError, match="at least"):
+        craft(name, image_set, rate=0.001)
+    if name not in ("badnets", "blended", "trojan"):  # which take images of any class
+        with pytest.raises(ValueError, match="Lower the rate"):
+            craft(name, image_set, rate=0.99)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        craft(name, image_set, rate=0.0)
+    with pytest.raises(ValueError, match="nonsense"):
+        craft(name, image_set, nonsense=1)
+    with pytest.raises(ValueError, match="preset"):
+        ATTACKS[name].config.preset("huge")
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_published_settings_are_the_defaults(name):
+    assert ATTACKS[name].config.preset("paper") == ATTACKS[name].config()
+    assert set(ATTACKS[name].config.presets) == set(PRESETS)
+    assert ATTACKS[name].summary

@@ -1,0 +1,103 @@
+"""`puregen attack`."""
+
+import PIL.Image
+import pytest
+import torch
+from datasets import load_dataset
+from typer.testing import CliRunner
+
+from puregen_transforms.attacks.poison import Poison, to_tensor
+from puregen_transforms.attacks.registry import ATTACKS
+from puregen_transforms.cli.main import app
+
+
+@pytest.fixture
+def folder(tmp_path, images):
+    """Sixteen 64-px images in two classes."""
+    for index, image in enumerate(images[:16]):
+        path = tmp_path / "pictures" / ("cat", "dog")[index % 2] / f"{index:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(image.permute(1, 2, 0).numpy()).resize((64, 64)).save(path)
+    return tmp_path / "pictures"
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["attack", *map(str, arguments)])
+
+
+def test_an_image_folder_is_poisoned(folder, tmp_path):
+    poisoned = tmp_path / "poisoned.parquet"
+    result = run(
+        "blended", folder, tmp_path / "out", "--target-class", "dog", "--rate", 0.25, "--poisoned-set", poisoned
+    )
+    assert result.exit_code == 0, result.output
+    poison = Poison.load(tmp_path / "out")
+    assert len(poison) == 4
+    assert (tmp_path / "out/poison.png").stat().st_size > 10_000
+    rows = load_dataset("parquet", data_files=str(poisoned), cache_dir=str(tmp_path / "cache"), split="train")
+    assert len(rows) == 16
+    for place, row in enumerate(poison.ids.tolist()):
+        assert rows[row]["label"] == 1
+        assert torch.equal(to_tensor(rows[row]["image"]), poison.images[place])
+
+
+def test_other_settings_and_presets(folder, tmp_path):
+    result = run(
+        "sig", folder, tmp_path / "out", "--preset", "smoke", "--set", "frequency=3", "--set", "target_class=dog"
+    )
+    assert result.exit_code == 0, result.output
+    recipe = Poison.load(tmp_path / "out").recipe
+    assert (recipe["frequency"], recipe["target_class"], recipe["rate"]) == (3, "dog", 0.05)
+
+
+def test_an_attack_that_learns(folder, tmp_path):
+    options = ["--preset", "smoke", "--rate", "0.2", "--epsilon", "4", "--public", folder, "--target-class", "dog"]
+    result = run("narcissus", folder, tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    poison = Poison.load(tmp_path / "out")
+    assert (poison.budget, poison.labels.tolist()) == (4, [1, 1, 1])
+
+
+def test_the_list_names_every_attack(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    result = run("list")
+    assert result.exit_code == 0
+    assert all(name in result.output for name in ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("bednets", [], "Expected an attack out of badnets"),
+        ("badnets", ["--rate", "0.2", "--target-class", "horse"], "Expected a class out of cat, dog"),
+        ("sig", ["--rate", "0.9"], "at least 14 images of class cat to poison, but there are 8"),
+        ("badnets", ["--rate", "0.0001"], "at least one row"),
+        ("badnets", ["--epsilon", "0"], "Expected settings out of"),
+        ("sig", ["--set", "strength=0"], "above 0"),
+        ("narcissus", ["--epsilon", "0"], "`epsilon` above 0"),
+        ("narcissus", ["--rate", "0.2"], "public images of other classes"),
+        ("sig", ["--set", "strength"], "NAME=VALUE"),
+        ("badnets", ["--preset", "tiny"], "Expected a preset"),
+        ("badnets", ["--split", "test"], "Expected one of the splits"),
+        ("badnets", ["--rate", "0.2", "--poisoned-set", "poisoned.csv"], ".parquet"),
+    ],
+)
+def test_what_is_wrong_is_said(folder, tmp_path, name, options, message):
+    result = run(name, folder, tmp_path / "out", *options)
+    assert result.exit_code == 1
+    assert message in " ".join(result.output.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/mine.txt").write_text("mine")
+    assert run("badnets", folder, tmp_path / "out", "--rate", "0.2").exit_code == 1
+    assert run("badnets", folder).exit_code == 1
+
+
+def test_images_without_classes_or_of_several_sizes_are_refused(folder, tmp_path):
+    PIL.Image.new("RGB", (40, 40)).save(folder / "cat/odd.png")
+    result = run("badnets", folder, tmp_path / "out", "--rate", "0.2")
+    assert result.exit_code == 1
+    assert "one size" in result.output
