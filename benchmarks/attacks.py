@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--preset", default="cpu")
     parser.add_argument("--target", default="airplane")
     parser.add_argument("--per-class", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs/attacks"))

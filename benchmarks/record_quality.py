@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import attacks
 import dynamics_tradeoff
 import purify_quality
 import purify_speed
@@ -25,7 +26,7 @@ from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, PACKAGED
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
-SPEED = RESULTS / "purify_speed.json"
+SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
 KEPT = ("command", "seed", "machine", "versions")
 
 
@@ -43,6 +44,7 @@ def with_tables(readme: str) -> str:
     tables = {
         "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
+        "attacks": attacks.markdown(json.loads(ATTACKS.read_text(encoding="utf-8"))),
         "purify_speed": purify_speed.markdown(json.loads(SPEED.read_text(encoding="utf-8"))),
     }
     for name, table in tables.items():

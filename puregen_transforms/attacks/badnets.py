@@ -19,7 +19,7 @@ from puregen_transforms.data.image_set import ImageSet
 class BadNetsConfig(AttackConfig):
     """Rates and patch as in the experiments of Confusion Training (Qi et al. 2023): 0.3 % of CIFAR-10."""
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.05}, "cpu": {"rate": 0.05}, "paper": {}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.05}, "cpu": {"rate": 0.1}, "paper": {}}
 
 
 def craft(dataset: ImageSet, config: BadNetsConfig, *, seed: int = 0) -> Poison:
