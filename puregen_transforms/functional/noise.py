@@ -77,7 +77,7 @@ def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int
     # Two levels a word, the low half first: the halves are next to each other in memory (little-endian).
     levels = packed.view(torch.int16).to(torch.int32).bitwise_and_(_LEVELS - 1)
     values = _quantiles(sample_ids.device).index_select(0, levels.flatten())
-    return values.view(len(sample_ids), -1)[:, :size].reshape(shape)
+    return values.view(levels.flatten(1).shape)[:, :size].reshape(shape)
 
 
 @cache

@@ -106,3 +106,8 @@ def test_cpu_and_gpu_agree():
     ids = torch.arange(8)
     on_gpu = keyed_normal(torch.Size((8, 3, 32, 32)), seed=1, sample_ids=ids.cuda(), stage=0, step=3)
     assert torch.equal(normal(ids, seed=1, step=3), on_gpu.cpu())
+
+
+def test_no_samples_have_no_noise():
+    empty = torch.empty(0, dtype=torch.int64)
+    assert keyed_normal(torch.Size((0, 3, 4, 4)), seed=0, sample_ids=empty, stage=0, step=0).shape == (0, 3, 4, 4)
