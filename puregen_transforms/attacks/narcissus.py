@@ -29,6 +29,8 @@ _BATCH = 128
 class NarcissusConfig(AttackConfig):
     """As PureGen's experiments have it (appendix D.1.3); the original release takes epsilon 16, rate 0.0005, scale 3.
 
+    The surrogate is a small network of ours, not the published ResNet-18.
+
     Args:
         rate: poisoned rows, all of the target class, as a share of the whole training set.
         epsilon: largest change of a pixel, in units of 1/255.
