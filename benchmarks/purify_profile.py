@@ -8,8 +8,8 @@ the whole call without it. Then alternatives, each beside what is kept, alternat
 
 - streams: as many Python threads as cores, each with a batch and one thread of its own, instead of all threads in
   every operation;
-- allocator: the C library left as it is, instead of `_keep_freed_memory` (noise predictor only), in processes of
-  their own; with the page faults of a call.
+- allocator: the C library left as it is, instead of `keep_freed_memory`, in processes of their own; with the
+  page faults of a call. What earlier calls of a process freed counts, too: an EBM alone in its process fares worse.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch.profiler import profile
 
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-from puregen_transforms.models import unet_inference
+from puregen_transforms.models import ebm_inference, unet_inference
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.unet_inference import FrozenUNet
@@ -138,7 +138,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.allocator:
         if arguments.allocator == "default":
-            unet_inference._keep_freed_memory = lambda: None  # type: ignore[assignment]
+            for module in (ebm_inference, unet_inference):
+                module.keep_freed_memory = lambda: None  # type: ignore[attr-defined]
         print(json.dumps(allocator(arguments.repeats)))
         return
     allocators = {name: apart(name, arguments.repeats) for name in ("default", "kept")}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +20,17 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
         and torch.backends.mkldnn.is_available()
         and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     )
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have the C library keep what a network call frees for the next, where it adapts (glibc).
+
+    Otherwise it hands the top of its heap back whenever a few megabytes of it are free, and the system maps and
+    clears the same pages again at every layer, a good part of the time. Freeing one large block raises that limit: to
+    twice its size, here 64 MB, the largest glibc takes.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 class Convolution:

@@ -14,6 +14,7 @@ from puregen_transforms.models.convolution import (
     Convolution,
     TransposedConvolution,
     fold_mean_pool,
+    keep_freed_memory,
     turned,
 )
 from puregen_transforms.models.ebm import EBM, Block, DownBlock, EBMConfig, FirstBlock
@@ -42,6 +43,9 @@ class FrozenEBM:
         self.dtype = dtype
         self.bytes_per_pixel = -(-self.config.nf * dtype.itemsize // self.config.patch_size**2)
         self.device = torch.device(device) if device is not None else model.l5.weight.device
+
+        if self.device.type == "cpu":
+            keep_freed_memory()
 
         def frozen(values: Tensor) -> Tensor:
             return values.detach().to(self.device, dtype, copy=True)

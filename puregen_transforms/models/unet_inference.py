@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from puregen_transforms.models.convolution import (
     TransposedConvolution,
     can_pack,
     fold_mean_pool,
+    keep_freed_memory,
     turned,
 )
 
@@ -69,7 +69,7 @@ class FrozenUNet:
         for parameter in network.parameters():
             parameter.data = parameter.data.to(dtype)
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         sides = [max(1, self.config.sample_size >> level) for level in range(len(network.down_blocks))]
         self._time = _TimeEmbedding(network)
         self._entry = _convolution(network.conv_in, sides[0])
@@ -103,17 +103,6 @@ class FrozenUNet:
             if level.resample is not None:
                 x = level.resample(x)
         return self._exit(_silu_(self._last_norm(x))).float()[:count]
-
-
-@functools.cache
-def _keep_freed_memory() -> None:
-    """Have the C library keep what a network call frees for the next, where it adapts (glibc).
-
-    Otherwise it hands the top of its heap back whenever a few megabytes of it are free, and the system maps and
-    clears the same pages again at every layer, an eighth of the time. Freeing one large block raises that limit: to
-    twice its size, here 64 MB, the largest glibc takes.
-    """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 class _TimeEmbedding:
