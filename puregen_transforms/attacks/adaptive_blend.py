@@ -38,7 +38,7 @@ class AdaptiveBlendConfig(AttackConfig):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"rate": 0.05, "cover_rate": 0.05},
-        "cpu": {"rate": 0.1, "cover_rate": 0.02},
+        "cpu": {"rate": 0.15, "cover_rate": 0.02},
         "paper": {},
     }
 

@@ -30,7 +30,7 @@ class AdaptivePatchConfig(AttackConfig):
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"rate": 0.05, "cover_rate": 0.05},
-        "cpu": {"rate": 0.1, "cover_rate": 0.02},
+        "cpu": {"rate": 0.2, "cover_rate": 0.02},
         "paper": {},
     }
 

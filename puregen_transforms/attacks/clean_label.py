@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import to_poison
+from puregen_transforms.attacks.crafting import to_poison, within
 from puregen_transforms.attacks.drawings import checker_patch
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.models.classifiers import small_classifier
-from puregen_transforms.train.classifier import normalize, train_classifier
+from puregen_transforms.train.classifier import normalize
 
 _BATCH = 128
 
@@ -33,19 +32,19 @@ class CleanLabelConfig(AttackConfig):
         epsilon: largest change of a pixel by the adversarial step, in units of 1/255; the patch comes on top.
         pgd_steps: of projected gradient ascent.
         pgd_step_size: in units of 1/255.
-        surrogate_width: of the attacker's classifier.
+        surrogate: the attacker's classifier; see `build_classifier`.
         surrogate_epochs: of its training.
     """
 
     epsilon: float = 16.0
     pgd_steps: int = 100
     pgd_step_size: float = 1.5
-    surrogate_width: int = 64
+    surrogate: str = "resnet18"
     surrogate_epochs: int = 100
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "smoke": {"rate": 0.05, "pgd_steps": 5, "surrogate_width": 8, "surrogate_epochs": 2},
-        "cpu": {"rate": 0.08, "pgd_steps": 30, "surrogate_width": 32, "surrogate_epochs": 8},
+        "smoke": {"rate": 0.05, "pgd_steps": 5, "surrogate": "tiny", "surrogate_epochs": 2},
+        "cpu": {"rate": 0.08, "pgd_steps": 30, "surrogate": "small", "surrogate_epochs": 8},
         "paper": {},
     }
 
@@ -56,19 +55,22 @@ def craft(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    progress: Callable[[str, int, int], None] = lambda what, done, of: None,
+    progress: Progress = lambda what, done, of: None,
 ) -> Poison:
     """Train a classifier on the set, move images of the target class away from their class, and patch them."""
     generator = torch.Generator().manual_seed(seed)
     target = dataset.class_number(config.target_class)
     ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[target])
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = small_classifier(len(dataset.class_names), config.surrogate_width).to(device)
     images, labels = dataset.images.to(device), dataset.labels.to(device)
-    losses = train_classifier(model, images, labels, epochs=config.surrogate_epochs, generator=generator)
-    for done, _ in enumerate(losses, 1):
-        progress("training the surrogate", done, config.surrogate_epochs)
+    model = train_surrogate(
+        config.surrogate,
+        images,
+        labels,
+        classes=len(dataset.class_names),
+        epochs=config.surrogate_epochs,
+        seed=seed,
+        progress=progress,
+    )
     model.eval().requires_grad_(False)
     moved = []
     for done, part in enumerate(ids.split(_BATCH), 1):
@@ -99,4 +101,4 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, config: CleanL
         with torch.no_grad():
             x = x + config.pgd_step_size * gradient.sign()
             x = torch.minimum(torch.maximum(x, start - config.epsilon), start + config.epsilon).clamp(0, 255)
-    return x.round().to(torch.uint8)
+    return within(x, images, config.epsilon)

@@ -13,11 +13,11 @@ class AttackConfig:
     """Settings of an attack; the defaults are the published ones.
 
     Args:
-        target_class: name or index of the class that images are to be misread as.
+        target_class: name or index of the class that images are to be misread as; None for attacks on all classes.
         rate: poisoned rows, as a share of the training set.
     """
 
-    target_class: str | int = 0
+    target_class: str | int | None = 0
     rate: float = 0.003
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
@@ -26,7 +26,7 @@ class AttackConfig:
     def __post_init__(self) -> None:
         for name in ("rate", "cover_rate"):
             value = getattr(self, name, 0.5)
-            if not 0 < value < 1:
+            if not 0 < value <= 1:
                 raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}.")
         for name in ("epsilon", "strength", "opacity"):
             value = getattr(self, name, 1)
@@ -51,3 +51,16 @@ class AttackConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TriggerlessConfig(AttackConfig):
+    """Settings of an attack on one image that nobody changes, which is not in the training set.
+
+    Args:
+        source_class: name or index of the true class of that image.
+        target_index: which image of that class, counted in the set of targets.
+    """
+
+    source_class: str | int = 1
+    target_index: int = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import version
 
 import torch
@@ -39,7 +40,7 @@ def to_poison(
         images=images[order].cpu(),
         labels=labels[order],
         originals=tuple(image_hash(image) for image in dataset.images[ids]),
-        target_class=dataset.class_number(config.target_class),
+        target_class=None if config.target_class is None else dataset.class_number(config.target_class),
         covers=None if covers is None else covers[order],  # type: ignore[arg-type]
         source_class=source_class,
         trigger=trigger,
@@ -52,6 +53,12 @@ def to_poison(
         class_names=dataset.class_names,
         versions={"puregen_transforms": __version__, "torch": version("torch")},
     )
+
+
+def within(images: Tensor, originals: Tensor, epsilon: float) -> Tensor:
+    """Crafted images, 0 ... 255, as uint8 that are no further than epsilon from the originals after rounding, too."""
+    start, limit = originals.float(), math.floor(epsilon)
+    return images.float().round().clamp(start - limit, start + limit).clamp(0, 255).to(torch.uint8)
 
 
 def stamped(

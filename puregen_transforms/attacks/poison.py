@@ -4,7 +4,7 @@ On disk a poison is a folder with two files. `poison.safetensors` has the tensor
 training set; `images` (n, 3, H, W) uint8 and `labels` (n,) int64, what those rows become; `covers` (n,) bool; perhaps
 `target_images` (k, 3, H, W) uint8, `target_labels` (k,) int64 and `trigger.*`, the tensors of the trigger. Everything
 else is in `poison.json`, with the sha256 of the tensors' file. `trigger.form` there says how the trigger acts: see
-`puregen_transforms/attacks/trigger.py`.
+`puregen_transforms/attacks/trigger_forms.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from puregen_transforms.attacks.trigger import Trigger, to_trigger
+from puregen_transforms.attacks.trigger import Trigger
+from puregen_transforms.attacks.trigger_forms import to_trigger
 from puregen_transforms.data.atomic import complete_or_absent
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Poison:
         images: (n, 3, H, W) uint8, what those rows become.
         labels: (n,) int64, the labels they then have.
         originals: of each row's image before, `image_hash`: by them `apply` knows the set again.
-        target_class: what triggered images are to be called.
+        target_class: what triggered images, or those in `target_images`, are to be called; None for attacks on all
+            that is learned.
         covers: (n,) bool; rows with the trigger that keep their label, to hide the others. None is no row.
         source_class: the only class whose triggered images are to be called so; None is every class.
         trigger: what is done at test time; None for attacks on the images in `target_images`.
@@ -66,7 +68,7 @@ class Poison:
     images: Tensor
     labels: Tensor
     originals: tuple[str, ...]
-    target_class: int
+    target_class: int | None
     covers: Tensor = field(default=None)  # type: ignore[assignment]
     source_class: int | None = None
     trigger: Trigger | None = None
@@ -96,7 +98,8 @@ class Poison:
     def __repr__(self) -> str:
         covers = int(self.covers.sum())
         about = f"{len(self) - covers} poisoned" + (f" and {covers} cover" if covers else "")
-        return f"Poison({self.attack!r}, {about} rows of {self.set_rows}, target class {self.target_class})"
+        aim = "" if self.target_class is None else f", target class {self.target_class}"
+        return f"Poison({self.attack!r}, {about} rows of {self.set_rows}{aim})"
 
     @property
     def digest(self) -> str:
@@ -211,7 +214,8 @@ class Poison:
             ValueError: the attack has no trigger.
         """
         if self.trigger is None:
-            raise ValueError(f"Attack {self.attack!r} has no trigger; its targets are in `target_images`.")
+            where = "it spoils the whole set" if self.target_images is None else "its targets are in `target_images`"
+            raise ValueError(f"Attack {self.attack!r} has no trigger: {where}.")
         chosen = labels != self.target_class if self.source_class is None else labels == self.source_class
         return self.trigger(images[chosen]), labels[chosen]
 

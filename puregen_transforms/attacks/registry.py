@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from puregen_transforms.attacks import (
     adaptive_blend,
     adaptive_patch,
     badnets,
     blended,
+    bullseye_polytope,
     clean_label,
+    gradient_matching,
+    input_aware,
+    issba,
     narcissus,
+    ntga,
     sig,
     tact,
     trojan,
@@ -23,10 +29,14 @@ from puregen_transforms.attacks import (
 )
 from puregen_transforms.attacks.config import AttackConfig
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.surrogates import Progress
 from puregen_transforms.data.image_set import ImageSet
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
+_NEEDED = {
+    "public": "images that the attacker has besides the training set (`public`, --public)",
+    "targets": "images outside the training set, one of which is to be misread (`targets`, --targets)",
+    "energy": "an energy network, of the defense that it knows (`energy`, --energy)",
+}
 
 
 @dataclass(frozen=True)
@@ -35,17 +45,18 @@ class Attack:
 
     Args:
         config: its settings.
-        function: (dataset, settings, seed=...) -> poison, with more arguments if it `learns`.
+        function: (dataset, settings, seed=...) -> poison; what else it takes is seen from its signature: `public`,
+            `targets`, `energy`, `device`, `progress`.
         changes_labels: whether a poisoned row's label may change; such an attack is not clean-label.
-        learns: whether it trains networks, and so takes `device` and `progress`.
-        needs_public: whether it learns from `public` images, too.
     """
 
     config: type[AttackConfig]
     function: Callable[..., Poison]
     changes_labels: bool = True
-    learns: bool = False
-    needs_public: bool = False
+
+    def takes(self, name: str) -> bool:
+        """Whether the attack has use for an argument of `craft`."""
+        return name in inspect.signature(self.function).parameters
 
     def craft(
         self,
@@ -54,30 +65,33 @@ class Attack:
         *,
         seed: int = 0,
         public: ImageSet | None = None,
+        targets: ImageSet | None = None,
+        energy: nn.Module | None = None,
         device: torch.device | str = "cpu",
         progress: Progress = lambda what, done, of: None,
     ) -> Poison:
-        """Craft the poison.
+        """Craft the poison. Attacks take of these what they need and leave the rest.
 
         Args:
             dataset: the training set to poison.
             config: settings.
             seed: of all that is random.
-            public: images of other classes, for attacks that learn.
-            device: where they train.
+            public: other images, for attackers who learn from such: of other classes for "narcissus", what feature
+                extractors are trained on for "bullseye_polytope".
+            targets: images that are not in the training set, of its classes; attacks without trigger aim at one.
+            energy: (N, 3, H, W) in [-1, 1] -> (N,), for an attacker who knows the defense.
+            device: where attacks that learn train.
             progress: told what they do.
 
         Raises:
-            ValueError: settings that do not fit the set; or no public images, where they are needed.
+            ValueError: settings that do not fit the set; or something missing that the attack needs.
         """
-        options: dict[str, Any] = {"device": device, "progress": progress} if self.learns else {}
-        if self.needs_public:
-            options["public"] = public
-        if self.needs_public and public is None:
-            raise ValueError(
-                "Expected public images of other classes, from which this attack learns, but got none. "
-                "Name a data set with `public` (--public)."
-            )
+        given = {"public": public, "targets": targets, "energy": energy, "device": device, "progress": progress}
+        options = {name: value for name, value in given.items() if self.takes(name)}
+        required = inspect.signature(self.function).parameters
+        for name, what in _NEEDED.items():
+            if name in options and options[name] is None and required[name].default is inspect.Parameter.empty:
+                raise ValueError(f"Expected {what}: this attack needs them. Got none.")
         return self.function(dataset, config, seed=seed, **options)
 
     @property
@@ -95,10 +109,17 @@ ATTACKS: dict[str, Attack] = {
     "tact": Attack(tact.TaCTConfig, tact.craft),
     "adaptive_blend": Attack(adaptive_blend.AdaptiveBlendConfig, adaptive_blend.craft),
     "adaptive_patch": Attack(adaptive_patch.AdaptivePatchConfig, adaptive_patch.craft),
-    "clean_label": Attack(clean_label.CleanLabelConfig, clean_label.craft, changes_labels=False, learns=True),
-    "narcissus": Attack(
-        narcissus.NarcissusConfig, narcissus.craft, changes_labels=False, learns=True, needs_public=True
+    "input_aware": Attack(input_aware.InputAwareConfig, input_aware.craft),
+    "issba": Attack(issba.ISSBAConfig, issba.craft),
+    "clean_label": Attack(clean_label.CleanLabelConfig, clean_label.craft, changes_labels=False),
+    "narcissus": Attack(narcissus.NarcissusConfig, narcissus.craft, changes_labels=False),
+    "gradient_matching": Attack(
+        gradient_matching.GradientMatchingConfig, gradient_matching.craft, changes_labels=False
     ),
+    "bullseye_polytope": Attack(
+        bullseye_polytope.BullseyePolytopeConfig, bullseye_polytope.craft, changes_labels=False
+    ),
+    "ntga": Attack(ntga.NTGAConfig, ntga.craft, changes_labels=False),
 }
 
 

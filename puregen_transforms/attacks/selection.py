@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from puregen_transforms.attacks.config import TriggerlessConfig
 from puregen_transforms.data.image_set import ImageSet
 
 
@@ -58,3 +59,39 @@ def choose_rows(
             "Lower the rate, or choose another class."
         )
     return rows[torch.randperm(len(rows), generator=generator)[:count]].sort().values
+
+
+def choose_target(targets: ImageSet, dataset: ImageSet, config: TriggerlessConfig) -> tuple[Tensor, int]:
+    """The image to be misread, (1, 3, H, W) uint8, and its class.
+
+    Args:
+        targets: images that are not in the training set, of the same classes.
+        dataset: the training set.
+        config: settings.
+
+    Raises:
+        ValueError: images of another size, no such image, or one that is of the target class already.
+    """
+    if targets.size != dataset.size:
+        raise ValueError(
+            f"Expected targets of {dataset.size[1]}x{dataset.size[0]} pixels, as the training set's, but got "
+            f"{targets.size[1]}x{targets.size[0]}. Resize them first."
+        )
+    if targets.class_names != dataset.class_names:
+        raise ValueError(
+            f"Expected targets of the classes {', '.join(dataset.class_names)}, but got "
+            f"{', '.join(targets.class_names)}."
+        )
+    source = dataset.class_number(config.source_class)
+    if config.target_class is not None and source == dataset.class_number(config.target_class):
+        raise ValueError(
+            f"Expected a target of another class than {dataset.class_names[source]!r}, which it is to be taken for. "
+            "Choose another source or target class."
+        )
+    rows = (targets.labels == source).nonzero().flatten()
+    if not 0 <= config.target_index < len(rows):
+        raise ValueError(
+            f"Expected a target index below {len(rows)}, as many images of {dataset.class_names[source]!r} as there "
+            f"are, but got {config.target_index}."
+        )
+    return targets.images[rows[config.target_index], None], source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -107,24 +106,6 @@ class Warped:
     def tensors(self) -> dict[str, Tensor]:
         """See `Trigger`."""
         return {"grid": self.grid}
-
-
-_FORMS: dict[str, type[Added] | type[Blended] | type[Warped]] = {kind.form: kind for kind in (Added, Blended, Warped)}
-
-
-def to_trigger(form: str, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trigger:
-    """The trigger of which these are `form`, `numbers()` and `tensors()`.
-
-    Raises:
-        ValueError: an unknown form, or parts that are not its own.
-    """
-    if form not in _FORMS:
-        raise ValueError(f"Expected a trigger of the form {', '.join(_FORMS)}, but got {form!r}.")
-    parts: dict[str, Any] = {**numbers, **tensors}
-    try:
-        return _FORMS[form](**parts)
-    except TypeError as error:
-        raise ValueError(f"Expected the parts of a trigger of the form {form!r}, but got {list(parts)}.") from error
 
 
 def warp(images: Tensor, grids: Tensor) -> Tensor:

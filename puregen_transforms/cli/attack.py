@@ -17,6 +17,9 @@ from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from puregen_transforms.attacks.poison import Poison
     from puregen_transforms.data.image_set import ImageSet
 
@@ -40,7 +43,15 @@ def attack(
     seed: Annotated[int, typer.Option(help="Of all that is random; the same seed gives the same poison.")] = 0,
     split: Annotated[str, typer.Option(help="Split of the training set.")] = "train",
     public: Annotated[
-        str | None, typer.Option(help="Images of other classes, for attacks that learn from such; in the forms of SRC.")
+        str | None,
+        typer.Option(help="Other images that the attacker has, for attacks that learn from such; in the forms of SRC."),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(help="Images outside the set, for attacks that aim at one; default: the split `test` of SRC."),
+    ] = None,
+    energy: Annotated[
+        str | None, typer.Option(help="Checkpoint of the energy network, for attackers who know the defense.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
     poisoned_set: Annotated[
@@ -59,7 +70,9 @@ def attack(
             raise ValueError("Expected a training set and a folder for the poison: puregen attack NAME SRC DST.")
         named = {"target_class": target_class, "source_class": source_class, "rate": rate, "epsilon": epsilon}
         settings = {key: value for key, value in named.items() if value is not None} | _settings(setting or [])
-        _attack(name, source, destination, preset, settings, seed, split, public, device, poisoned_set)
+        _attack(
+            name, source, destination, preset, settings, seed, split, (public, targets, energy), device, poisoned_set
+        )
 
 
 def _attack(
@@ -70,7 +83,7 @@ def _attack(
     settings: dict[str, Any],
     seed: int,
     split: str,
-    public: str | None,
+    helps: tuple[str | None, str | None, str | None],
     device: str | None,
     poisoned_set: Path | None,
 ) -> None:
@@ -87,7 +100,8 @@ def _attack(
         if poisoned_set.suffix != ".parquet":
             raise ValueError(f"Expected a .parquet file for the poisoned set, but got {poisoned_set}.")
         check_free(poisoned_set, folder=False)
-    dataset = ImageSet.of(source, split=split)
+    dataset, place = ImageSet.of(source, split=split), choose_device(device)
+    public, targets, energy = helps
     console = Console()
     with _progress(console) as progress:
         poison = found.craft(
@@ -95,7 +109,9 @@ def _attack(
             config,
             seed=seed,
             public=ImageSet.of(public) if public else None,
-            device=choose_device(device),
+            targets=_targets(source, targets) if found.takes("targets") else None,
+            energy=_energy(energy, place) if energy else None,
+            device=place,
             progress=progress,
         )
     poison.save(destination)
@@ -109,6 +125,27 @@ def _attack(
         with complete_or_absent(poisoned_set, folder=False) as temporary:
             poisoned.to_parquet(temporary)
         console.print(f"The poisoned set is [bold]{poisoned_set}[/].")
+
+
+def _targets(source: str, targets: str | None) -> ImageSet | None:
+    """The split `test`; of a source that was named for it, else its only split."""
+    from puregen_transforms.data.image_set import ImageSet
+    from puregen_transforms.data.sources import open_source
+
+    splits = sorted(open_source(targets or source))
+    if "test" in splits:
+        return ImageSet.of(targets or source, split="test")
+    if targets is None:
+        return None
+    if len(splits) > 1:
+        raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
+    return ImageSet.of(targets, split=splits[0])
+
+
+def _energy(checkpoint: str, device: torch.device) -> nn.Module:
+    from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+
+    return load_ebm(resolve_checkpoint(checkpoint)).to(device)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ class ImageSet:
             raise ValueError("Expected at least one image, but got none.")
         return cls(torch.stack(images), torch.tensor(labels), class_names)
 
-    def class_number(self, name: str | int) -> int:
+    def class_number(self, name: str | int | None) -> int:
         """The index of a class, by name or as it is.
 
         Raises:
@@ -100,7 +100,7 @@ class ImageSet:
         """
         if isinstance(name, str) and name in self.class_names:
             return self.class_names.index(name)
-        number = int(name) if isinstance(name, int) or name.isdecimal() else -1
+        number = int(name) if isinstance(name, int) or (name is not None and name.isdecimal()) else -1
         if 0 <= number < len(self.class_names):
             return number
         raise ValueError(

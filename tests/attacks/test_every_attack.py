@@ -14,7 +14,9 @@ CRAFTED = {}
 def craft(name, dataset, *, seed=0, **settings):
     attack = ATTACKS[name]
     public = ImageSet(dataset.images.flip(3), torch.arange(len(dataset)) % 3, ("a", "b", "c"))
-    return attack.craft(dataset, attack.config.preset("smoke", **settings), seed=seed, public=public)
+    targets = ImageSet(dataset.images.flip(2), dataset.labels, dataset.class_names)
+    config = attack.config.preset("smoke", **settings)
+    return attack.craft(dataset, config, seed=seed, public=public, targets=targets)
 
 
 @pytest.fixture(params=ATTACKS)
@@ -39,12 +41,21 @@ def test_the_budget_is_kept_after_rounding(crafted, image_set):
         assert 0 < change.abs().max() <= poison.budget
 
 
+@pytest.mark.parametrize("name", [name for name in ATTACKS if hasattr(ATTACKS[name].config(), "epsilon")])
+def test_a_budget_between_whole_numbers_is_kept(name, image_set):
+    if name == "clean_label":  # whose patch comes on top
+        return
+    poison = craft(name, image_set, epsilon=2.5)
+    change = poison.images.int() - image_set.images[poison.ids].int()
+    assert 0 < change.abs().max() <= 2
+
+
 def test_labels_change_only_where_the_attack_says_so(crafted, image_set):
     name, poison = crafted
-    before, target = image_set.labels[poison.ids], image_set.class_number(poison.target_class)
+    before = image_set.labels[poison.ids]
     assert torch.equal(poison.labels[poison.covers], before[poison.covers])
     if ATTACKS[name].changes_labels:
-        assert (poison.labels[~poison.covers] == target).all()
+        assert (poison.labels[~poison.covers] == poison.target_class).all()
     else:
         assert torch.equal(poison.labels, before)
 
@@ -89,21 +100,38 @@ def test_triggered_images_are_of_the_classes_attacked(crafted, image_set):
     assert (images != originals).flatten(1).any(1).all()
 
 
+def test_a_poison_has_a_trigger_or_a_target_or_spoils_the_whole_set(crafted, image_set):
+    name, poison = crafted
+    if ATTACKS[name].takes("targets"):
+        assert poison.trigger is None
+        assert poison.target_images.shape == (1, 3, 32, 32)
+        assert poison.target_labels.tolist() == [1] != [poison.target_class]
+        assert not (poison.images == poison.target_images).flatten(1).all(1).any(), "the target is not in the set"
+    elif name == "ntga":
+        assert (poison.target_class, poison.trigger) == (None, None)
+        with pytest.raises(ValueError, match="spoils the whole set"):
+            poison.triggered(image_set.images, image_set.labels)
+    else:
+        assert poison.trigger is not None
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_other_sizes_and_sets(name, large_image_set):
     settings = {"source_class": 1, "cover_classes": (2, 3)} if name == "tact" else {}
-    poison = craft(name, large_image_set, target_class="airplane", rate=0.1, **settings)
+    aim = {} if name == "ntga" else {"target_class": "airplane"}
+    poison = craft(name, large_image_set, rate=0.1, **aim, **settings)
     assert poison.images.shape[1:] == (3, 64, 64)
     assert poison.trigger is None or poison.trigger(large_image_set.images).shape == large_image_set.images.shape
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_settings_are_checked(name, image_set):
-    with pytest.raises(ValueError, match="airplane, automobile"):
-        craft(name, image_set, target_class="zebra")
+    if name != "ntga":  # which aims at no class
+        with pytest.raises(ValueError, match="airplane, automobile"):
+            craft(name, image_set, target_class="zebra")
     with pytest.raises(ValueError, match="at least"):
         craft(name, image_set, rate=0.001)
-    if name not in ("badnets", "blended", "trojan"):  # which take images of any class
+    if name not in ("badnets", "blended", "trojan", "issba", "ntga"):  # which take images of any class
         with pytest.raises(ValueError, match="Lower the rate"):
             craft(name, image_set, rate=0.99)
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -112,6 +140,29 @@ def test_settings_are_checked(name, image_set):
         craft(name, image_set, nonsense=1)
     with pytest.raises(ValueError, match="preset"):
         ATTACKS[name].config.preset("huge")
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS[name].takes("targets")])
+def test_targets_are_checked(name, image_set, large_image_set):
+    attack = ATTACKS[name]
+    config = attack.config.preset("smoke")
+    with pytest.raises(ValueError, match="--targets"):
+        attack.craft(image_set, config, public=image_set)
+    with pytest.raises(ValueError, match="of 32x32 pixels"):
+        attack.craft(image_set, config, public=image_set, targets=large_image_set)
+    others = ImageSet(image_set.images, image_set.labels % 2, ("left", "right"))
+    with pytest.raises(ValueError, match="left, right"):
+        attack.craft(image_set, config, public=image_set, targets=others)
+    with pytest.raises(ValueError, match="another class than 'airplane'"):
+        craft(name, image_set, source_class="airplane", target_class="airplane")
+    with pytest.raises(ValueError, match="target index below 20"):
+        craft(name, image_set, target_index=20)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS[name].takes("public")])
+def test_public_images_are_asked_for(name, image_set):
+    with pytest.raises(ValueError, match="--public"):
+        ATTACKS[name].craft(image_set, ATTACKS[name].config.preset("smoke"), targets=image_set)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

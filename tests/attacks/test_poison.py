@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from puregen_transforms.attacks.poison import Poison, image_hash, to_tensor
 from puregen_transforms.attacks.registry import ATTACKS
-from puregen_transforms.attacks.trigger import to_trigger
+from puregen_transforms.attacks.trigger_forms import to_trigger
 
 
 @pytest.fixture(scope="module")

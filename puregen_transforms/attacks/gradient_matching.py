@@ -1,0 +1,217 @@
+"""Gradient matching, "Witches' Brew" (Geiping et al. 2021): images that train a network to misread one test image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puregen_transforms.attacks.config import TriggerlessConfig
+from puregen_transforms.attacks.crafting import to_poison, within
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.selection import choose_rows, choose_target, count_of
+from puregen_transforms.attacks.surrogates import Progress, train_surrogate
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.models.folding import FoldedNorms
+from puregen_transforms.train.classifier import normalize
+
+_PIXEL_DEVIATION = 64.0
+"""Standard deviation of natural images, in units of 1/255: the published learning rate is a share of it."""
+_DECAYS_AT = (1 / 2.667, 1 / 1.6, 1 / 1.142)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientMatchingConfig(TriggerlessConfig):
+    """As in the authors' code; PureGen's experiments have epsilon 8.
+
+    Args:
+        rate: poisoned rows, all of the target class, as a share of the training set.
+        epsilon: largest change of a pixel, in units of 1/255.
+        iterations: signed Adam steps, their rate lowered to a tenth after 3/8, 5/8 and 7/8 of them.
+        learning_rate: of the first ones, in standard deviations of the pixels.
+        restarts: from other random changes; the one that matches best is kept.
+        surrogate: the attacker's classifier; see `build_classifier`.
+        surrogate_epochs: of its training on the set.
+        ensemble: so many surrogates, matched together.
+        batch: poisoned images whose gradient is matched at once.
+        augment: whether the match holds under random shifts and mirrors.
+    """
+
+    rate: float = 0.01
+    epsilon: float = 16.0
+    iterations: int = 250
+    learning_rate: float = 0.1
+    restarts: int = 8
+    surrogate: str = "resnet18"
+    surrogate_epochs: int = 40
+    ensemble: int = 1
+    batch: int = 512
+    augment: bool = True
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"rate": 0.02, "iterations": 8, "restarts": 2, "surrogate": "tiny", "surrogate_epochs": 2},
+        "cpu": {"rate": 0.04, "iterations": 120, "restarts": 1, "surrogate": "small", "surrogate_epochs": 12},
+        "paper": {},
+    }
+
+
+def craft(
+    dataset: ImageSet,
+    config: GradientMatchingConfig,
+    *,
+    targets: ImageSet,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda what, done, of: None,
+) -> Poison:
+    """Train the surrogates on the set and match their gradients.
+
+    Args:
+        dataset: the training set.
+        config: settings.
+        targets: images that are not in it; one of them is to be misread.
+        seed: of all that is random.
+        device: where to train.
+        progress: told what is being done.
+
+    Raises:
+        ValueError: no such target, or too few images of the target class.
+    """
+    choose_target(targets, dataset, config)  # before minutes of training
+    surrogates = train_surrogates(dataset, config, seed=seed, device=device, progress=progress)
+    return craft_with(surrogates, dataset, config, targets=targets, seed=seed, progress=progress)
+
+
+def train_surrogates(
+    dataset: ImageSet,
+    config: GradientMatchingConfig,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda what, done, of: None,
+) -> list[nn.Module]:
+    """The attacker's classifiers: they do for any target."""
+    return [
+        train_surrogate(
+            config.surrogate,
+            dataset.images.to(device),
+            dataset.labels.to(device),
+            classes=len(dataset.class_names),
+            epochs=config.surrogate_epochs,
+            seed=seed + member,
+            progress=progress,
+        ).eval()
+        for member in range(config.ensemble)
+    ]
+
+
+def craft_with(
+    surrogates: Sequence[nn.Module],
+    dataset: ImageSet,
+    config: GradientMatchingConfig,
+    *,
+    targets: ImageSet,
+    seed: int = 0,
+    progress: Progress = lambda what, done, of: None,
+) -> Poison:
+    """`craft` with surrogates that are trained."""
+    generator = torch.Generator().manual_seed(seed)
+    image, source = choose_target(targets, dataset, config)
+    label = dataset.class_number(config.target_class)
+    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[label])
+    device = next(surrogates[0].parameters()).device
+    base = dataset.images[ids].to(device).float()
+    models = [FoldedNorms(model.eval(), normalize(image.to(device))) for model in surrogates]
+    wanted = [loss_gradient(model, image.to(device), label) for model in models]
+    best, lowest = base, float("inf")
+    for restart in range(config.restarts):
+
+        def report(done: int, restart: int = restart) -> None:
+            progress("matching gradients", restart * config.iterations + done, config.restarts * config.iterations)
+
+        moved, mismatch = _matched(models, wanted, base, label, config, generator, report)
+        if mismatch < lowest:
+            best, lowest = moved, mismatch
+    return to_poison(
+        "gradient_matching",
+        dataset,
+        config,
+        ids=ids,
+        images=within(best.cpu(), dataset.images[ids], config.epsilon),
+        labels=dataset.labels[ids],
+        target_images=image,
+        target_labels=torch.tensor([source]),
+        seed=seed,
+        budget=config.epsilon,
+    )
+
+
+def loss_gradient(model: nn.Module, image: Tensor, label: int) -> list[Tensor]:
+    """How a network would have to change to call the target so: the gradient of its loss in all parameters."""
+    loss = _loss(model, image, label)
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+def mismatch(model: nn.Module, wanted: Sequence[Tensor], images: Tensor, label: int) -> Tensor:
+    """Equation (3): 1 - the cosine of the images' gradient and the wanted one, differentiable in the images."""
+    found = torch.autograd.grad(_loss(model, images, label), list(model.parameters()), create_graph=True)
+    product = torch.stack([(a * b).sum() for a, b in zip(wanted, found, strict=True)]).sum()
+    lengths = [torch.stack([part.square().sum() for part in parts]).sum().sqrt() for parts in (wanted, found)]
+    return 1 - product / (lengths[0] * lengths[1])
+
+
+def _loss(model: nn.Module, images: Tensor, label: int) -> Tensor:
+    with torch.autocast(images.device.type, torch.bfloat16):
+        return F.cross_entropy(model(normalize(images)), torch.full((len(images),), label, device=images.device))
+
+
+def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image mirrored or not and shifted by up to 4 pixels of 32, differentiable in the images."""
+    count, height = len(images), images.shape[-2]
+    turned = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
+    moves = (torch.rand(count, 2, generator=generator) * 2 - 1) * (2 * round(height / 8) / height)
+    maps = torch.zeros(count, 2, 3)
+    maps[:, 0, 0], maps[:, 1, 1], maps[:, :, 2] = turned, 1.0, moves
+    grids = F.affine_grid(maps.to(images.device), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grids, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _matched(
+    models: Sequence[nn.Module],
+    wanted: Sequence[Sequence[Tensor]],
+    base: Tensor,
+    label: int,
+    config: GradientMatchingConfig,
+    generator: torch.Generator,
+    report: Any,
+) -> tuple[Tensor, float]:
+    """Images within epsilon of `base`, after all iterations, and their last mismatch."""
+    limit = config.epsilon
+    change = torch.randn(base.shape, generator=generator).mul(limit).clamp(-limit, limit).to(base.device)
+    change.requires_grad_()
+    rate = config.learning_rate * _PIXEL_DEVIATION * min(1.0, config.batch / 512)
+    optimizer = torch.optim.Adam([change], lr=rate)
+    decays = [int(config.iterations * at) for at in _DECAYS_AT]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, decays)
+    total = 0.0
+    for iteration in range(config.iterations):
+        gradient, total = torch.zeros_like(base), 0.0
+        for rows in torch.arange(len(base)).split(config.batch):
+            images = (base[rows] + change.detach()[rows]).requires_grad_()
+            seen = shifted(images, generator) if config.augment else images
+            losses = [mismatch(model, want, seen, label) for model, want in zip(models, wanted, strict=True)]
+            loss = torch.stack(losses).mean()
+            (gradient[rows],) = torch.autograd.grad(loss, images)
+            total += loss.item() * len(rows) / len(base)
+        change.grad = gradient.sign()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            change.clamp_(-limit, limit)
+            change.copy_((base + change).clamp(0, 255) - base)
+        report(iteration + 1)
+    return base + change.detach(), total

@@ -1,0 +1,169 @@
+"""Input-aware dynamic backdoor (Nguyen and Tran 2020): networks draw a trigger of its own for each image, relabeled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.crafting import to_poison
+from puregen_transforms.attacks.network_triggers import Generated, opacity
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.surrogates import Progress
+from puregen_transforms.attacks.trigger import to_pixels
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.models.classifiers import build_classifier
+from puregen_transforms.models.image_to_image import ImageToImage
+from puregen_transforms.train.classifier import augment, normalize
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputAwareConfig(AttackConfig):
+    """As in the authors' code, whose networks this one's replace; the trained generator then poisons a set.
+
+    Args:
+        cover_rate: rows with the trigger of another image and their true label, as a share of the training set.
+        density: of the mask, as a share of the pixels.
+        diversity: weight of the loss by which different images get different triggers.
+        sparsity: weight of the loss on a mask denser than `density`.
+        learning_rate: of Adam for the networks that draw, and of SGD for the classifier.
+        width: of those networks.
+        surrogate: the classifier that is trained with them; see `build_classifier`.
+        mask_epochs: of the mask, alone, before the rest.
+        epochs: of the rest.
+    """
+
+    rate: float = 0.1
+    cover_rate: float = 0.1
+    density: float = 0.032
+    diversity: float = 1.0
+    sparsity: float = 100.0
+    learning_rate: float = 0.01
+    width: int = 32
+    surrogate: str = "resnet18"
+    mask_epochs: int = 25
+    epochs: int = 600
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"width": 4, "surrogate": "tiny", "mask_epochs": 1, "epochs": 2},
+        "cpu": {"width": 16, "surrogate": "small", "mask_epochs": 2, "epochs": 6},
+        "paper": {},
+    }
+
+
+def craft(
+    dataset: ImageSet,
+    config: InputAwareConfig,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda what, done, of: None,
+) -> Poison:
+    """Train mask, then pattern with a classifier; then put each image's trigger on it, and others' on covers.
+
+    Args:
+        dataset: the training set.
+        config: settings.
+        seed: of all that is random.
+        device: where to train.
+        progress: told what is being done.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
+    cover_ids = choose_rows(dataset, count_of(config.cover_rate, dataset), generator=generator, never=ids)
+    others = choose_rows(dataset, len(cover_ids), generator=generator, never=cover_ids)
+    target = dataset.class_number(config.target_class)
+    trigger = train_trigger(dataset, target, config, seed=seed, device=device, progress=progress)
+    with torch.no_grad():
+        covers = [
+            to_pixels((trigger.on(normalize(dataset.images[a]), normalize(dataset.images[b])) + 1) * 127.5)
+            for a, b in zip(cover_ids.split(_BATCH), others.split(_BATCH), strict=True)
+        ]
+    return to_poison(
+        "input_aware",
+        dataset,
+        config,
+        ids=torch.cat([ids, cover_ids]),
+        images=torch.cat([trigger(dataset.images[ids]), *covers]),
+        labels=torch.cat([torch.full_like(ids, target), dataset.labels[cover_ids]]),
+        covers=torch.cat([torch.zeros(len(ids)), torch.ones(len(cover_ids))]).bool(),
+        trigger=trigger,
+        seed=seed,
+    )
+
+
+def train_trigger(
+    dataset: ImageSet,
+    target: int,
+    config: InputAwareConfig,
+    *,
+    seed: int,
+    device: torch.device | str,
+    progress: Progress,
+) -> Generated:
+    """Algorithm 1: the networks that draw triggers, on the CPU."""
+    images, labels = dataset.images.to(device), dataset.labels.to(device)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        drawing = Generated(ImageToImage(3, 3, config.width), ImageToImage(3, 1, max(1, config.width // 2)))
+        model = build_classifier(config.surrogate, len(dataset.class_names)).to(device)
+    for network in (drawing.pattern, drawing.mask):
+        network.to(device)
+    draws = {"lr": config.learning_rate, "betas": (0.5, 0.9)}
+    mask_optimizer = torch.optim.Adam(drawing.mask.parameters(), **draws)  # type: ignore[arg-type]
+    for epoch in range(config.mask_epochs):
+        for rows in _batches(len(images), generator):
+            x = augment(normalize(images[rows]), generator)
+            masks = opacity(drawing.mask(x))
+            loss = config.sparsity * F.relu(masks - config.density).mean() + config.diversity * unlike(x, masks)
+            _step(mask_optimizer, loss)
+        progress("training the mask", epoch + 1, config.mask_epochs)
+    drawing.mask.eval().requires_grad_(False)
+    pattern_optimizer = torch.optim.Adam(drawing.pattern.parameters(), **draws)  # type: ignore[arg-type]
+    optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9, weight_decay=5e-4)
+    for epoch in range(config.epochs):
+        for rows in _batches(len(images), generator):
+            x, y = augment(normalize(images[rows]), generator), labels[rows].clone()
+            attacked, crossed = (max(1, round(rate * len(x))) for rate in (config.rate, config.cover_rate))
+            # Of a shuffled batch the first are attacked; the next get triggers of the last, and keep their label.
+            first = drawing.on(x[:attacked], x[:attacked])
+            second = drawing.on(x[attacked : attacked + crossed], x[-crossed:])
+            y[:attacked] = target
+            with torch.autocast(x.device.type, torch.bfloat16):
+                loss = F.cross_entropy(model(torch.cat([first, second, x[attacked + crossed :]])), y)
+            loss = loss + config.diversity * unlike(x, drawing.pattern(x).tanh())
+            _step(pattern_optimizer, loss, optimizer)
+        progress("training the pattern", epoch + 1, config.epochs)
+    return Generated(_done(drawing.pattern), _done(drawing.mask))
+
+
+def unlike(images: Tensor, drawn: Tensor) -> Tensor:
+    """Equation (6): distance of images over that of what is drawn for them, for neighbors in the batch."""
+    apart = (images - images.roll(1, 0)).square().flatten(1).mean(1).sqrt()
+    return (apart / ((drawn - drawn.roll(1, 0)).square().flatten(1).mean(1).sqrt() + 1e-2)).mean()
+
+
+def _batches(count: int, generator: torch.Generator) -> list[Tensor]:
+    """Rows in random order; the last, smaller batch is left out."""
+    batch = min(_BATCH, count)
+    return list(torch.randperm(count, generator=generator).split(batch)[: count // batch])
+
+
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, *others: torch.optim.Optimizer) -> None:
+    for one in (optimizer, *others):
+        one.zero_grad()
+    loss.backward()
+    for one in (optimizer, *others):
+        one.step()
+
+
+def _done(network: ImageToImage) -> ImageToImage:
+    return network.cpu().eval().requires_grad_(False)

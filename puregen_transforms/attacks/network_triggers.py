@@ -1,0 +1,128 @@
+"""Triggers that a network makes for each image; see `puregen_transforms/models/image_to_image.py` for the network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puregen_transforms.attacks.trigger import to_pixels
+from puregen_transforms.models.image_to_image import ImageToImage
+
+_BATCH = 250
+
+
+@dataclass(frozen=True, eq=False)
+class Generated:
+    """x + m(x) * (p(x) - x) with x in [-1, 1]: a pattern p, where a mask m shows it (Nguyen and Tran 2020).
+
+    Args:
+        pattern: (N, 3, H, W) -> the same; its tanh is the pattern.
+        mask: (N, 3, H, W) -> (N, 1, H, W); see `opacity`.
+    """
+
+    pattern: ImageToImage
+    mask: ImageToImage
+
+    form: ClassVar[str] = "generated"
+
+    @classmethod
+    def of_parts(cls, *, width: int, mask_width: int, **tensors: Tensor) -> Generated:
+        """The trigger of these `numbers()` and `tensors()`."""
+        return cls(
+            _filled(ImageToImage(3, 3, width), tensors, "pattern"),
+            _filled(ImageToImage(3, 1, mask_width), tensors, "mask"),
+        )
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See `Trigger`."""
+        parts = [self.on(part / 127.5 - 1, part / 127.5 - 1) for part in _batches(images, self.pattern, self.mask)]
+        return _joined(parts, images)
+
+    def on(self, images: Tensor, sources: Tensor) -> Tensor:
+        """Float images in [-1, 1] with the triggers of others: (N, 3, H, W), differentiable."""
+        return images.lerp(self.pattern(sources).tanh(), opacity(self.mask(sources)))
+
+    def numbers(self) -> dict[str, Any]:
+        """See `Trigger`."""
+        return {"width": self.pattern.width, "mask_width": self.mask.width}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Trigger`."""
+        return _parts(self.pattern, "pattern") | _parts(self.mask, "mask")
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """x + epsilon * tanh(e(x, secret)) with x in [-1, 1]: bits hidden in the image (Li et al. 2021).
+
+    Args:
+        encoder: (N, 6, H, W) of image and secret -> (N, 3, H, W).
+        secret: (3, h, w) float, into which the bits were turned.
+        epsilon: largest change of a pixel, in units of 1/255.
+    """
+
+    encoder: ImageToImage
+    secret: Tensor
+    epsilon: float
+
+    form: ClassVar[str] = "encoded"
+
+    @classmethod
+    def of_parts(cls, *, width: int, epsilon: float, secret: Tensor, **tensors: Tensor) -> Encoded:
+        """The trigger of these `numbers()` and `tensors()`."""
+        return cls(_filled(ImageToImage(6, 3, width), tensors, "encoder"), secret, epsilon)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """See `Trigger`."""
+        parts = [
+            hidden(self.encoder, part / 127.5 - 1, self.secret[None], self.epsilon)
+            for part in _batches(images, self.encoder)
+        ]
+        return _joined(parts, images)
+
+    def numbers(self) -> dict[str, Any]:
+        """See `Trigger`."""
+        return {"width": self.encoder.width, "epsilon": self.epsilon}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Trigger`."""
+        return {"secret": self.secret, **_parts(self.encoder, "encoder")}
+
+
+def hidden(encoder: nn.Module, images: Tensor, secrets: Tensor, epsilon: float) -> Tensor:
+    """(N, 3, H, W) float images in [-1, 1] with secrets (N or 1, 3, h, w) in them; differentiable."""
+    planes = F.interpolate(secrets, size=images.shape[-2:]).expand(len(images), -1, -1, -1)
+    change = encoder(torch.cat([images, planes], 1)).float().tanh()
+    return (images + epsilon / 127.5 * change).clamp(-1, 1)
+
+
+def opacity(values: Tensor) -> Tensor:
+    """What a mask network gives -> nearly 0 or 1."""
+    return torch.sigmoid(10 * values)
+
+
+def _batches(images: Tensor, *networks: nn.Module) -> Iterator[Tensor]:
+    """Parts of the images, 0 ... 255, while the networks only look."""
+    for network in networks:
+        network.eval()
+    with torch.no_grad():
+        yield from images.float().split(_BATCH)
+
+
+def _joined(parts: list[Tensor], images: Tensor) -> Tensor:
+    return to_pixels((torch.cat(parts) + 1) * 127.5) if parts else images.clone()
+
+
+def _parts(network: nn.Module, name: str) -> dict[str, Tensor]:
+    return {f"{name}.{key}": value for key, value in network.state_dict().items()}
+
+
+def _filled(network: ImageToImage, tensors: dict[str, Tensor], name: str) -> ImageToImage:
+    own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+    network.load_state_dict(own)
+    return network.eval().requires_grad_(False)

@@ -1,0 +1,48 @@
+"""Classifiers, and where in them features are."""
+
+import pytest
+import torch
+
+from puregen_transforms.models.classifiers import (
+    CLASSIFIERS,
+    add_dropout,
+    build_classifier,
+    features,
+    head,
+    recorded,
+    stages,
+)
+
+
+@pytest.fixture(params=CLASSIFIERS)
+def model(request):
+    torch.manual_seed(0)
+    return build_classifier(request.param, 5).eval()
+
+
+def test_features_are_what_the_head_is_given(model):
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(head(model)(features(model, images)), model(images))
+
+
+def test_stages_run_from_image_to_features(model):
+    with torch.no_grad(), recorded(stages(model)) as found:
+        model(torch.rand(1, 3, 32, 32))
+    assert len(found) == len(stages(model)) >= 4
+    sides = [part.shape[-1] for part in found]
+    assert sides == sorted(sides, reverse=True)
+    assert found[-1].shape[1] == head(model).in_features
+
+
+def test_dropout_stays_on(model):
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(model(images), model(images))
+        add_dropout(model, 0.3)
+        assert not torch.equal(model(images), model(images))
+
+
+def test_unknown_networks_are_named():
+    with pytest.raises(ValueError, match="tiny, small, resnet18"):
+        build_classifier("huge", 2)
