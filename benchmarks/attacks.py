@@ -70,7 +70,7 @@ def crafted(name: str, settings: dict[str, Any], train: ImageSet, arguments: arg
     def craft() -> Poison:
         if isinstance(config, narcissus.NarcissusConfig):
             return narcissus_poison(config, train, arguments)
-        return attack.craft(train, config, seed=seed, progress=progress)
+        return attack.craft(train, config, seed=seed, device=arguments.device, progress=progress)
 
     return kept_poison(arguments, (name, config.to_dict(), seed), craft)
 
@@ -88,7 +88,11 @@ def narcissus_poison(config: narcissus.NarcissusConfig, train: ImageSet, argumen
     purified = config.defense_aware in ("surrogate", "both")
 
     def train_it() -> list[nn.Module]:
-        return [narcissus.train_on_public(train, public, config, energy=energy, seed=seed, progress=progress)]
+        return [
+            narcissus.train_on_public(
+                train, public, config, energy=energy, seed=seed, device=arguments.device, progress=progress
+            )
+        ]
 
     (surrogate,) = kept_networks(
         arguments,

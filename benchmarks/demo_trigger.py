@@ -32,7 +32,8 @@ from puregen_transforms._files import write_atomically
 from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.evaluate.victim import accuracy, share_called_target
 from puregen_transforms.models.classifiers import small_classifier
-from puregen_transforms.train.classifier import augment, normalize, train_classifier
+from puregen_transforms.train.classifier import normalize, train_classifier
+from puregen_transforms.train.recipes import FastRecipe, shifted_together
 
 ASSET = Path(__file__).parents[1] / "puregen_transforms/assets/demo/trigger.safetensors"
 RESULT = Path(__file__).parent / "results/demo_trigger.json"
@@ -49,7 +50,7 @@ def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generat
     optimizer = torch.optim.RAdam([noise], lr=0.5)
     for step in range(rounds):
         index = torch.randint(len(images), (128,), generator=generator)
-        poisoned = (augment(images[index].float(), generator) + noise).clamp(0, 255)
+        poisoned = (shifted_together(images[index].float(), generator) + noise).clamp(0, 255)
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(model(normalize(poisoned)), torch.full((len(index),), target))
         optimizer.zero_grad()
@@ -97,7 +98,7 @@ def main() -> None:
             model.load_state_dict(load_file(kept))
         else:
             own = subset(images, labels, index * arguments.per_class, arguments.per_class)
-            losses = train_classifier(model, *own, epochs=arguments.epochs, generator=generator)
+            losses = train_classifier(model, *own, recipe=FastRecipe(epochs=arguments.epochs), generator=generator)
             for epoch, loss in enumerate(losses):
                 print(f"epoch {epoch + 1}/{arguments.epochs}: loss {loss:.3f}", flush=True)
             write_atomically(kept, save({key: value.contiguous() for key, value in model.state_dict().items()}))

@@ -34,6 +34,7 @@ from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.evaluate.victim import accuracy, share_called_target
 from puregen_transforms.models.classifiers import small_classifier
 from puregen_transforms.train.classifier import train_classifier
+from puregen_transforms.train.recipes import FastRecipe
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -74,7 +75,9 @@ def victim(path: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: int
     if path.exists():
         model.load_state_dict(load_file(path))
         return model
-    for _ in train_classifier(model, images, labels, epochs=epochs, generator=torch.Generator().manual_seed(seed)):
+    for _ in train_classifier(
+        model, images, labels, recipe=FastRecipe(epochs=epochs), generator=torch.Generator().manual_seed(seed)
+    ):
         pass
     write_atomically(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
     return model

@@ -16,6 +16,7 @@ What is finished is kept in `--runs`, so that a killed run goes on where it was.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,7 +98,9 @@ def match_gradients(arguments: argparse.Namespace, train: ImageSet, test: ImageS
         arguments,
         ("gradient_matching-surrogate", general.surrogate, general.surrogate_epochs, general.ensemble, seed),
         [(general.surrogate, classes, 0.0)] * general.ensemble,
-        lambda: matching.train_surrogates(train, general, seed=seed, progress=reporter("gradient_matching")),
+        lambda: matching.train_surrogates(
+            train, general, seed=seed, device=arguments.device, progress=reporter("gradient_matching")
+        ),
     )
     clean = trained(train.images, train.labels, arguments, f"clean-{arguments.per_class}")
     clean_accuracy, rows = accuracy(clean, test.images, test.labels), []
@@ -128,13 +131,15 @@ def surround(
     general = bullseye.BullseyePolytopeConfig.preset(arguments.preset, **scenario.settings)
     classes = len(split.pretrain.class_names)
     kinds = [(name, classes, dropout) for name in general.surrogates for dropout in general.dropouts]
-    substitutes = [extractor]
+    substitutes = [copy.deepcopy(extractor).to(arguments.device)]
     if not scenario.known:
         substitutes = kept_networks(
             arguments,
             ("bullseye-substitute", kinds, general.surrogate_epochs, seed),
             kinds,
-            lambda: bullseye.train_substitutes(split.pretrain, general, seed=seed, progress=reporter("bullseye")),
+            lambda: bullseye.train_substitutes(
+                split.pretrain, general, seed=seed, device=arguments.device, progress=reporter("bullseye")
+            ),
         )
 
     def victim_of(images: Tensor, labels: Tensor) -> nn.Module:

@@ -23,9 +23,11 @@ from puregen_transforms.attacks.trigger import to_pixels
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
-from puregen_transforms.models.classifiers import add_dropout, build_classifier, small_classifier
+from puregen_transforms.models.classifiers import build_classifier, small_classifier
+from puregen_transforms.models.features import add_dropout
 from puregen_transforms.purifier.stages import JPEGStage
 from puregen_transforms.train.classifier import train_classifier
+from puregen_transforms.train.recipes import FastRecipe
 
 RESULTS = Path(__file__).parent / "results"
 ATTACKER = 100
@@ -42,6 +44,7 @@ def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cpu", help="where to craft and to train")
     parser.add_argument("--runs", type=Path, default=Path("runs/attacks"))
     parser.add_argument("--output", type=Path, default=RESULTS / output)
     return parser
@@ -104,12 +107,12 @@ def kept_networks(
         model = build_classifier(name, classes)
         model.load_state_dict(load_file(path))
         add_dropout(model, dropout)
-        networks.append(model.eval())
+        networks.append(model.to(arguments.device).eval())
     return networks
 
 
 def trained(images: Tensor, labels: Tensor, arguments: argparse.Namespace, name: str, *, seed: int = 0) -> nn.Module:
-    """A victim; from disk, if it is there."""
+    """A victim, on the CPU; from disk, if it is there."""
     seed += arguments.seed
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -119,11 +122,15 @@ def trained(images: Tensor, labels: Tensor, arguments: argparse.Namespace, name:
         model.load_state_dict(load_file(kept))
         return model.eval()
     generator = torch.Generator().manual_seed(seed)
-    for loss in train_classifier(model, images, labels, epochs=arguments.epochs, generator=generator):
+    images, labels = images.to(arguments.device), labels.to(arguments.device)
+    model.to(arguments.device)
+    for loss in train_classifier(
+        model, images, labels, recipe=FastRecipe(epochs=arguments.epochs), generator=generator
+    ):
         print(f"  loss {loss:.3f}", end="", flush=True)
     print()
     write_atomically(kept, save({key: value.contiguous() for key, value in model.state_dict().items()}))
-    return model.eval()
+    return model.cpu().eval()
 
 
 def reporter(name: str) -> Progress:

@@ -153,15 +153,19 @@ def craft_with(
 def loss_gradient(model: nn.Module, image: Tensor, label: int) -> list[Tensor]:
     """How a network would have to change to call the target so: the gradient of its loss in all parameters."""
     loss = _loss(model, image, label)
-    return list(torch.autograd.grad(loss, list(model.parameters())))
+    return list(torch.autograd.grad(loss, _trained(model)))
 
 
 def mismatch(model: nn.Module, wanted: Sequence[Tensor], images: Tensor, label: int) -> Tensor:
     """Equation (3): 1 - the cosine of the images' gradient and the wanted one, differentiable in the images."""
-    found = torch.autograd.grad(_loss(model, images, label), list(model.parameters()), create_graph=True)
+    found = torch.autograd.grad(_loss(model, images, label), _trained(model), create_graph=True)
     product = torch.stack([(a * b).sum() for a, b in zip(wanted, found, strict=True)]).sum()
     lengths = [torch.stack([part.square().sum() for part in parts]).sum().sqrt() for parts in (wanted, found)]
     return 1 - product / (lengths[0] * lengths[1])
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def _loss(model: nn.Module, images: Tensor, label: int) -> Tensor:

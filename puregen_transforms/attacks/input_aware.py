@@ -19,7 +19,8 @@ from puregen_transforms.attacks.trigger import to_pixels
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.image_to_image import ImageToImage
-from puregen_transforms.train.classifier import augment, normalize
+from puregen_transforms.train.classifier import normalize
+from puregen_transforms.train.recipes import shifted_together
 
 _BATCH = 128
 
@@ -121,7 +122,7 @@ def train_trigger(
     mask_optimizer = torch.optim.Adam(drawing.mask.parameters(), **draws)  # type: ignore[arg-type]
     for epoch in range(config.mask_epochs):
         for rows in _batches(len(images), generator):
-            x = augment(normalize(images[rows]), generator)
+            x = shifted_together(normalize(images[rows]), generator)
             masks = opacity(drawing.mask(x))
             loss = config.sparsity * F.relu(masks - config.density).mean() + config.diversity * unlike(x, masks)
             _step(mask_optimizer, loss)
@@ -131,7 +132,7 @@ def train_trigger(
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9, weight_decay=5e-4)
     for epoch in range(config.epochs):
         for rows in _batches(len(images), generator):
-            x, y = augment(normalize(images[rows]), generator), labels[rows].clone()
+            x, y = shifted_together(normalize(images[rows]), generator), labels[rows].clone()
             attacked, crossed = (max(1, round(rate * len(x))) for rate in (config.rate, config.cover_rate))
             # Of a shuffled batch the first are attacked; the next get triggers of the last, and keep their label.
             first = drawing.on(x[:attacked], x[:attacked])

@@ -20,10 +20,11 @@ from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin
-from puregen_transforms.models.classifiers import head
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
-from puregen_transforms.train.classifier import augment, normalize
+from puregen_transforms.models.features import head
+from puregen_transforms.train.classifier import normalize
+from puregen_transforms.train.recipes import shifted_together
 
 Chain = Callable[[Tensor], Tensor]
 """(N, 3, H, W) images in [-1, 1] -> the same, purified."""
@@ -248,7 +249,7 @@ def optimize_trigger(
     for step in range(config.rounds):
         index = torch.randint(len(own), (min(_BATCH, len(own)),), generator=generator)
         # The trigger is added after the augmentation: it need not survive shifts.
-        poisoned = (augment(normalize(own[index.to(own.device)]), generator) + noise).clamp(-1, 1)
+        poisoned = (shifted_together(normalize(own[index.to(own.device)]), generator) + noise).clamp(-1, 1)
         if chain is not None:
             poisoned = chain(poisoned).clamp(-1, 1)
         with torch.autocast(own.device.type, torch.bfloat16):
@@ -268,7 +269,7 @@ def _warm_up(model: nn.Module, own: Tensor, label: int, config: NarcissusConfig,
     model.train()
     for _ in range(config.warm_up_epochs):
         for index in torch.randperm(len(own), generator=generator).split(_BATCH):
-            images = augment(normalize(own[index.to(own.device)]), generator)
+            images = shifted_together(normalize(own[index.to(own.device)]), generator)
             with torch.autocast(own.device.type, torch.bfloat16):
                 loss = F.cross_entropy(model(images), torch.full((len(index),), label, device=own.device))
             optimizer.zero_grad()

@@ -34,7 +34,7 @@ class NTGAConfig(AttackConfig):
         steps: of projected gradient ascent, each 1.1 * epsilon / steps long.
         time: for which the surrogate is trained, in units of its learning rate.
         layers: of the surrogate.
-        block: images that are poisoned together, as if they were the whole training set.
+        block: images that are poisoned together, as if they were the whole training set; at most half of it.
         validation: other images of the set, on which the surrogate is to fail.
     """
 
@@ -72,20 +72,17 @@ def craft(
         progress: told the blocks.
 
     Raises:
-        ValueError: too few images for a block and its validation.
+        ValueError: fewer than two images.
     """
     generator = torch.Generator().manual_seed(seed)
     ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
-    blocks = ids[torch.randperm(len(ids), generator=generator)].split(config.block)
+    if len(dataset) < 2:
+        raise ValueError(f"Expected at least 2 images, but got {len(dataset)}: on some the surrogate is to fail.")
+    blocks = ids[torch.randperm(len(ids), generator=generator)].split(min(config.block, len(dataset) // 2))
     one_hot = F.one_hot(dataset.labels, len(dataset.class_names)).double().to(device)
     changed = []
     for done, rows in enumerate(blocks, 1):
         count = min(config.validation, len(dataset) - len(rows))
-        if count < 1:
-            raise ValueError(
-                f"Expected images beside a block of {len(rows)}, on which the surrogate is to fail, but there are "
-                "none. Lower `block`."
-            )
         others = choose_rows(dataset, count, generator=generator, never=rows)
         changed.append(
             ascend(

@@ -7,8 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from puregen_transforms.models.classifiers import add_dropout, build_classifier
+from puregen_transforms.models.classifiers import build_classifier
+from puregen_transforms.models.features import add_dropout
 from puregen_transforms.train.classifier import train_classifier
+from puregen_transforms.train.recipes import FastRecipe
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
@@ -41,7 +43,13 @@ def train_surrogate(
         torch.manual_seed(seed)
         model = build_classifier(name, classes).to(images.device)
         add_dropout(model, dropout)
-        losses = train_classifier(model, images, labels, epochs=epochs, generator=torch.Generator().manual_seed(seed))
+        losses = train_classifier(
+            model,
+            images,
+            labels,
+            generator=torch.Generator().manual_seed(seed),
+            recipe=FastRecipe(epochs=epochs),
+        )
         for done, _ in enumerate(losses, 1):
             progress("training a surrogate", done, epochs)
     return model

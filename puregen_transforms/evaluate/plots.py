@@ -78,7 +78,7 @@ def draw_repair_grid(
 
 
 def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8, amplify: int = 8) -> None:
-    """Some poisoned rows: before, after, and the change made visible; with the labels they have.
+    """Some poisoned rows: before, after, and the change made visible; with the labels they have, and what they aim at.
 
     Args:
         path: of the PNG.
@@ -90,9 +90,10 @@ def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8
     rows = torch.cat([(~poison.covers).nonzero()[:shown, 0], poison.covers.nonzero()[: shown // 2, 0]])
     before, after = originals[rows], poison.images[rows]
     change = _difference(after.float() - before.float(), amplify)
-    figure = _figure(1.25 * len(rows) + 1.3, 4.6)
+    columns = len(rows) + (poison.target_images is not None)
+    figure = _figure(1.25 * columns + 1.3, 4.6)
     grid = figure.add_gridspec(
-        3, len(rows), left=1.25 / (1.25 * len(rows) + 1.3), right=0.99, top=0.82, bottom=0.02, wspace=0.06, hspace=0.06
+        3, columns, left=1.25 / (1.25 * columns + 1.3), right=0.99, top=0.82, bottom=0.02, wspace=0.06, hspace=0.06
     )
     for line, (title, images) in enumerate(
         [("before", _pixels(before)), ("in the set", _pixels(after)), (f"change,\n{amplify}x stronger", change)]
@@ -105,6 +106,10 @@ def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8
                 row = int(rows[column])
                 label = poison.class_names[int(poison.labels[row])]
                 axes.set_title(("cover: " if poison.covers[row] else "") + label, fontsize=8.5, color=_INK)
+    if poison.target_images is not None and poison.target_labels is not None and poison.target_class is not None:
+        axes = _picture(figure, grid[1, -1], _pixels(poison.target_images)[0])
+        names = poison.class_names[int(poison.target_labels[0])], poison.class_names[poison.target_class]
+        axes.set_title(f"target: {names[0]}\nas {names[1]}", fontsize=8.5, color=_INK)
     figure.suptitle(f"{poison.attack}: {len(poison)} of {poison.set_rows} rows, with the labels they get", fontsize=11)
     _save(figure, path)
 

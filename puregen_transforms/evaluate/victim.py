@@ -19,4 +19,4 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 def share_called_target(model: nn.Module, images: Tensor, target: int) -> float:
     """Share of images that the model gives the target class: on triggered images of other classes, poison success."""
-    return accuracy(model, images, torch.full((len(images),), target))
+    return accuracy(model, images, torch.full((len(images),), target, device=images.device))

@@ -1,15 +1,28 @@
-"""Image classifiers, and where in them features are."""
+"""Image classifiers, adapted to small images: victims of attacks, and what attackers train."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+
+
+def build_classifier(name: str, classes: int) -> nn.Module:
+    """An untrained network for images in [-1, 1] from 32 pixels on, in channels-last layout.
+
+    Args:
+        name: one of `CLASSIFIERS`.
+        classes: how many scores it gives.
+
+    Raises:
+        ValueError: no such network.
+    """
+    if name not in CLASSIFIERS:
+        raise ValueError(f"Expected a classifier out of {', '.join(CLASSIFIERS)}, but got {name!r}.")
+    return CLASSIFIERS[name](classes).to(memory_format=torch.channels_last)
 
 
 def small_classifier(classes: int, width: int = 32) -> nn.Module:
@@ -26,67 +39,87 @@ def small_classifier(classes: int, width: int = 32) -> nn.Module:
 
 def resnet18(classes: int) -> nn.Module:
     """ResNet-18 of torchvision with the stem for small images: a 3x3 convolution, no pooling."""
-    model = torchvision.models.resnet18(num_classes=classes)
-    model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
-    model.maxpool = nn.Identity()
-    return model.to(memory_format=torch.channels_last)
+    return _small_stem(torchvision.models.resnet18(num_classes=classes))
+
+
+def resnet34(classes: int) -> nn.Module:
+    """ResNet-34 of torchvision with the stem for small images."""
+    return _small_stem(torchvision.models.resnet34(num_classes=classes))
+
+
+def mobilenet_v2(classes: int) -> nn.Module:
+    """MobileNetV2 of torchvision that halves the side three times, not five."""
+    model = torchvision.models.mobilenet_v2(num_classes=classes)
+    model.features[0][0].stride = (1, 1)
+    model.features[2].conv[1][0].stride = (1, 1)
+    return model
+
+
+def densenet121(classes: int) -> nn.Module:
+    """DenseNet-121 of torchvision that starts with a 3x3 convolution: no stride, norm or pooling before its blocks."""
+    model = torchvision.models.densenet121(num_classes=classes)
+    model.features.conv0 = _convolution(3, 64)
+    for name in ("norm0", "relu0", "pool0"):
+        setattr(model.features, name, nn.Identity())
+    return model
+
+
+def hlb(classes: int, widths: tuple[int, int, int] = (64, 256, 256)) -> nn.Module:
+    """The fast network of PureGen's experiments, much as airbench94 (Jordan 2024); it trains in 15 epochs.
+
+    See `HLBRecipe` for how. The first convolution is an ordinary one, without whitening, as released there.
+    """
+    layers: list[nn.Module] = [nn.Conv2d(3, 24, 2, bias=False), _norm(24, 0.3), nn.GELU()]
+    for inputs, outputs in zip((24, *widths), widths, strict=False):
+        layers += [_dirac(inputs, outputs), nn.MaxPool2d(2), _norm(outputs, 0.3), nn.GELU()]
+        layers += [_dirac(outputs, outputs), _norm(outputs, 0.4), nn.GELU()]
+    layers += [nn.AdaptiveMaxPool2d(1), nn.Flatten(), Scaled(1 / 9), nn.Linear(widths[-1], classes, bias=False)]
+    return nn.Sequential(*layers)
+
+
+class Scaled(nn.Module):
+    """Features times a constant."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) -> (N, D)."""
+        return features * self.factor
 
 
 CLASSIFIERS: dict[str, Callable[[int], nn.Module]] = {
     "tiny": partial(small_classifier, width=8),
     "small": small_classifier,
+    "hlb": hlb,
     "resnet18": resnet18,
+    "resnet34": resnet34,
+    "mobilenet_v2": mobilenet_v2,
+    "densenet121": densenet121,
 }
 
 
-def build_classifier(name: str, classes: int) -> nn.Module:
-    """An untrained network by its name.
-
-    Raises:
-        ValueError: no such network.
-    """
-    if name not in CLASSIFIERS:
-        raise ValueError(f"Expected a classifier out of {', '.join(CLASSIFIERS)}, but got {name!r}.")
-    return CLASSIFIERS[name](classes)
+def _small_stem(model: torchvision.models.ResNet) -> nn.Module:
+    model.conv1, model.maxpool = _convolution(3, 64), nn.Identity()
+    return model
 
 
-def head(model: nn.Module) -> nn.Linear:
-    """The last linear layer, which turns features into scores."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return layer
 
 
-def stages(model: nn.Module) -> list[nn.Module]:
-    """What a network consists of from image to features: its blocks, or the activations of a plain sequence."""
-    if isinstance(model, nn.Sequential):
-        return [module for module in model if isinstance(module, nn.ReLU)]
-    return [module for module in model.children() if isinstance(module, nn.Sequential)]
+def _dirac(inputs: int, outputs: int) -> nn.Conv2d:
+    """A convolution that passes its inputs on, as far as there are outputs for them."""
+    layer = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+    nn.init.dirac_(layer.weight[:inputs])
+    return layer
 
 
-def features(model: nn.Module, images: Tensor) -> Tensor:
-    """What the last linear layer is given: (N, D)."""
-    with recorded([head(model)], inputs=True) as found:
-        model(images)
-    return found[0]
-
-
-@contextmanager
-def recorded(modules: list[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
-    """What modules give (or take) while a network runs, in the order in which they run."""
-    found: list[Tensor] = []
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
-        found.append(given[0] if inputs else result)
-
-    hooks = [module.register_forward_hook(keep) for module in modules]
-    try:
-        yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def add_dropout(model: nn.Module, rate: float) -> None:
-    """Drop channels after every stage, also once it is trained: each call is another draw of torch's generator."""
-    for module in stages(model) if rate else []:
-        module.register_forward_hook(lambda module, given, result: F.dropout2d(result, rate))
+def _norm(channels: int, momentum: float) -> nn.BatchNorm2d:
+    """A batch norm whose scale is not trained."""
+    layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=momentum)
+    layer.weight.requires_grad_(False)
+    return layer

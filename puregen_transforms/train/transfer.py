@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.models.classifiers import features, head
+from puregen_transforms.models.features import features, head
 from puregen_transforms.train.classifier import normalize
 
 _BATCH = 64
@@ -83,7 +83,7 @@ def _with_new_head(pretrained: nn.Module, classes: int, generator: torch.Generat
     for name, shape in (("weight", (classes, last.in_features)), ("bias", (classes,))):
         drawn = (torch.rand(shape, generator=generator) * 2 - 1) * bound
         setattr(last, name, nn.Parameter(drawn.to(last.weight.device)))
-    return model.requires_grad_(), last
+    return model, last
 
 
 def _fit(

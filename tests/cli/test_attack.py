@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from puregen_transforms.attacks.poison import Poison, to_tensor
 from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.cli.main import app
+from puregen_transforms.hub.catalogue import DEFAULT_EBM
 
 
 @pytest.fixture
@@ -58,6 +59,33 @@ def test_an_attack_that_learns(folder, tmp_path):
     assert (poison.budget, poison.labels.tolist()) == (4, [1, 1, 1])
 
 
+@pytest.mark.parametrize("name", sorted(set(ATTACKS) - {"tact"}))  # which needs a third class
+def test_every_attack_takes_an_image_folder(folder, tmp_path, name):
+    options = ["--preset", "smoke", "--rate", "0.2", "--public", folder, "--targets", folder]
+    if name != "ntga":
+        options += ["--target-class", "cat"]
+    if ATTACKS[name].takes("targets"):
+        options += ["--source-class", "dog", "--set", "target_index=2"]
+    result = run(name, folder, tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    poison = Poison.load(tmp_path / "out")
+    assert poison.images.shape[1:] == (3, 64, 64)
+    assert (tmp_path / "out/poison.png").stat().st_size > 10_000
+    if ATTACKS[name].takes("targets"):
+        dog = PIL.Image.open(sorted((folder / "dog").iterdir())[2])
+        assert torch.equal(poison.target_images[0], to_tensor(dog))
+
+
+def test_an_attacker_who_knows_the_defense(folder, tmp_path):
+    options = ["--preset", "smoke", "--rate", "0.2", "--public", folder, "--set", "defense_aware=both"]
+    options += ["--set", "langevin_steps=1", "--set", "rounds=2"]
+    result = run("narcissus", folder, tmp_path / "out", *options, "--energy", DEFAULT_EBM)
+    assert result.exit_code == 0, result.output
+    result = run("narcissus", folder, tmp_path / "other", *options)
+    assert result.exit_code == 1
+    assert "--energy" in result.output
+
+
 def test_the_list_names_every_attack(monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     result = run("list")
@@ -75,7 +103,10 @@ def test_the_list_names_every_attack(monkeypatch):
         ("badnets", ["--epsilon", "0"], "Expected settings out of"),
         ("sig", ["--set", "strength=0"], "above 0"),
         ("narcissus", ["--epsilon", "0"], "`epsilon` above 0"),
-        ("narcissus", ["--rate", "0.2"], "public images of other classes"),
+        ("narcissus", ["--rate", "0.2"], "besides the training set (`public`, --public)"),
+        ("gradient_matching", ["--rate", "0.2"], "one of which is to be misread (`targets`, --targets)"),
+        ("gradient_matching", ["--epsilon", "0"], "`epsilon` above 0"),
+        ("ntga", ["--epsilon", "0"], "`epsilon` above 0"),
         ("sig", ["--set", "strength"], "NAME=VALUE"),
         ("badnets", ["--preset", "tiny"], "Expected a preset"),
         ("badnets", ["--split", "test"], "Expected one of the splits"),

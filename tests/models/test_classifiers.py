@@ -3,15 +3,8 @@
 import pytest
 import torch
 
-from puregen_transforms.models.classifiers import (
-    CLASSIFIERS,
-    add_dropout,
-    build_classifier,
-    features,
-    head,
-    recorded,
-    stages,
-)
+from puregen_transforms.models.classifiers import CLASSIFIERS, build_classifier
+from puregen_transforms.models.features import add_dropout, features, head, recorded, stages
 
 
 @pytest.fixture(params=CLASSIFIERS)
@@ -44,5 +37,5 @@ def test_dropout_stays_on(model):
 
 
 def test_unknown_networks_are_named():
-    with pytest.raises(ValueError, match="tiny, small, resnet18"):
+    with pytest.raises(ValueError, match="tiny, small, hlb, resnet18"):
         build_classifier("huge", 2)

@@ -1,0 +1,52 @@
+"""Where in a classifier its features are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def head(model: nn.Module) -> nn.Linear:
+    """The last linear layer, which turns features into scores."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def stages(model: nn.Module) -> list[nn.Module]:
+    """What a network consists of from image to features: its blocks, or the activations of a plain sequence."""
+    if isinstance(model, nn.Sequential):
+        return [module for module in model if isinstance(module, (nn.ReLU, nn.GELU))]
+    parts: list[nn.Module] = [part for part in model.children() if isinstance(part, nn.Sequential)]
+    parts = [part for part in parts if head(model) not in part.modules()]
+    return list(parts[0].children()) if len(parts) == 1 else parts
+
+
+def features(model: nn.Module, images: Tensor) -> Tensor:
+    """What the last linear layer is given: (N, D)."""
+    with recorded([head(model)], inputs=True) as found:
+        model(images)
+    return found[0]
+
+
+@contextmanager
+def recorded(modules: list[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
+    """What modules give (or take) while a network runs, in the order in which they run."""
+    found: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
+        found.append(given[0] if inputs else result)
+
+    hooks = [module.register_forward_hook(keep) for module in modules]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def add_dropout(model: nn.Module, rate: float) -> None:
+    """Drop channels after every stage, also once it is trained: each call is another draw of torch's generator."""
+    for module in stages(model) if rate else []:
+        module.register_forward_hook(lambda module, given, result: F.dropout2d(result, rate))
