@@ -25,8 +25,8 @@ MODES = ("linear", "end_to_end")
 class BullseyePolytopeConfig(TriggerlessConfig):
     """As PureGen's experiments have linear transfer; for fine-tuning they take end_to_end, rate 0.01, repeats 3, 1500.
 
-    The published substitutes are six architectures (four, end to end); here every name in `surrogates` is trained once
-    for each dropout.
+    The published substitutes are six architectures (four, end to end), none of them a victim's; here it is two, neither
+    the paper's ResNet-18 nor DenseNet-121, each trained once for each dropout.
 
     Args:
         rate: poisoned rows, all of the target class, as a share of the set that the victim transfers to.
@@ -46,7 +46,7 @@ class BullseyePolytopeConfig(TriggerlessConfig):
     iterations: int = 800
     learning_rate: float = 0.04
     repeats: int = 1
-    surrogates: tuple[str, ...] = ("resnet18",)
+    surrogates: tuple[str, ...] = ("resnet34", "mobilenet_v2")
     dropouts: tuple[float, ...] = (0.2, 0.25, 0.3)
     surrogate_epochs: int = 200
 

@@ -14,15 +14,13 @@ from puregen_transforms.attacks.crafting import to_poison
 from puregen_transforms.attacks.network_triggers import Generated, opacity
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import Progress
+from puregen_transforms.attacks.surrogates import BATCH, Progress, shuffled
 from puregen_transforms.attacks.trigger import to_pixels
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.image_to_image import ImageToImage
 from puregen_transforms.train.classifier import normalize
 from puregen_transforms.train.recipes import shifted_together
-
-_BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +83,7 @@ def craft(
     with torch.no_grad():
         covers = [
             to_pixels((trigger.on(normalize(dataset.images[a]), normalize(dataset.images[b])) + 1) * 127.5)
-            for a, b in zip(cover_ids.split(_BATCH), others.split(_BATCH), strict=True)
+            for a, b in zip(cover_ids.split(BATCH), others.split(BATCH), strict=True)
         ]
     return to_poison(
         "input_aware",
@@ -121,7 +119,7 @@ def train_trigger(
     draws = {"lr": config.learning_rate, "betas": (0.5, 0.9)}
     mask_optimizer = torch.optim.Adam(drawing.mask.parameters(), **draws)  # type: ignore[arg-type]
     for epoch in range(config.mask_epochs):
-        for rows in _batches(len(images), generator):
+        for rows in shuffled(len(images), generator):
             x = shifted_together(normalize(images[rows]), generator)
             masks = opacity(drawing.mask(x))
             loss = config.sparsity * F.relu(masks - config.density).mean() + config.diversity * unlike(x, masks)
@@ -131,7 +129,7 @@ def train_trigger(
     pattern_optimizer = torch.optim.Adam(drawing.pattern.parameters(), **draws)  # type: ignore[arg-type]
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9, weight_decay=5e-4)
     for epoch in range(config.epochs):
-        for rows in _batches(len(images), generator):
+        for rows in shuffled(len(images), generator):
             x, y = shifted_together(normalize(images[rows]), generator), labels[rows].clone()
             attacked, crossed = (max(1, round(rate * len(x))) for rate in (config.rate, config.cover_rate))
             # Of a shuffled batch the first are attacked; the next get triggers of the last, and keep their label.
@@ -150,12 +148,6 @@ def unlike(images: Tensor, drawn: Tensor) -> Tensor:
     """Equation (6): distance of images over that of what is drawn for them, for neighbors in the batch."""
     apart = (images - images.roll(1, 0)).square().flatten(1).mean(1).sqrt()
     return (apart / ((drawn - drawn.roll(1, 0)).square().flatten(1).mean(1).sqrt() + 1e-2)).mean()
-
-
-def _batches(count: int, generator: torch.Generator) -> list[Tensor]:
-    """Rows in random order; the last, smaller batch is left out."""
-    batch = min(_BATCH, count)
-    return list(torch.randperm(count, generator=generator).split(batch)[: count // batch])
 
 
 def _step(optimizer: torch.optim.Optimizer, loss: Tensor, *others: torch.optim.Optimizer) -> None:

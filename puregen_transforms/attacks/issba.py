@@ -14,12 +14,10 @@ from puregen_transforms.attacks.crafting import stamped
 from puregen_transforms.attacks.network_triggers import Encoded, hidden
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import Progress
+from puregen_transforms.attacks.surrogates import Progress, shuffled
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.image_to_image import ImageToImage
 from puregen_transforms.train.classifier import normalize
-
-_BATCH = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +88,11 @@ def train_encoder(
     to_plane, decoder = to_plane.to(device), decoder.to(device)
     weights = [*encoder.parameters(), *to_plane.parameters(), *decoder.parameters()]
     optimizer = torch.optim.Adam(weights, lr=config.learning_rate)
-    batch = min(_BATCH, len(images))
-    steps, done = config.epochs * (len(images) // batch), 0
+    done = 0
     for epoch in range(config.epochs):
-        for rows in torch.randperm(len(images), generator=generator).split(batch)[: len(images) // batch]:
-            x, secrets = normalize(images[rows]), _bits((batch, config.bits), generator).to(device)
+        batches = shuffled(len(images), generator)
+        for rows in batches:
+            x, secrets = normalize(images[rows]), _bits((len(rows), config.bits), generator).to(device)
             with torch.autocast(x.device.type, torch.bfloat16):
                 carriers = hidden(encoder, x, to_plane(secrets).float(), config.epsilon)
                 read = decoder(carriers)
@@ -102,7 +100,7 @@ def train_encoder(
             change = ((carriers - x) * 127.5 / config.epsilon).square().mean()
             optimizer.zero_grad()
             # An encoder that is to change little before it can hide anything never begins.
-            fidelity = config.fidelity * max(0.0, 2 * done / steps - 1)
+            fidelity = config.fidelity * max(0.0, 2 * done / (config.epochs * len(batches)) - 1)
             (unread + fidelity * change).backward()
             optimizer.step()
             done += 1

@@ -15,6 +15,14 @@ from puregen_transforms.train.recipes import FastRecipe
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, steps done, steps in all)."""
 
+BATCH = 128
+
+
+def shuffled(count: int, generator: torch.Generator) -> list[Tensor]:
+    """The rows of an epoch in batches, in random order; the last is left out if it is smaller."""
+    batch = min(BATCH, count)
+    return list(torch.randperm(count, generator=generator).split(batch)[: count // batch])
+
 
 def train_surrogate(
     name: str,
