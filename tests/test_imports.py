@@ -18,7 +18,8 @@ MAY_IMPORT = {
     "data": set(),
     "train": {"functional", "models", "data"},
     "attacks": {"functional", "models", "data", "train"},
-    "evaluate": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "attacks"},
+    "defenses": {"functional", "models", "data", "train"},
+    "evaluate": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "attacks", "defenses"},
     "inspection": {"functional", "models", "purifier", "hub", "transforms", "data", "evaluate"},
     "cli": {
         "functional",
@@ -29,6 +30,7 @@ MAY_IMPORT = {
         "data",
         "train",
         "attacks",
+        "defenses",
         "evaluate",
         "inspection",
     },

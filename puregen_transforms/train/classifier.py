@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from puregen_transforms.train.recipes import FastRecipe, Recipe
+
+
+class TrainingDefense(Protocol):
+    """A defense that acts while the classifier learns."""
+
+    def rows(self, epoch: int, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """The rows to learn in this epoch: (n,) int64.
+
+        Args:
+            epoch: from 0.
+            model: as it is before the epoch.
+            images: (N, 3, H, W) uint8, the whole set.
+            labels: (N,) int64.
+        """
+
+    def change(self, images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
+        """A batch before its augmentation: (n, 3, H, W) in [-1, 1], of these rows."""
 
 
 def normalize(images: Tensor) -> Tensor:
@@ -22,6 +40,7 @@ def train_classifier(
     *,
     generator: torch.Generator,
     recipe: Recipe | None = None,
+    defense: TrainingDefense | None = None,
 ) -> Iterator[float]:
     """Train in place with bfloat16 autocast; yields each epoch's mean loss.
 
@@ -31,20 +50,27 @@ def train_classifier(
         labels: (N,) int64.
         generator: of the order and the augmentation.
         recipe: of optimizer, rates and augmentation; default `FastRecipe`.
+        defense: which rows are learned, and how they are changed. Rates go by epochs, also by those of fewer rows.
     """
     recipe = recipe or FastRecipe()
     batch = min(recipe.batch, len(images))
-    optimizer, schedule = recipe.optimizer(model, recipe.epochs * (len(images) // batch))
-    model.train()
-    for _ in range(recipe.epochs):
-        order = torch.randperm(len(images), generator=generator)
-        losses = []
-        for index in order.split(batch)[: len(images) // batch]:
+    steps = len(images) // batch
+    optimizer, schedule = recipe.optimizer(model, recipe.epochs * steps)
+    for epoch in range(recipe.epochs):
+        rows = torch.arange(len(images)) if defense is None else defense.rows(epoch, model, images, labels).cpu()
+        order, losses = rows[torch.randperm(len(rows), generator=generator)], []
+        model.train()
+        for index in order.split(batch)[: max(1, len(rows) // batch)]:
+            x = normalize(images[index])
+            if defense is not None:
+                x = defense.change(x, index, generator)
             with torch.autocast(images.device.type, torch.bfloat16):
-                loss = recipe.loss(model(recipe.augment(normalize(images[index]), generator)), labels[index])
+                loss = recipe.loss(model(recipe.augment(x, generator)), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
             losses.append(loss.detach())
+        for _ in range(len(losses), steps):
+            schedule.step()
         yield float(torch.stack(losses).mean())

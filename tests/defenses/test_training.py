@@ -1,0 +1,95 @@
+"""Defenses that act while a classifier learns."""
+
+import pytest
+import torch
+
+from puregen_transforms.defenses.epic import EpicDefense, alone, last_layer_gradients
+from puregen_transforms.defenses.friends import FriendsDefense
+from puregen_transforms.evaluate.victim import accuracy
+from puregen_transforms.models.classifiers import small_classifier
+from puregen_transforms.train.classifier import normalize, train_classifier
+from puregen_transforms.train.recipes import FastRecipe
+
+
+@pytest.fixture
+def task():
+    """Sixty-four dark and bright images, and a network."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(64) % 2
+    images = (torch.rand(64, 3, 16, 16, generator=generator) * 100 + 120 * labels.view(-1, 1, 1, 1)).byte()
+    torch.manual_seed(0)
+    return small_classifier(2, 4), images, labels
+
+
+def train(task, defense, epochs=8):
+    model, images, labels = task
+    generator = torch.Generator().manual_seed(0)
+    recipe = FastRecipe(epochs=epochs, batch=16)
+    losses = list(train_classifier(model, images, labels, generator=generator, recipe=recipe, defense=defense))
+    return model, losses
+
+
+@pytest.mark.parametrize(
+    "defense",
+    [FriendsDefense(start=2), FriendsDefense(noise="gaussian", start=2), EpicDefense(interval=2, share=0.1)],
+)
+def test_a_defended_classifier_still_learns(task, defense):
+    model, losses = train(task, defense)
+    assert losses[-1] < losses[0]
+    assert accuracy(model, *task[1:]) > 0.9
+
+
+def test_friendly_noise_is_large_and_changes_no_mind(task):
+    model, images, labels = task
+    defense = FriendsDefense(start=0, strength=0.0)
+    train(task, None)
+    defense.rows(0, model, images, labels)
+    x = normalize(images)
+    noisy = defense.change(x, torch.arange(len(x)), torch.Generator())
+    change = (noisy - x).abs() * 127.5
+    assert 8 < change.mean() <= change.max() <= 16.001
+    with torch.no_grad():
+        assert torch.equal(model(noisy).argmax(1), model(x).argmax(1))
+    again = FriendsDefense(start=0, strength=0.0)
+    again.rows(0, model, images, labels)
+    assert torch.equal(again.change(x, torch.arange(len(x)), torch.Generator()), noisy), "the seed decides"
+
+
+def test_random_noise_before_the_friendly_one(task):
+    x = normalize(task[1])
+    for noise, largest in (("bernoulli", 4.0), ("gaussian", 40.0)):
+        changed = FriendsDefense(noise=noise, strength=4.0).change(x, torch.arange(64), torch.Generator())
+        change = (changed - x) * 127.5
+        assert change.std() == pytest.approx(4, rel=0.05)
+        assert change.abs().max() < largest + 0.01
+    with pytest.raises(ValueError, match="bernoulli, gaussian"):
+        FriendsDefense(noise="pink")
+
+
+def test_who_is_alone():
+    """Two clusters, and a point far from both."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(41, 2, generator=generator) * 0.1
+    points[20:40] += 5
+    points[40] = torch.tensor([30.0, -30.0])
+    assert alone(points, 3).nonzero().flatten().tolist() == [40]
+    assert not alone(points, 2).any()
+    assert alone(points, 41).all(), "each is its own medoid"
+
+
+def test_epic_drops_for_good(task):
+    model, images, labels = task
+    labels = labels.clone()
+    labels[0] = 1  # a dark image among the bright ones
+    train(task, None)
+    gradients = last_layer_gradients(model, images, labels)
+    assert gradients[0].norm() > 3 * gradients[1:].norm(dim=1).median()
+    defense = EpicDefense(interval=3, share=0.1)
+    assert len(defense.rows(0, model, images, labels)) == 64
+    assert len(defense.rows(2, model, images, labels)) == 64
+    kept = defense.rows(3, model, images, labels)
+    assert 0 not in kept
+    assert len(kept) > 50
+    assert 0 not in defense.rows(4, model, images, labels)
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        EpicDefense(share=1.5)
