@@ -38,7 +38,7 @@ from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.splits import per_class
 from puregen_transforms.evaluate.plots import draw_poison
 from puregen_transforms.evaluate.records import describe_machine, write_record
-from puregen_transforms.evaluate.victim import accuracy, share_called_target
+from puregen_transforms.evaluate.victim import accuracy, poison_success, share_called_target
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 
 CLASS = "airplane"
@@ -114,10 +114,9 @@ def judged(poison: Poison, victim: nn.Module, clean_victim: nn.Module, test: Ima
         "budget": poison.budget,
         "accuracy": accuracy(victim, test.images, test.labels),
     }
-    if poison.trigger is not None and poison.target_class is not None:
-        triggered, _ = poison.triggered(test.images, test.labels)
-        row["success"] = share_called_target(victim, triggered, poison.target_class)
-        row["success_never_poisoned"] = share_called_target(clean_victim, triggered, poison.target_class)
+    for key, model in (("success", victim), ("success_never_poisoned", clean_victim)):
+        if (success := poison_success(model, poison, test.images, test.labels)) is not None:
+            row[key] = success
     return row
 
 

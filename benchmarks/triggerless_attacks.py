@@ -32,7 +32,7 @@ from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.splits import TransferSplit, per_class, transfer_split
 from puregen_transforms.evaluate.plots import draw_poison
 from puregen_transforms.evaluate.records import describe_machine, write_record
-from puregen_transforms.evaluate.victim import accuracy, share_called_target
+from puregen_transforms.evaluate.victim import accuracy, poison_success
 from puregen_transforms.train.transfer import fine_tune, linear_transfer
 
 
@@ -74,15 +74,16 @@ def judged(
 ) -> dict[str, Any]:
     """The figures of one target."""
     poison = kept.poison
-    assert poison.target_images is not None and poison.target_labels is not None and poison.target_class is not None
+    assert poison.target_labels is not None
+    success, chance = (poison_success(model, poison, test.images, test.labels) for model in (victim, clean_victim))
     return {
         "target_index": index,
         "source_class": int(poison.target_labels),
         "target_class": poison.target_class,
         "digest": poison.digest,
         "poisoned_rows": len(poison),
-        "success": share_called_target(victim, poison.target_images, poison.target_class) == 1,
-        "success_never_poisoned": share_called_target(clean_victim, poison.target_images, poison.target_class) == 1,
+        "success": success == 1,
+        "success_never_poisoned": chance == 1,
         "accuracy": accuracy(victim, test.images, test.labels),
         "accuracy_never_poisoned": clean_accuracy,
         "seconds_to_craft": kept.seconds_to_craft,
