@@ -43,7 +43,7 @@ from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 
 CLASS = "airplane"
 NARCISSUS: list[dict[str, Any]] = [
-    *({"target_class": name, "epsilon": 16.0} for name in (CLASS, "cat", "truck")),
+    *({"target_class": name, "epsilon": 16.0} for name in (CLASS, "cat", "truck", "frog")),
     {"target_class": CLASS, "epsilon": 8.0},
     {"target_class": CLASS, "epsilon": 16.0, "defense_aware": "both"},
 ]
