@@ -17,6 +17,7 @@ import attacks
 import dynamics_tradeoff
 import purify_quality
 import purify_speed
+import triggerless_attacks
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.evaluate.records import write_record
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
 SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
+TRIGGERLESS = RESULTS / "triggerless_attacks.json"
 KEPT = ("command", "seed", "machine", "versions")
 
 
@@ -45,6 +47,7 @@ def with_tables(readme: str) -> str:
         "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
         "attacks": attacks.markdown(json.loads(ATTACKS.read_text(encoding="utf-8"))),
+        "triggerless_attacks": triggerless_attacks.markdown(json.loads(TRIGGERLESS.read_text(encoding="utf-8"))),
         "purify_speed": purify_speed.markdown(json.loads(SPEED.read_text(encoding="utf-8"))),
     }
     for name, table in tables.items():
