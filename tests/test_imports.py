@@ -19,8 +19,19 @@ MAY_IMPORT = {
     "train": {"functional", "models", "data"},
     "attacks": {"functional", "models", "data", "train"},
     "defenses": {"functional", "models", "data", "train"},
-    "evaluate": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "attacks", "defenses"},
-    "inspection": {"functional", "models", "purifier", "hub", "transforms", "data", "evaluate"},
+    "inspection": {"functional", "models", "purifier", "hub", "transforms", "data"},
+    "evaluate": {
+        "functional",
+        "models",
+        "purifier",
+        "hub",
+        "transforms",
+        "data",
+        "train",
+        "attacks",
+        "defenses",
+        "inspection",
+    },
     "cli": {
         "functional",
         "models",
@@ -35,7 +46,7 @@ MAY_IMPORT = {
         "inspection",
     },
 }
-OPEN_TO_ALL = {"_extras", "_files", "__version__"}
+OPEN_TO_ALL = {"_extras", "_figures", "_files", "__version__"}
 
 
 def imported_rooms(path):

@@ -41,6 +41,16 @@ class EpicDefense:
                 self._kept[own[alone(gradients[(labels[rows] == label).cpu()], medoids)]] = False
         return self._kept.nonzero().flatten()
 
+    def dropped(self) -> Tensor:
+        """Which rows are no longer learned: (N,) bool.
+
+        Raises:
+            ValueError: training has not begun.
+        """
+        if self._kept is None:
+            raise ValueError("Expected a classifier to be trained before asking for what was dropped.")
+        return ~self._kept
+
     def change(self, images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Nothing; see `TrainingDefense`."""
         return images

@@ -85,3 +85,25 @@ def auroc(positives: Tensor, negatives: Tensor) -> float:
     below = torch.searchsorted(ordered, positives)
     not_above = torch.searchsorted(ordered, positives, right=True)
     return float((below + not_above).double().mean() / 2 / len(negatives))
+
+
+def detection(suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None) -> dict[str, float]:
+    """How well a detector tells poisoned rows from others.
+
+    Args:
+        suspected: (N,) bool, rows held for poisoned.
+        poisoned: (N,) bool, rows that are; covers, which keep their label, are not.
+        scores: (N,) of suspicion, if there are such.
+
+    Returns:
+        `tpr`, the share of poisoned rows that are suspected, and `fpr`, that of the others; with scores, `auroc`.
+        What has no rows to be a share of is left out.
+    """
+    found = {}
+    if bool(poisoned.any()):
+        found["tpr"] = suspected[poisoned].float().mean().item()
+    if not bool(poisoned.all()):
+        found["fpr"] = suspected[~poisoned].float().mean().item()
+    if scores is not None and len(found) == 2:
+        found["auroc"] = auroc(scores[poisoned], scores[~poisoned])
+    return found

@@ -1,0 +1,26 @@
+"""What all figures share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from puregen_transforms._extras import require_extra
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, PAPER = "#222222", "white"
+COLORS = {"clean": "#2a6fdb", "poisoned": "#d1495b"}
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    require_extra("matplotlib", "report")
+    from matplotlib.figure import Figure
+
+    # Not pyplot: it would keep global state and look for a display.
+    return Figure(figsize=(width, height), facecolor=PAPER)

@@ -1,0 +1,83 @@
+"""What is evaluated: an attack against a victim behind a defense, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+SCENARIOS = ("scratch", "linear", "fine_tune")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec:
+    """An attack with all its settings.
+
+    Args:
+        name: of the attack, "none" for no poison.
+        settings: of its config, every one.
+        group: heading of its column in tables: attacks of one group differ in their target alone and are averaged.
+        known: whether an attacker on transfer has the very extractor that the victim starts from.
+    """
+
+    name: str = "none"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    group: str = "no attack"
+    known: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DefenseSpec:
+    """A defense with its settings.
+
+    Args:
+        name: its row in tables.
+        plug: which one; see `puregen_transforms/evaluate/defenses.py`.
+        settings: its options.
+    """
+
+    name: str = "none"
+    plug: str = "none"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VictimSpec:
+    """A classifier and how it is trained.
+
+    Args:
+        classifier: see `build_classifier`.
+        recipe: of training from scratch, also of the extractor for transfer; see `RECIPES` of `victims.py`.
+        epochs: of it.
+        scenario: "scratch", or "linear" or "fine_tune" for transfer.
+        transfer_epochs: of transfer.
+    """
+
+    classifier: str = "small"
+    recipe: str = "fast"
+    epochs: int = 12
+    scenario: str = "scratch"
+    transfer_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scenario not in SCENARIOS:
+            raise ValueError(f"Expected a scenario out of {', '.join(SCENARIOS)}, but got {self.scenario!r}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One attack, one defense, one victim, one seed."""
+
+    attack: AttackSpec = field(default_factory=AttackSpec)
+    defense: DefenseSpec = field(default_factory=DefenseSpec)
+    victim: VictimSpec = field(default_factory=VictimSpec)
+    seed: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @property
+    def unpoisoned(self) -> Cell:
+        """The same without attack and without defense."""
+        return replace(self, attack=AttackSpec(), defense=DefenseSpec())

@@ -1,0 +1,259 @@
+"""Cells of a benchmark, computed one by one or in several processes; what is finished is kept."""
+
+from __future__ import annotations
+
+import base64
+import io
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor, nn
+
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.evaluate.cells import Cell
+from puregen_transforms.evaluate.crafting import Workshop
+from puregen_transforms.evaluate.defenses import Task, build_defense
+from puregen_transforms.evaluate.metrics import detection, psnr_of_set
+from puregen_transforms.evaluate.records import describe_machine
+from puregen_transforms.evaluate.sets import Sets
+from puregen_transforms.evaluate.store import Store
+from puregen_transforms.evaluate.victim import accuracy, poison_success
+from puregen_transforms.evaluate.victims import train_victim
+from puregen_transforms.models.classifiers import build_classifier
+from puregen_transforms.transforms.puregen import PureGen
+
+_SHOWN = 6
+_BINS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Where cells are computed.
+
+    Args:
+        sets: the images.
+        store: of results.
+        device: where to craft, purify and train.
+        say: told what is going on, in lines.
+    """
+
+    sets: Sets
+    store: Store
+    device: str = "cpu"
+    say: Callable[[str], None] = field(default=lambda line: None, repr=False)
+
+    def evaluate(self, cell: Cell) -> dict[str, Any]:
+        """The record of a cell; the kept one, if it is there."""
+        record = self.store.record("cells", self.key(cell), lambda: self._evaluate(cell))
+        return {**record, "cell": cell.to_dict()}  # names of rows and columns may be others by now
+
+    def is_kept(self, cell: Cell) -> bool:
+        """Whether there is a record already."""
+        return self.store.path_of("cells", self.key(cell), ".json").exists()
+
+    def key(self, cell: Cell) -> Any:
+        """All that decides a cell."""
+        attack = None
+        if cell.attack.name != "none":
+            attack = self._workshop.key(cell.attack, cell.victim)
+        names = {"scratch": ("train", "test")}.get(cell.victim.scenario, ("train", "transfer", "test"))
+        about = cell.to_dict()
+        return {
+            "attack": attack,
+            # Names of rows and columns in tables decide nothing.
+            "defense": {key: value for key, value in about["defense"].items() if key != "name"},
+            "identity": build_defense(cell.defense).identity(),
+            "victim": about["victim"],
+            "seed": cell.seed,
+            "images": {name: self.sets.fingerprints[name] for name in names},
+        }
+
+    def poison(self, cell: Cell) -> Poison | None:
+        """What the attack does to the set; None without attack."""
+        if cell.attack.name == "none":
+            return None
+        return self._workshop.craft(cell.attack, cell.victim, lambda: self.extractor(cell))
+
+    def extractor(self, cell: Cell) -> nn.Module:
+        """The network that a transferring victim starts from, whatever its seed: a victim of the clean set."""
+        return self._kept_victim(Cell(victim=replace(cell.victim, scenario="scratch", transfer_epochs=None)))
+
+    def _evaluate(self, cell: Cell) -> dict[str, Any]:
+        started = time.time()
+        poison = self.poison(cell)
+        seconds = {"craft": time.time() - started}
+        look: dict[str, Any] = {}
+        if self.key(cell) == self.key(cell.unpoisoned):
+            victim = self._kept_victim(cell)
+        else:
+            victim, look, more = self._victim(cell, poison)
+            seconds |= more
+        test = self.sets.test
+        record: dict[str, Any] = {
+            **describe_machine(),
+            "images": self.sets.about,
+            "accuracy": accuracy(victim, test.images, test.labels),
+            **look,
+        }
+        if poison is not None:
+            unpoisoned = self._kept_victim(cell.unpoisoned)
+            record["poison"] = {
+                "digest": poison.digest,
+                "poisoned_rows": int((~poison.covers).sum()),
+                "cover_rows": int(poison.covers.sum()),
+                "set_rows": poison.set_rows,
+                "budget": poison.budget,
+            }
+            for key, model in (("success", victim), ("success_never_poisoned", unpoisoned)):
+                if (success := poison_success(model, poison, test.images, test.labels)) is not None:
+                    record[key] = success
+        return {**record, "seconds": {**seconds, "all": time.time() - started}}
+
+    def _victim(self, cell: Cell, poison: Poison | None) -> tuple[nn.Module, dict[str, Any], dict[str, float]]:
+        """The trained victim on the CPU, what its set looks like, and how long the parts took."""
+        dataset = self.sets.learned_in(cell.victim.scenario)
+        images, labels = dataset.images, dataset.labels
+        if poison is not None:
+            images, labels = poison.apply_to(images, labels)
+        started = time.time()
+        task = Task(images, labels, cell.seed, self.device, self.store, dataset.images)
+        defended = build_defense(cell.defense)(task)
+        trained = time.time()
+        victim = train_victim(
+            cell.victim,
+            type(dataset)(images, labels, dataset.class_names),
+            defended,
+            extractor=lambda: self.extractor(cell),
+            seed=cell.seed,
+            device=self.device,
+            progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
+        ).cpu()
+        seconds = {"defend": trained - started, "train": time.time() - trained}
+        look: dict[str, Any] = {}
+        if not torch.equal(defended.images, images):
+            look["images_after"] = self._looked_at(dataset.images, images, defended.images)
+        if defended.suspected is not None:
+            suspected, poisoned = defended.suspected(), torch.zeros(len(images), dtype=torch.bool)
+            if poison is not None:
+                poisoned[poison.ids[~poison.covers]] = True
+            look["detection"] = detection(suspected, poisoned, defended.scores)
+        if defended.rows is not None:
+            look["rows_learned"] = len(defended.rows)
+        return victim, look, seconds
+
+    def _kept_victim(self, cell: Cell) -> nn.Module:
+        """A victim whose weights are kept."""
+        classes = len(self.sets.train.class_names)
+        weights = self.store.tensors(
+            "victims", self.key(cell), lambda: self._victim(cell, self.poison(cell))[0].state_dict()
+        )
+        model = build_classifier(cell.victim.classifier, classes)
+        model.load_state_dict(weights)
+        return model.eval()
+
+    def _looked_at(self, clean: Tensor, before: Tensor, after: Tensor) -> dict[str, Any]:
+        """What a defense does to images: figures, energies, and a few to look at."""
+        altered = (before != clean).flatten(1).any(1)
+        rows = altered.nonzero().flatten()[:_SHOWN]
+        if not len(rows):
+            rows = torch.arange(min(_SHOWN, len(clean)))
+        found: dict[str, Any] = {
+            "psnr_clean": psnr_of_set(after[~altered], clean[~altered]) if bool((~altered).any()) else None,
+            "changed": (after != before).flatten(1).any(1).float().mean().item(),
+            "sample": {
+                name: to_png(part[rows]) for name, part in (("clean", clean), ("before", before), ("after", after))
+            },
+        }
+        if bool(altered.any()):
+            found["psnr_poisoned"] = psnr_of_set(after[altered], clean[altered])
+            found["energies"] = self._histograms(before, after, altered)
+        return found
+
+    def _histograms(self, before: Tensor, after: Tensor, altered: Tensor) -> dict[str, Any]:
+        """Of at most 500 poisoned images and as many others."""
+        rows = {name: mask.nonzero().flatten()[:500] for name, mask in (("poisoned", altered), ("clean", ~altered))}
+        energies = {
+            (when, name): self._energies(images[part])
+            for when, images in (("before", before), ("after", after))
+            for name, part in rows.items()
+            if len(part)
+        }
+        whole = torch.cat(list(energies.values()))
+        edges = torch.linspace(float(whole.min()), float(whole.max()) + 1e-6, _BINS + 1)
+        counts = {
+            f"{name} {when}": torch.histogram(part, edges).hist.int().tolist()
+            for (when, name), part in energies.items()
+        }
+        return {"edges": edges.tolist(), "counts": counts}
+
+    def _energies(self, images: Tensor) -> Tensor:
+        return self._energy.energy(images).cpu()
+
+    @cached_property
+    def _energy(self) -> PureGen:
+        return PureGen(device=self.device)
+
+    @cached_property
+    def _workshop(self) -> Workshop:
+        last = [""]
+
+        def progress(what: str, done: int, of: int) -> None:
+            if what != last[0] or done == of:
+                self.say(f"  {what} {done}/{of}")
+            last[0] = what
+
+        return Workshop(self.sets, self.store, self.device, progress)
+
+
+def to_png(images: Tensor) -> str:
+    """(N, 3, H, W) uint8 images side by side, as PNG in base64."""
+    row = torch.cat(list(images.cpu()), dim=2).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(row)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def run_cells(bench: Bench, cells: Sequence[Cell], *, jobs: int = 1) -> Iterator[tuple[Cell, dict[str, Any]]]:
+    """Cells and their records, in the order in which they are finished; kept ones first.
+
+    Args:
+        bench: where to compute them.
+        cells: which.
+        jobs: processes that share the cores.
+    """
+    kept = [cell for cell in cells if bench.is_kept(cell)]
+    missing = [cell for cell in cells if cell not in kept]
+    for cell in kept:
+        yield cell, bench.evaluate(cell)
+    if jobs == 1 or len(missing) < 2:
+        for cell in missing:
+            yield cell, bench.evaluate(cell)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    parts = (bench.sets, bench.store, bench.device, threads)
+    with ProcessPoolExecutor(jobs, context, _start_worker, parts) as pool:
+        futures = {pool.submit(_work, cell): cell for cell in missing}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+_BENCH: list[Bench] = []
+
+
+def _start_worker(sets: Sets, store: Store, device: str, threads: int) -> None:
+    torch.set_num_threads(threads)
+    _BENCH.append(Bench(sets, store, device))
+
+
+def _work(cell: Cell) -> dict[str, Any]:
+    return _BENCH[0].evaluate(cell)

@@ -1,0 +1,92 @@
+"""What a benchmark has computed so far, on disk by all that it depends on; several processes may share it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from puregen_transforms._files import write_atomically
+from puregen_transforms.attacks.poison import Poison
+
+FORMAT = 1
+"""Raised when what is kept under the same settings would come out otherwise."""
+
+
+def digest_of(settings: Any) -> str:
+    """Hex name of JSON-ready settings."""
+    return hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(*tensors: Tensor) -> str:
+    """Hex name of tensors' content."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.contiguous().cpu().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of results. Each is written whole or not at all, and computed by one process while others wait for it.
+
+    Args:
+        folder: made if need be.
+    """
+
+    folder: Path
+
+    def record(self, kind: str, settings: Any, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """JSON: the kept one, or what `compute` returns.
+
+        Args:
+            kind: of result; a folder.
+            settings: JSON-ready, all that decides it.
+            compute: makes it.
+        """
+        path = self.path_of(kind, settings, ".json")
+        with self._alone(path):
+            if not path.exists():
+                write_atomically(path, (json.dumps(compute(), indent=1) + "\n").encode())
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def tensors(self, kind: str, settings: Any, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Tensors by name, on the CPU: the kept ones, or what `compute` returns; see `record`."""
+        path = self.path_of(kind, settings, ".safetensors")
+        with self._alone(path):
+            if not path.exists():
+                content = {name: value.detach().contiguous().cpu() for name, value in compute().items()}
+                write_atomically(path, save(content))
+        return load_file(path)
+
+    def poison(self, settings: Any, compute: Callable[[], Poison]) -> Poison:
+        """The kept poison, or what `compute` returns; see `record`."""
+        path = self.path_of("poisons", settings, "")
+        with self._alone(path):
+            if not path.exists():
+                compute().save(path)
+        return Poison.load(path)
+
+    def path_of(self, kind: str, settings: Any, suffix: str) -> Path:
+        """Where a result is, or will be."""
+        return self.folder / kind / f"{digest_of(settings)[:24]}{suffix}"
+
+    @contextmanager
+    def _alone(self, path: Path) -> Iterator[None]:
+        if not path.exists():
+            lock = self.folder / "locks" / f"{path.parent.name}-{path.name}.lock"
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):  # the system lets go of it when its process dies
+                yield
+        else:
+            yield
