@@ -8,6 +8,7 @@ from puregen_transforms.cli import hub, train
 from puregen_transforms.cli.attack import attack
 from puregen_transforms.cli.demo import demo
 from puregen_transforms.cli.doctor import doctor
+from puregen_transforms.cli.evaluate import evaluate, report
 from puregen_transforms.cli.inspect import inspect
 from puregen_transforms.cli.purify import purify
 
@@ -16,6 +17,8 @@ app.command()(demo)
 app.command()(purify)
 app.command()(inspect)
 app.command()(attack)
+app.command()(evaluate)
+app.command()(report)
 app.add_typer(train.app, name="train")
 app.add_typer(hub.app, name="hub")
 app.command()(doctor)

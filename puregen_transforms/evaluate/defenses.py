@@ -18,7 +18,7 @@ from puregen_transforms.defenses.epic import EpicDefense
 from puregen_transforms.defenses.friends import FriendsDefense
 from puregen_transforms.evaluate.cells import DefenseSpec
 from puregen_transforms.evaluate.store import Store, fingerprint
-from puregen_transforms.inspection.audit import inspect_images
+from puregen_transforms.inspection.audit import find_patterns
 from puregen_transforms.train.classifier import TrainingDefense
 from puregen_transforms.transforms.fitting import threshold_of
 from puregen_transforms.transforms.puregen import PureGen
@@ -150,11 +150,9 @@ class Purify:
 
     Args:
         options: of `PureGen`.
-        without: share of the set, by highest energy, that is left out of training.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    without: float = 0.0
 
     def identity(self) -> Any:
         """The digest of recipe and weights."""
@@ -165,12 +163,7 @@ class Purify:
         transform = self._transform(task.device)
         if transform.recipe.uses_threshold:
             return self._where_suspicious(task, transform)
-        images = task.per_image(["puregen", transform.digest], _purified(transform))
-        if not self.without:
-            return Defended(images)
-        scores = _energies(task)
-        suspected = scores >= threshold_of(scores, self.without)
-        return Defended(images, rows=(~suspected).nonzero().flatten(), suspected=lambda: suspected, scores=scores)
+        return Defended(task.per_image(["puregen", transform.digest], _purified(transform)))
 
     def of(self, task: Task, rows: Tensor) -> Tensor:
         """Some rows purified; not for methods with a threshold."""
@@ -229,8 +222,7 @@ class Inspect:
         return Defended(images, suspected=lambda: suspected)
 
     def _carriers(self, task: Task) -> Tensor:
-        found = inspect_images(task.images, task.labels, device=task.device)
-        return found.pattern_of > 0
+        return find_patterns(task.images, task.labels, device=task.device) > 0
 
 
 @plug("friends")

@@ -71,7 +71,7 @@ def draw_repair_grid(
         "Every poisoned image carries the same faint trigger. PureGen moves images back towards natural ones.",
         fontsize=12, color=INK, y=0.97,
     )  # fmt: skip
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8, amplify: int = 8) -> None:
@@ -108,7 +108,7 @@ def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8
         names = poison.class_names[int(poison.target_labels[0])], poison.class_names[poison.target_class]
         axes.set_title(f"target: {names[0]}\nas {names[1]}", fontsize=8.5, color=INK)
     figure.suptitle(f"{poison.attack}: {len(poison)} of {poison.set_rows} rows, with the labels they get", fontsize=11)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_energy_histogram(path: Path, *, clean: Tensor, poisoned: Tensor, separation: float) -> None:
@@ -135,7 +135,7 @@ def draw_energy_histogram(path: Path, *, clean: Tensor, poisoned: Tensor, separa
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_tradeoff(path: Path, sets: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
@@ -160,7 +160,7 @@ def draw_tradeoff(path: Path, sets: Mapping[str, Mapping[str, tuple[float, float
         axes.set_title(name, fontsize=10.5, loc="left", color=INK)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_solvers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -196,7 +196,7 @@ def draw_solvers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8.5)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_victims(path: Path, record: Mapping[str, Any]) -> None:
@@ -222,7 +222,7 @@ def draw_victims(path: Path, record: Mapping[str, Any]) -> None:
         axes.set_title(title, fontsize=10.5, loc="left", color=INK)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_speed(path: Path, record: Mapping[str, Any]) -> None:
@@ -270,7 +270,7 @@ def draw_speed(path: Path, record: Mapping[str, Any]) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=7, loc="lower right")
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _speed_name(row: Mapping[str, Any]) -> str:
@@ -312,7 +312,7 @@ def draw_training_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_xlabel("update")
     figure.tight_layout()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _picture(figure: Figure, place: Any, image: Tensor) -> Any:
@@ -331,6 +331,7 @@ def _difference(change: Tensor, amplify: int) -> Tensor:
     return _pixels((change * amplify + 128).round().clamp(0, 255).to(torch.uint8))
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, format="png")

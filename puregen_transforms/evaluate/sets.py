@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ class Sets:
         targets: images for attacks on a transferring victim to aim at, in none of the others.
         public: of other classes, for attackers; None if there are none.
         about: where they are from, in words.
+        natural_source: of the images that generators learn; None stands for `train`.
     """
 
     train: ImageSet
@@ -37,6 +39,7 @@ class Sets:
     targets: ImageSet
     public: ImageSet | None
     about: str
+    natural_source: str | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
@@ -45,6 +48,11 @@ class Sets:
         if self.public is not None:
             named["public"] = self.public
         return {name: fingerprint(part.images, part.labels) for name, part in named.items()}
+
+    @cached_property
+    def natural(self) -> ImageSet:
+        """What generators learn; read when it is asked for."""
+        return self.train if self.natural_source is None else ImageSet.of(self.natural_source)
 
     def learned_in(self, scenario: str) -> ImageSet:
         """What the victim learns last, and an attacker poisons."""
@@ -55,21 +63,25 @@ class Sets:
         return self.test if scenario == "scratch" else self.targets
 
 
-def load_sets(train: str, test: str, public: str | None, *, images_per_class: int, about: str) -> Sets:
+def load_sets(
+    train: str, test: str, public: str | None = None, natural: str | None = None, *, images_per_class: int
+) -> Sets:
     """Sets from sources such as Parquet files; see `ImageSet.of`.
 
     Args:
         train: a training set with 4,850 or more images of each class.
         test: its test set.
-        public: images of other classes.
+        public: images of other classes, for attackers.
+        natural: images of any classes, for generators to learn.
         images_per_class: of `train` for victims from scratch.
-        about: where they are from, in words.
     """
     full = ImageSet.of(train)
     split = transfer_split(full)
     chosen = per_class(full, 0, images_per_class)
     others = None if public is None else as_stored(ImageSet.of(public), chosen.size)
-    return Sets(chosen, ImageSet.of(test), split.fine_tune, split.targets, others, about)
+    about = f"{Path(train).name} ({images_per_class} of each class) and {Path(test).name}"
+    about += "" if public is None else f", public: {Path(public).name}"
+    return Sets(chosen, ImageSet.of(test), split.fine_tune, split.targets, others, about, natural)
 
 
 def demo_sets() -> Sets:

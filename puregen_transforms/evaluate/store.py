@@ -54,7 +54,7 @@ class Store:
             compute: makes it.
         """
         path = self.path_of(kind, settings, ".json")
-        with self._alone(path):
+        with self.alone(path):
             if not path.exists():
                 write_atomically(path, (json.dumps(compute(), indent=1) + "\n").encode())
         return json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ class Store:
     def tensors(self, kind: str, settings: Any, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors by name, on the CPU: the kept ones, or what `compute` returns; see `record`."""
         path = self.path_of(kind, settings, ".safetensors")
-        with self._alone(path):
+        with self.alone(path):
             if not path.exists():
                 content = {name: value.detach().contiguous().cpu() for name, value in compute().items()}
                 write_atomically(path, save(content))
@@ -71,7 +71,7 @@ class Store:
     def poison(self, settings: Any, compute: Callable[[], Poison]) -> Poison:
         """The kept poison, or what `compute` returns; see `record`."""
         path = self.path_of("poisons", settings, "")
-        with self._alone(path):
+        with self.alone(path):
             if not path.exists():
                 compute().save(path)
         return Poison.load(path)
@@ -81,7 +81,8 @@ class Store:
         return self.folder / kind / f"{digest_of(settings)[:24]}{suffix}"
 
     @contextmanager
-    def _alone(self, path: Path) -> Iterator[None]:
+    def alone(self, path: Path) -> Iterator[None]:
+        """While a result is computed that is not there yet, other processes wait here for it."""
         if not path.exists():
             lock = self.folder / "locks" / f"{path.parent.name}-{path.name}.lock"
             lock.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,8 @@ from typing import Any
 
 from puregen_transforms.evaluate.published import PUBLISHED, Figures
 
+NO_ATTACK = "no attack"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -18,7 +20,7 @@ class Summary:
         cells: how many.
         accuracy: mean over them.
         success: mean over attacks and seeds; None without attack, or for attacks on all that is learned.
-        deviation: of the success, over attacks, each averaged over its seeds (of the population).
+        deviation: of the success over attacks, each averaged over its seeds (of the population).
         worst: success of the worst attack, averaged over its seeds.
         floor: mean success against victims that never saw poison.
         detection: means of what a detector reached.
@@ -50,83 +52,136 @@ def summarize(records: Sequence[Mapping[str, Any]]) -> Summary:
     return Summary(len(records), accuracy, fmean(means), pstdev(means), max(means), floor, detection)
 
 
-def grouped(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[Mapping[str, Any]]]]:
+@dataclass(frozen=True)
+class Table:
+    """A heading, and rows of text."""
+
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """Without its title."""
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+Groups = dict[str, dict[str, list[Mapping[str, Any]]]]
+
+
+def grouped(cells: Sequence[Mapping[str, Any]]) -> Groups:
     """Records of cells by defense and by group of attacks, in the order in which they come."""
-    found: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
-    for record in records:
+    found: Groups = {}
+    for record in cells:
         cell = record["cell"]
         found.setdefault(cell["defense"]["name"], {}).setdefault(cell["attack"]["group"], []).append(record)
     return found
 
 
-def markdown(record: Mapping[str, Any], *, published: bool = True) -> str:
-    """The tables of a benchmark's record, one for each kind of victim.
-
-    Args:
-        record: with `name`, `cells` and what `benchmarks/protocol.py` says beside.
-        published: whether the paper's figures stand beside ours, where there are such.
-    """
-    victims: dict[str, list[Mapping[str, Any]]] = {}
+def by_victim(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    """The cells of a benchmark by kind of victim, in words."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
     for cell in record["cells"]:
-        victims.setdefault(victim_in_words(cell["cell"]["victim"]), []).append(cell)
-    parts = []
-    for words, cells in victims.items():
-        heading = f"**{words}**\n\n" if len(victims) > 1 else ""
-        parts.append(heading + _table(cells, PUBLISHED.get(record["name"], {}) if published else {}))
-    return "\n".join(parts)
+        found.setdefault(victim_in_words(cell["cell"]["victim"]), []).append(cell)
+    return found
 
 
 def victim_in_words(victim: Mapping[str, Any]) -> str:
-    """Such as "resnet18, fine-tuned"."""
-    how = {"scratch": "from scratch", "linear": "last layer anew", "fine_tune": "all layers tuned"}
-    return f"{victim['classifier']}, {how[victim['scenario']]}"
+    """Such as "small network, 12 epochs from scratch"."""
+    how = {
+        "scratch": f"{victim['epochs']} epochs from scratch",
+        "linear": "its last layer anew",
+        "fine_tune": "all its layers tuned",
+    }
+    name = {"small": "small network", "tiny": "tiny network"}.get(victim["classifier"], victim["classifier"])
+    return f"{name}, {how[victim['scenario']]}"
 
 
-def _table(cells: Sequence[Mapping[str, Any]], published: Mapping[str, Mapping[str, Figures]]) -> str:
-    by_defense = grouped(cells)
-    groups = list(dict.fromkeys(group for rows in by_defense.values() for group in rows))
-    attacks = [group for group in groups if group != "no attack"]
-    head, lines = ["defense"] + ["accuracy, no attack"] * ("no attack" in groups), []
+def tables(record: Mapping[str, Any]) -> list[Table]:
+    """Success and accuracy, a table for each kind of victim; then how well detectors detect, if there are any."""
+    published = PUBLISHED.get(record["name"], {})
+    found = [_outcomes(words, grouped(cells), published) for words, cells in by_victim(record).items()]
+    detectors = [_detectors(words, grouped(cells)) for words, cells in by_victim(record).items()]
+    return found + [table for table in detectors if table.rows]
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """All tables, each under its victim where there are several kinds, and what has to be said about them."""
+    kinds = len(by_victim(record))
+    parts = []
+    for index, table in enumerate(tables(record)):
+        heading = f"**{table.title}**\n\n" if kinds > 1 or index >= kinds else ""
+        parts.append(heading + table.markdown())
+    return "\n".join([*parts, remarks(record)])
+
+
+def remarks(record: Mapping[str, Any]) -> str:
+    """The command, and how the set-up differs from the published one."""
+    attacked = [cell["poison"] for cell in record["cells"] if "poison" in cell]
+    rows = sorted({f"{poison['poisoned_rows']} of {poison['set_rows']}" for poison in attacked})
+    seeds = len({cell["cell"]["seed"] for cell in record["cells"]})
+    text = (
+        f"`{record['command']}`, {seeds} victim{'s' * (seeds > 1)} a cell; {record['images']}; "
+        f"poisoned rows: {', '.join(rows)}; {record['machine']}."
+    )
+    if record["name"] in PUBLISHED:
+        text += (
+            ' "paper": success / accuracy / worst class in percent, of the published tables: CIFAR-10 itself and not a '
+            "JPEG copy, 50,000 images, ResNet-18 or HLB, 1 % of the rows poisoned, a larger generator."
+        )
+    if "cifar10-jpeg" in record["images"]:
+        text += " JPEG 75 and 85 are no fair rivals here: the set was JPEG of quality 75 to begin with."
+    if record["preset"] == "smoke":
+        text += " Made to see it run: the figures mean nothing."
+    return text + "\n"
+
+
+def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str, Figures]]) -> Table:
+    groups = list(dict.fromkeys(group for rows in defenses.values() for group in rows))
+    attacks = [group for group in groups if group != NO_ATTACK]
+    head = ["defense", "accuracy, no attack"]
+    several = any(_attacks_in(rows.get(group, [])) > 1 for rows in defenses.values() for group in attacks)
     for group in attacks:
-        head += [f"{group}: success (worst)", "accuracy"] + ["paper"] * (group in published)
-    for name, rows in by_defense.items():
-        row = [name]
-        if "no attack" in groups:
-            row.append(_percent(summarize(rows["no attack"]).accuracy) if "no attack" in rows else "–")
+        head += [f"{group}: success{' (worst)' * several}", "accuracy"] + ["paper"] * (group in published)
+    lines = []
+    for name, rows in defenses.items():
+        line = [name, _percent(summarize(rows[NO_ATTACK]).accuracy) if NO_ATTACK in rows else "–"]
         for group in attacks:
             summary = summarize(rows[group]) if group in rows else None
-            row += [_success(summary), _percent(summary.accuracy) if summary else "–"]
-            if group in published:
-                row.append(_in_words(published[group].get(name)))
-        lines.append(row)
-    if attacks:
-        floors = [
-            summarize(by_defense[next(iter(by_defense))].get(group, [])).floor
-            if group in by_defense[next(iter(by_defense))]
-            else None
-            for group in attacks
-        ]
-        row = ["never poisoned"] + [""] * ("no attack" in groups)
-        for group, floor in zip(attacks, floors, strict=True):
-            row += ["–" if floor is None else _percent(floor), ""] + [""] * (group in published)
-        lines.append(row)
-    rule = "|" + "---|" * len(head)
-    return "\n".join([_row(head), rule, *map(_row, lines)]) + "\n"
+            line += [_success(summary, several), _percent(summary.accuracy) if summary else "–"]
+            line += [_in_words(published[group].get(name))] if group in published else []
+        lines.append(line)
+    line = ["never poisoned", ""]
+    for group in attacks:
+        floor = summarize(next(rows[group] for rows in defenses.values() if group in rows)).floor
+        line += ["–" if floor is None else _percent(floor), ""] + [""] * (group in published)
+    return Table(title, head, [*lines, line])
 
 
-def _row(parts: Sequence[str]) -> str:
-    return f"| {' | '.join(parts)} |"
+def _detectors(title: str, defenses: Groups) -> Table:
+    lines = []
+    for name, rows in defenses.items():
+        for group, records in rows.items():
+            found = summarize(records).detection
+            if found:
+                figures = [found.get(key) for key in ("tpr", "fpr", "auroc")]
+                lines.append([name, group, *("–" if x is None else f"{x:.3f}" for x in figures)])
+    head = ["detector", "attack", "poisoned rows found", "other rows suspected", "AUROC"]
+    return Table(f"Detection ({title})", head, lines)
+
+
+def _attacks_in(records: Sequence[Mapping[str, Any]]) -> int:
+    return len({record["poison"]["digest"] for record in records})
 
 
 def _percent(value: float) -> str:
     return f"{value:.1%}"
 
 
-def _success(summary: Summary | None) -> str:
+def _success(summary: Summary | None, several: bool) -> str:
     if summary is None or summary.success is None or summary.worst is None:
         return "–"
-    several = f" ({summary.worst:.1%})" if summary.cells > 1 else ""
-    return _percent(summary.success) + several
+    return _percent(summary.success) + (f" ({_percent(summary.worst)})" if several else "")
 
 
 def _in_words(figures: Figures | None) -> str:

@@ -189,6 +189,30 @@ def inspect_images(
     return audit.run(labels, tuple(class_names), sample)
 
 
+def find_patterns(
+    images: Sequence[Any] | Tensor,
+    labels: Sequence[int] | Tensor | None = None,
+    *,
+    checkpoint: str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """The part of `inspect_images` that says which images carry a shared pattern; takes the same arguments.
+
+    Returns:
+        (N,) int64, the number of the pattern that each image carries, 0 for none.
+
+    Raises:
+        ValueError, FloatingPointError: as `inspect_images`.
+    """
+    labels, found = _checked_labels(labels, len(images)), resolve_checkpoint(checkpoint)
+    audit = _Audit(
+        images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=lambda what, done, of: None
+    )
+    return audit.judge(labels, ()).numbers
+
+
 def _checked_labels(labels: Sequence[int] | Tensor | None, count: int) -> Tensor | None:
     if labels is None:
         return None
@@ -199,6 +223,17 @@ def _checked_labels(labels: Sequence[int] | Tensor | None, count: int) -> Tensor
             f"{tuple(found.shape)}."
         )
     return found.to(torch.int64)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What measuring and judging gives; see `Inspection` for most of it."""
+
+    energies: Tensor
+    size: tuple[int, int]
+    comparable: Tensor
+    judgement: Judgement
+    numbers: Tensor
 
 
 class _Audit:
@@ -227,7 +262,8 @@ class _Audit:
             images, self.network, smallest=model.config.smallest_image, device=device, batch_size=batch_size
         )
 
-    def run(self, labels: Tensor | None, class_names: tuple[str, ...], sample: int) -> Inspection:
+    def judge(self, labels: Tensor | None, class_names: tuple[str, ...]) -> _Found:
+        """Energies and shared patterns; no chain runs."""
         energies, sizes = self.meter.energies(self.progress)
         size = commonest_size(sizes)
         measured = int(energies.isfinite().sum())
@@ -245,11 +281,18 @@ class _Audit:
             device=self.device,
             progress=self.progress,
         )
-        numbers = _pattern_numbers(judgement.patterns, len(energies))
+        return _Found(energies, size, comparable, judgement, _pattern_numbers(judgement.patterns, len(energies)))
+
+    def run(self, labels: Tensor | None, class_names: tuple[str, ...], sample: int) -> Inspection:
+        """All of it."""
+        found = self.judge(labels, class_names)
+        energies, size, comparable = found.energies, found.size, found.comparable
+        judgement, numbers = found.judgement, found.numbers
+        measured = int(energies.isfinite().sum())
         plain = comparable & (numbers == 0) & (judgement.scores < OUTLIER)
         typical = self._some(plain if int(plain.sum()) > 1 else comparable, sample)
         suspects = self._suspects(judgement, comparable, sample)
-        gauges = [self._gauge(found, plain, labels) for found in judgement.patterns]
+        gauges = [self._gauge(pattern, plain, labels) for pattern in judgement.patterns]
         groups = [to_uint8(self.meter.batch(rows)) for rows in (suspects, typical)]
         dynamics = study(
             self.chain,
@@ -268,8 +311,8 @@ class _Audit:
             classes=judgement.classes,
             whole=judgement.whole,
             patterns=tuple(
-                self._describe(found, gauge, typical, labels, class_names)
-                for found, gauge in zip(judgement.patterns, gauges, strict=True)
+                self._describe(pattern, gauge, typical, labels, class_names)
+                for pattern, gauge in zip(judgement.patterns, gauges, strict=True)
             ),
             flagged=_flag(judgement, energies, labels, class_names),
             energies=energies,

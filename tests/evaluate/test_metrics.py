@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from puregen_transforms.evaluate.metrics import auroc, psnr, survival
+from puregen_transforms.evaluate.metrics import auroc, detection, psnr, survival
 
 
 def test_psnr():
@@ -33,3 +33,11 @@ def test_auroc_counts_pairs():
     assert auroc(a, b) == pytest.approx(sum(pairs) / len(pairs))
     assert auroc(b + 100, a) == 1
     assert auroc(a, a) == pytest.approx(0.5)
+
+
+def test_detection_by_hand():
+    suspected = torch.tensor([True, True, False, False, True])
+    poisoned = torch.tensor([True, False, False, True, True])
+    found = detection(suspected, poisoned, torch.tensor([5.0, 4.0, 1.0, 2.0, 9.0]))
+    assert found == pytest.approx({"tpr": 2 / 3, "fpr": 1 / 2, "auroc": 5 / 6})
+    assert detection(suspected, torch.zeros(5, dtype=torch.bool)) == pytest.approx({"fpr": 0.6})

@@ -1,0 +1,110 @@
+"""A named grid of cells from images to a record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from puregen_transforms.evaluate.cells import Cell
+from puregen_transforms.evaluate.distances import distances
+from puregen_transforms.evaluate.protocols import Protocol, build_protocol
+from puregen_transforms.evaluate.records import describe_machine
+from puregen_transforms.evaluate.run import Bench, run_cells
+
+_MEASURED = 64
+"""Images whose way under purification is followed."""
+
+
+def run_benchmark(
+    name: str,
+    preset: str,
+    bench: Bench,
+    *,
+    jobs: int = 1,
+    defenses: Sequence[str] | None = None,
+    command: str,
+) -> dict[str, Any]:
+    """Compute every cell of a protocol that is not kept, and collect the record.
+
+    Args:
+        name: of the protocol; see `PROTOCOLS`.
+        preset: "smoke", "cpu" or "paper".
+        bench: images, store and device.
+        jobs: processes that share the cores.
+        defenses: rows of the table, by name; None is all.
+        command: that reproduces the record.
+
+    Raises:
+        ValueError: an unknown protocol, preset or defense.
+    """
+    protocol = build_protocol(name, preset, bench)
+    cells = _chosen(protocol, defenses)
+    started, found = time.time(), {}
+    for cell, record in run_cells(bench, cells, jobs=jobs):
+        found[cells.index(cell)] = record
+        bench.say(f"{len(found)}/{len(cells)} in {time.time() - started:.0f} s: {in_words(record)}")
+    return {
+        "name": name,
+        "title": protocol.title,
+        "command": command,
+        "preset": preset,
+        **describe_machine(),
+        "images": bench.sets.about,
+        "cells": _slim([found[index] for index in range(len(cells))]),
+        "distances": _distances(bench, cells) if preset != "smoke" else {},
+    }
+
+
+def in_words(record: Mapping[str, Any]) -> str:
+    """One line for a cell."""
+    cell = record["cell"]
+    success = f", success {record['success']:.1%}" if "success" in record else ""
+    target = cell["attack"]["settings"].get("target_class", "")
+    return (
+        f"{cell['attack']['name']} {cell['attack']['group']} {target} | {cell['defense']['name']} | "
+        f"accuracy {record['accuracy']:.1%}{success} | {record['seconds']['all']:.0f} s"
+    )
+
+
+def _chosen(protocol: Protocol, defenses: Sequence[str] | None) -> list[Cell]:
+    if defenses is None:
+        return protocol.cells
+    if unknown := [name for name in defenses if name not in protocol.defense_names]:
+        raise ValueError(
+            f"Expected defenses out of {', '.join(map(repr, protocol.defense_names))}, but got {unknown[0]!r}."
+        )
+    return [cell for cell in protocol.cells if cell.defense.name in defenses]
+
+
+def _slim(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Cells with sample images and energies of the first attack of each group alone."""
+    seen, kept = set(), []
+    for cell in cells:
+        place = (cell["cell"]["defense"]["name"], cell["cell"]["attack"]["group"], str(cell["cell"]["victim"]))
+        if place in seen and "images_after" in cell:
+            figures = {k: v for k, v in cell["images_after"].items() if k not in ("sample", "energies")}
+            cell = {**cell, "images_after": figures}
+        seen.add(place)
+        kept.append(cell)
+    return kept
+
+
+def _distances(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Of the first attack of each group whose change of pixels is bounded."""
+    found: dict[str, Any] = {}
+    for cell in cells:
+        group = cell.attack.group
+        if group in found or cell.victim.scenario != "scratch":
+            continue
+        poison = bench.poison(cell)
+        if poison is None or poison.budget is None:
+            continue
+        rows = poison.ids[~poison.covers][:_MEASURED]
+        places = torch.isin(poison.ids, rows)
+        measure = partial(distances, bench.sets.train.images[rows], poison.images[places], rows, device=bench.device)
+        found[group] = bench.store.record("distances", [poison.digest, rows.tolist()], measure)
+    return found

@@ -1,0 +1,171 @@
+"""Figures of a benchmark's record; each writes one PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from puregen_transforms._figures import COLORS, INK, new_figure
+from puregen_transforms.evaluate.plots import save_figure
+from puregen_transforms.evaluate.tables import NO_ATTACK, grouped, summarize
+
+_OURS = "PureGen", "EBM"
+_MOST_PANELS = 6
+
+
+def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Success against accuracy, a panel for each group of attacks; down and to the right is better.
+
+    Args:
+        path: of the PNG.
+        cells: records, of one kind of victim.
+    """
+    defenses = grouped(cells)
+    groups = [group for group in dict.fromkeys(g for rows in defenses.values() for g in rows) if group != NO_ATTACK]
+    groups = groups[:_MOST_PANELS]
+    columns = min(3, len(groups))
+    lines = -(-len(groups) // columns)
+    figure = new_figure(5.6 * columns, 4.6 * lines)
+    for index, group in enumerate(groups):
+        axes = figure.add_subplot(lines, columns, index + 1)
+        floor = None
+        for name, rows in defenses.items():
+            if group not in rows:
+                continue
+            summary = summarize(rows[group])
+            if summary.success is None:
+                continue
+            floor = summary.floor
+            color, mark = _look_of(name)
+            point = (100 * summary.accuracy, 100 * summary.success)
+            axes.plot(*point, mark, color=color, markersize=6)
+            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK)
+        if floor is not None:
+            axes.axhline(100 * floor, color="#8a8f98", linestyle=":", linewidth=1)
+        axes.set_ylim(-4, 104)
+        axes.margins(x=0.18)
+        axes.set_xlabel("accuracy of the victim (%): right is better")
+        axes.set_ylabel("poison success (%): down is better")
+        axes.set_title(f"{group}; dotted: a victim that never saw poison", fontsize=9.5, loc="left", color=INK)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
+def draw_energies(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
+    """Energies of clean and poisoned images before and after purification, a line for each group of attacks.
+
+    Args:
+        path: of the PNG; not written if no record has energies.
+        cells: records, of one kind of victim.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    shown: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for record in cells:
+        found = record.get("images_after", {}).get("energies")
+        cell = record["cell"]
+        if found and cell["defense"]["name"].startswith(_OURS):
+            shown.setdefault(cell["attack"]["group"], {}).setdefault(cell["defense"]["name"], found)
+    if not shown:
+        return False
+    columns = 1 + max(len(methods) for methods in shown.values())
+    figure = new_figure(3.6 * columns, 2.7 * len(shown))
+    for line, (group, methods) in enumerate(shown.items()):
+        panels = [("before", "before", next(iter(methods.values())))]
+        panels += [(name, "after", found) for name, found in methods.items()]
+        for column, (title, when, found) in enumerate(panels):
+            axes = figure.add_subplot(len(shown), columns, line * columns + column + 1)
+            for kind, color in COLORS.items():
+                counts = found["counts"].get(f"{kind} {when}")
+                if counts:
+                    axes.stairs(counts, found["edges"], fill=True, alpha=0.6, color=color, label=kind)
+            axes.set_title(f"{group}: {title}", fontsize=8.5, loc="left", color=INK)
+            axes.set_yticks([])
+            axes.tick_params(labelsize=7)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+            if line == 0 and column == 0:
+                axes.legend(frameon=False, fontsize=8)
+    figure.supxlabel("energy (left: natural, right: suspicious)", fontsize=9)
+    figure.tight_layout()
+    save_figure(figure, path)
+    return True
+
+
+def draw_distances(path: Path, groups: Mapping[str, Mapping[str, Any]]) -> None:
+    """How far purification moves images, by its steps: a line for each group of attacks.
+
+    Args:
+        path: of the PNG.
+        groups: by group, what `distances` found.
+    """
+    columns = max(len(kinds) for kinds in groups.values())
+    figure = new_figure(5.4 * columns, 3.4 * len(groups))
+    styles = {
+        "f(x) to x": (COLORS["clean"], "-"),
+        "f(p) to x": (COLORS["poisoned"], "-"),
+        "f(p) to p": (COLORS["poisoned"], ":"),
+    }
+    for line, (group, kinds) in enumerate(groups.items()):
+        for column, (kind, curves) in enumerate(kinds.items()):
+            axes = figure.add_subplot(len(groups), columns, line * columns + column + 1)
+            for name, (color, style) in styles.items():
+                axes.plot(curves["steps"], curves[name], style, color=color, marker=".", label=name)
+            axes.set_xlabel(kind)
+            axes.set_ylabel("mean L2 distance")
+            axes.set_title(f"{group}: x clean, p poisoned, f the purification", fontsize=9, loc="left", color=INK)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
+def draw_samples(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
+    """Clean, poisoned and purified images of the first attack that has some.
+
+    Args:
+        path: of the PNG; not written if no record has images.
+        cells: records, of one kind of victim.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    strips: dict[str, np.ndarray[Any, Any]] = {}
+    first = None
+    for record in cells:
+        sample, group = record.get("images_after", {}).get("sample"), record["cell"]["attack"]["group"]
+        if not sample or group == NO_ATTACK or group != (first or group):
+            continue
+        first = group
+        strips.setdefault("clean", _from_png(sample["clean"]))
+        strips.setdefault(f"poisoned: {group}", _from_png(sample["before"]))
+        strips.setdefault(record["cell"]["defense"]["name"], _from_png(sample["after"]))
+    if not strips:
+        return False
+    figure = new_figure(9, 1.15 * len(strips))
+    for index, (name, strip) in enumerate(strips.items()):
+        axes = figure.add_axes((0.3, 1 - (index + 1) / len(strips), 0.69, 0.96 / len(strips)))
+        axes.imshow(strip, interpolation="nearest", aspect="equal")
+        axes.axis("off")
+        axes.text(-0.02, 0.5, name, transform=axes.transAxes, ha="right", va="center", fontsize=8.5, color=INK)
+    save_figure(figure, path)
+    return True
+
+
+def _look_of(name: str) -> tuple[str, str]:
+    if name == "none":
+        return INK, "X"
+    if name.startswith(_OURS):
+        return COLORS["clean"], "o"
+    return COLORS["poisoned"], "s"
+
+
+def _from_png(text: str) -> np.ndarray[Any, Any]:
+    return np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(text))))

@@ -1,0 +1,219 @@
+"""Cells: what is kept, what is shared, what is computed again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from puregen_transforms import PureGen
+from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
+from puregen_transforms.evaluate.defenses import PLUGS, Defended, Purify, Task, build_defense, plug
+from puregen_transforms.evaluate.protocols import attack, epic, friends, inspected, purify
+from puregen_transforms.evaluate.run import Bench, run_cells
+from puregen_transforms.evaluate.sets import demo_sets
+from puregen_transforms.evaluate.store import Store
+
+TINY = VictimSpec(classifier="tiny", epochs=3)
+BADNETS = attack("badnets", "smoke", "badnets", target_class="cat")
+BLENDED = attack("blended", "smoke", "blended", target_class="cat")
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return demo_sets()
+
+
+@pytest.fixture
+def bench(sets, tmp_path):
+    return Bench(sets, Store(tmp_path))
+
+
+@pytest.fixture
+def ebm(tiny_checkpoint):
+    return purify("EBM", "smoke", checkpoint=str(tiny_checkpoint))
+
+
+def cell(attack=None, defense=None):
+    return Cell(attack=attack or AttackSpec(), defense=defense or DefenseSpec(), victim=TINY)
+
+
+def without_times(record):
+    return {key: value for key, value in record.items() if key != "seconds"}
+
+
+def test_a_deleted_cell_is_computed_again_and_alone(bench, ebm):
+    cells = [cell(a, d) for a in (None, BADNETS) for d in (None, ebm)]
+    before = [bench.evaluate(one) for one in cells]
+    files = [bench.store.path_of("cells", bench.key(one), ".json") for one in cells]
+    assert len(set(files)) == 4
+    files[3].unlink()
+    times = {path: path.stat().st_mtime_ns for path in bench.store.folder.rglob("*") if path.is_file()}
+    computed = []
+    talking = Bench(bench.sets, bench.store, say=computed.append)
+    after = [talking.evaluate(one) for one in cells]
+    assert [without_times(one) for one in after] == [without_times(one) for one in before]
+    assert len(computed) == TINY.epochs  # one victim
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_only_the_rows_of_an_attack_are_purified_anew(sets, tmp_path):
+    store, seen = Store(tmp_path), []
+
+    def change(images, rows):
+        seen.append(rows.tolist())
+        return images
+
+    clean, labels = sets.train.images, sets.train.labels
+    poisoned = clean.clone()
+    poisoned[[5, 70]] = 255 - poisoned[[5, 70]]
+    for images in (clean, poisoned, poisoned):
+        task = Task(images, labels, 0, "cpu", store, clean)
+        assert torch.equal(task.per_image("nothing", change), images)
+    assert seen == [list(range(len(clean))), [5, 70]]
+    task.per_image("another", change)
+    assert len(seen) == 4
+
+
+def test_purifying_row_by_row_is_purifying_the_set(sets, tmp_path, tiny_checkpoint):
+    clean = sets.train.images
+    poison = Bench(sets, Store(tmp_path)).poison(cell(BADNETS))
+    images, labels = poison.apply_to(clean, sets.train.labels)
+    task = Task(images, labels, 0, "cpu", Store(tmp_path), clean)
+    options = {"checkpoint": str(tiny_checkpoint), "ebm_steps": 3}
+    whole = PureGen(seed=0, **options).purifier(images, sample_ids=torch.arange(len(images)), seed=0)
+    assert torch.equal(Purify(options)(task).images, whole)
+
+
+@pytest.mark.parametrize("method", ["filt", "adaptive"])
+def test_methods_with_a_threshold_are_fitted_to_the_poisoned_set(sets, tmp_path, method):
+    clean, labels = sets.train.images, sets.train.labels
+    images = clean.clone()
+    images[:10] = torch.randint(0, 256, images[:10].shape, dtype=torch.uint8)
+    options = {"method": method, "ddpm_steps": 2, "ebm_steps": 1, "filter_fraction": 0.1}
+    defended = Purify(options)(Task(images, labels, 0, "cpu", Store(tmp_path), clean))
+    fitted = PureGen(seed=0, **options).fit(images)
+    expected = fitted.purifier(images, sample_ids=torch.arange(len(images)), seed=0)
+    assert torch.equal(defended.images, expected)
+    assert defended.suspected().sum() == 12
+    assert defended.suspected()[:10].all()
+
+
+def test_several_processes_give_the_same(bench, sets, tmp_path, ebm):
+    cells = [cell(a, d) for a in (BADNETS, BLENDED) for d in (None, ebm)]
+    alone = {str(one): without_times(record) for one, record in run_cells(bench, cells)}
+    shared = Bench(sets, Store(tmp_path / "shared"))
+    together = {str(one): without_times(record) for one, record in run_cells(shared, cells, jobs=2)}
+    for one in cells:
+        first, second = alone[str(one)], together[str(one)]
+        assert first["accuracy"] == pytest.approx(second["accuracy"], abs=0.03)  # other numbers of threads
+        assert first["poison"] == second["poison"]
+        assert set(first) == set(second)
+
+
+def test_a_defense_from_elsewhere_needs_no_change_of_the_harness(bench):
+    @plug("first rows")
+    @dataclass(frozen=True)
+    class FirstRows:
+        count: int = 60
+
+        def identity(self):
+            return None
+
+        def __call__(self, task):
+            suspected = torch.arange(len(task.images)) >= self.count
+            return Defended(task.images, (~suspected).nonzero().flatten(), suspected=lambda: suspected)
+
+    try:
+        record = bench.evaluate(cell(BADNETS, DefenseSpec(name="x", plug="first rows", settings={"count": 30})))
+    finally:
+        del PLUGS["first rows"]
+    poison = bench.poison(cell(BADNETS))
+    assert record["rows_learned"] == 30
+    assert record["detection"]["tpr"] == pytest.approx((poison.ids >= 30).float().mean().item())
+    others = len(bench.sets.train) - len(poison)
+    assert record["detection"]["fpr"] == pytest.approx((90 - int((poison.ids >= 30).sum())) / others)
+
+
+def test_settings_decide_the_cell_and_names_do_not(bench, ebm):
+    named = DefenseSpec(name="another name", plug=ebm.plug, settings=ebm.settings)
+    assert bench.key(cell(BADNETS, ebm)) == bench.key(cell(BADNETS, named))
+    group = AttackSpec(name=BADNETS.name, settings=BADNETS.settings, group="another column")
+    assert bench.key(cell(group)) == bench.key(cell(BADNETS))
+    keys = [
+        bench.key(cell(BADNETS, ebm)),
+        bench.key(cell(BLENDED, ebm)),
+        bench.key(cell(BADNETS, purify("EBM", "paper", checkpoint=ebm.settings["options"]["checkpoint"]))),
+        bench.key(cell(BADNETS, purify("EBM", "smoke"))),
+        bench.key(Cell(attack=BADNETS, defense=ebm, victim=TINY, seed=1)),
+        bench.key(Cell(attack=BADNETS, defense=ebm, victim=VictimSpec(classifier="tiny", epochs=4))),
+    ]
+    assert len({json.dumps(key) for key in keys}) == len(keys)
+
+
+def test_other_weights_under_the_same_path_are_another_cell(bench, tmp_path):
+    from tests.conftest import make_checkpoint
+
+    folder = make_checkpoint(tmp_path / "weights", seed=0)
+    first = bench.key(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(folder))))
+    make_checkpoint(folder, seed=1)
+    assert bench.key(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(folder)))) != first
+
+
+def test_training_defenses_and_what_they_drop(bench):
+    assert "detection" not in bench.evaluate(cell(BADNETS, friends("smoke")))
+    found = bench.evaluate(cell(BADNETS, epic("smoke")))["detection"]
+    assert 0 <= found["tpr"] <= 1
+    assert 0 <= found["fpr"] <= 1
+
+
+def test_transfer_refuses_a_defense_that_acts_in_training(bench):
+    victim = VictimSpec(classifier="tiny", epochs=1, scenario="linear", transfer_epochs=1)
+    with pytest.raises(ValueError, match="defense of the images"):
+        bench.evaluate(Cell(defense=friends("smoke"), victim=victim))
+
+
+def test_inspecting_a_set_without_a_pattern_changes_nothing(bench):
+    plain = bench.evaluate(cell(BADNETS))
+    for purified in (False, True):
+        record = bench.evaluate(cell(BADNETS, inspected("smoke", purified=purified)))
+        assert record["accuracy"] == plain["accuracy"]
+        assert record["detection"]["fpr"] == 0
+
+
+def test_names_that_do_not_exist(bench):
+    with pytest.raises(ValueError, match="defense out of none"):
+        build_defense(DefenseSpec(plug="wall"))
+    with pytest.raises(ValueError, match="scenario out of"):
+        VictimSpec(scenario="dream")
+
+
+def test_a_killed_benchmark_goes_on_where_it_was(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks/narcissus.py"
+
+    def start(runs, output):
+        command = [sys.executable, str(script), "--preset", "smoke", "--runs", str(runs), "--output", str(output)]
+        return subprocess.Popen([*command, "--defenses", "none", "PureGen-EBM"], stdout=subprocess.PIPE, text=True)
+
+    def finish(process):
+        text = process.communicate(timeout=120)[0]
+        assert process.returncode == 0
+        return text
+
+    killed = start(tmp_path / "a", tmp_path / "a.json")
+    for line in killed.stdout:
+        if line.startswith("3/4"):
+            os.kill(killed.pid, signal.SIGKILL)
+            break
+    killed.wait()
+    assert not (tmp_path / "a.json").exists()
+    resumed = finish(start(tmp_path / "a", tmp_path / "a.json"))
+    assert resumed.count("epoch") <= 6
+    finish(start(tmp_path / "b", tmp_path / "b.json"))
+    first, second = (json.loads((tmp_path / name).read_text()) for name in ("a.json", "b.json"))
+    assert [without_times(one) for one in first["cells"]] == [without_times(one) for one in second["cells"]]

@@ -1,0 +1,133 @@
+"""Tables and reports, from records alone."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from puregen_transforms.cli.main import app
+from puregen_transforms.evaluate.report import read_record, write_report
+from puregen_transforms.evaluate.tables import markdown, summarize, tables
+
+
+def record_of(defense, group, accuracy, success=None, *, target="a", seed=0, detection=None):
+    attack = {"name": "none" if success is None else "narcissus", "group": group, "settings": {}}
+    victim = {"classifier": "small", "epochs": 12, "scenario": "scratch"}
+    record = {
+        "cell": {"attack": attack, "defense": {"name": defense}, "victim": victim, "seed": seed},
+        "accuracy": accuracy,
+        "seconds": {"all": 1.0},
+    }
+    if success is not None:
+        record |= {"success": success, "success_never_poisoned": 0.01}
+        record["poison"] = {"digest": target, "poisoned_rows": 5, "set_rows": 100}
+    if detection is not None:
+        record["detection"] = detection
+    return record
+
+
+@pytest.fixture
+def record():
+    found = {"tpr": 0.9, "fpr": 0.1, "auroc": 0.95}
+    cells = [
+        record_of("none", "no attack", 0.8),
+        record_of("PureGen-EBM", "no attack", 0.7),
+        record_of("none", "ε 16", 0.79, 0.9),
+        record_of("none", "ε 16", 0.79, 0.7, seed=1),
+        record_of("none", "ε 16", 0.76, 0.4, target="b"),
+        record_of("PureGen-EBM", "ε 16", 0.7, 0.05, detection=found),
+        record_of("PureGen-EBM", "ε 16", 0.72, 0.15, target="b", detection={**found, "tpr": 0.7}),
+    ]
+    return {
+        "name": "narcissus",
+        "title": "Narcissus",
+        "command": "python benchmarks/narcissus.py --preset cpu",
+        "preset": "cpu",
+        "images": "cifar10-jpeg-train.parquet",
+        "machine": "2 cores",
+        "cells": cells,
+    }
+
+
+def test_a_summary_averages_seeds_before_attacks(record):
+    summary = summarize(record["cells"][2:5])
+    assert (summary.cells, summary.success, summary.worst) == (3, pytest.approx(0.6), pytest.approx(0.8))
+    assert summary.deviation == pytest.approx(0.2)
+    assert summary.accuracy == pytest.approx(0.78)
+    assert summary.floor == pytest.approx(0.01)
+    assert summarize(record["cells"][:1]).success is None
+
+
+def test_detection_is_averaged(record):
+    assert summarize(record["cells"][5:]).detection == pytest.approx({"tpr": 0.8, "fpr": 0.1, "auroc": 0.95})
+
+
+def test_the_tables(record):
+    outcomes, detectors = tables(record)
+    assert outcomes.rows[0] == ["none", "80.0%", "60.0% (80.0%)", "78.0%", "83.63 / 93.67 / 97.36"]
+    assert outcomes.rows[1] == ["PureGen-EBM", "70.0%", "10.0% (15.0%)", "71.0%", "7.35 / 85.61 / 16.94"]
+    assert outcomes.rows[2] == ["never poisoned", "", "1.0%", "", ""]
+    assert detectors.rows == [["PureGen-EBM", "ε 16", "0.800", "0.100", "0.950"]]
+
+
+def test_what_has_to_be_said(record):
+    text = markdown(record)
+    assert "python benchmarks/narcissus.py --preset cpu" in text
+    assert "2 victims a cell" in text
+    assert "JPEG 75 and 85 are no fair rivals" in text
+    assert "mean nothing" not in text
+    assert "mean nothing" in markdown({**record, "preset": "smoke"})
+
+
+def test_a_report_is_written_from_records(record, tmp_path):
+    page = write_report([record, {**record, "name": "other", "title": "Another <one>"}], tmp_path / "report")
+    text = page.read_text()
+    assert "60.0% (80.0%)" in text
+    assert "Another &lt;one&gt;" in text
+    for name in ("narcissus-outcomes.png", "other-outcomes.png"):
+        assert name in text
+        assert (tmp_path / "report" / name).stat().st_size > 10_000
+    assert "## Narcissus" in (tmp_path / "report/report.md").read_text()
+
+
+def test_files_that_are_no_records(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no file"):
+        read_record(tmp_path / "nothing.json")
+    for content in ("{", "[]", '{"benchmark": "purify_speed"}'):
+        (tmp_path / "x.json").write_text(content)
+        with pytest.raises(ValueError, match=r"Expected (a|the JSON) record"):
+            read_record(tmp_path / "x.json")
+
+
+def test_the_commands(tmp_path, record):
+    def run(*arguments):
+        return CliRunner().invoke(app, [*map(str, arguments)])
+
+    out = tmp_path / "out"
+    options = ["--preset", "smoke", "--output", out, "--device", "cpu"]
+    result = run("evaluate", "narcissus", *options, "--defense", "none", "--defense", "PureGen-EBM")
+    assert result.exit_code == 0, result.output
+    kept = json.loads((out / "narcissus.json").read_text())
+    assert [one["cell"]["defense"]["name"] for one in kept["cells"]] == ["none", "PureGen-EBM"] * 2
+    for name in (
+        "report.html",
+        "report.md",
+        "narcissus-outcomes.png",
+        "narcissus-energies.png",
+        "narcissus-samples.png",
+    ):
+        assert (out / name).exists(), name
+    result = run("report", out / "narcissus.json", "--output", tmp_path / "again")
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "again/report.md").read_text() == (out / "report.md").read_text()
+    assert "bullseye_polytope" in run("evaluate", "list").output
+    for arguments, words in (
+        (("evaluate", "narcissus"), "Expected a training set"),
+        (("evaluate", "nothing", *options), "Expected a protocol"),
+        (("evaluate", "narcissus", "--preset", "huge"), "Expected a preset"),
+        (("evaluate", "narcissus", *options, "--defense", "hope"), "Expected defenses out of"),
+        (("report", tmp_path / "none.json"), "no file"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 1
+        assert words in " ".join(result.output.split()), result.output
