@@ -20,7 +20,9 @@ import purify_speed
 import triggerless_attacks
 
 from puregen_transforms._files import write_atomically
+from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.records import write_record
+from puregen_transforms.evaluate.tables import markdown
 from puregen_transforms.hub.cards import write_card
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, PACKAGED_CHECKPOINTS
 
@@ -41,9 +43,16 @@ def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
     return {**{key: measured[key] for key in KEPT}, "sets": sets}
 
 
+def protocol_tables() -> dict[str, str]:
+    """Of every named grid that was run at the preset `cpu`."""
+    paths = [path for name in PROTOCOLS if (path := RESULTS / f"{name}.json").exists()]
+    return {path.stem: markdown(json.loads(path.read_text(encoding="utf-8"))) for path in paths}
+
+
 def with_tables(readme: str) -> str:
     """The README with the tables of all benchmarks between their marks."""
     tables = {
+        **protocol_tables(),
         "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
         "attacks": attacks.markdown(json.loads(ATTACKS.read_text(encoding="utf-8"))),

@@ -98,9 +98,15 @@ def victim_in_words(victim: Mapping[str, Any]) -> str:
 
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
-    """Success and accuracy, a table for each kind of victim; then how well detectors detect, if there are any."""
+    """Success and accuracy, a table for each kind of victim; then how well detectors detect, if there are any.
+
+    Lines are defenses; or, where there is one alone, attacks.
+    """
     published = PUBLISHED.get(record["name"], {})
-    found = [_outcomes(words, grouped(cells), published) for words, cells in by_victim(record).items()]
+    found = [
+        _outcomes(words, grouped(cells), published) if len(grouped(cells)) > 1 else _attacks(words, grouped(cells))
+        for words, cells in by_victim(record).items()
+    ]
     detectors = [_detectors(words, grouped(cells)) for words, cells in by_victim(record).items()]
     return found + [table for table in detectors if table.rows]
 
@@ -156,6 +162,17 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
         floor = summarize(next(rows[group] for rows in defenses.values() if group in rows)).floor
         line += ["–" if floor is None else _percent(floor), ""] + [""] * (group in published)
     return Table(title, head, [*lines, line])
+
+
+def _attacks(title: str, defenses: Groups) -> Table:
+    """A line for each group, where there is one defense alone."""
+    head = ["attack", "poisoned rows", "covers", "accuracy", "attack success", "success, never poisoned"]
+    lines = []
+    for group, records in next(iter(defenses.values())).items():
+        summary, poison = summarize(records), records[0].get("poison", {"poisoned_rows": 0, "cover_rows": 0})
+        figures = ["–" if x is None else _percent(x) for x in (summary.accuracy, summary.success, summary.floor)]
+        lines.append([group, str(poison["poisoned_rows"]), str(poison["cover_rows"]), *figures])
+    return Table(title, head, lines)
 
 
 def _detectors(title: str, defenses: Groups) -> Table:

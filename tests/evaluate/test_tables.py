@@ -20,7 +20,7 @@ def record_of(defense, group, accuracy, success=None, *, target="a", seed=0, det
     }
     if success is not None:
         record |= {"success": success, "success_never_poisoned": 0.01}
-        record["poison"] = {"digest": target, "poisoned_rows": 5, "set_rows": 100}
+        record["poison"] = {"digest": target, "poisoned_rows": 5, "cover_rows": 2, "set_rows": 100}
     if detection is not None:
         record["detection"] = detection
     return record
@@ -68,6 +68,14 @@ def test_the_tables(record):
     assert outcomes.rows[1] == ["PureGen-EBM", "70.0%", "10.0% (15.0%)", "71.0%", "7.35 / 85.61 / 16.94"]
     assert outcomes.rows[2] == ["never poisoned", "", "1.0%", "", ""]
     assert detectors.rows == [["PureGen-EBM", "ε 16", "0.800", "0.100", "0.950"]]
+
+
+def test_one_defense_alone_gives_a_line_for_each_attack(record):
+    (table,) = tables({**record, "cells": record["cells"][:1] + record["cells"][2:5]})
+    assert table.rows == [
+        ["no attack", "0", "0", "80.0%", "–", "–"],
+        ["ε 16", "5", "2", "78.0%", "60.0%", "1.0%"],
+    ]
 
 
 def test_what_has_to_be_said(record):
