@@ -13,12 +13,12 @@ README = Path(__file__).parents[1] / "README.md"
 
 def test_readme_examples(tmp_path, monkeypatch, images):
     monkeypatch.chdir(tmp_path)
-    pictures = [PIL.Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:4]]
+    pictures = [PIL.Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images[:12]]
     for index, picture in enumerate(pictures):
         folder = tmp_path / "my_images" / f"class{index % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{index}.png")
-    Dataset.from_dict({"image": pictures, "label": [0, 1, 0, 1]}).to_parquet("my_images.parquet")
+    Dataset.from_dict({"image": pictures, "label": [0, 1] * 6}).to_parquet("my_images.parquet")
 
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(blocks) >= 4
@@ -30,6 +30,7 @@ def test_readme_examples(tmp_path, monkeypatch, images):
     assert names["purified"].features == names["dataset"].features
     assert names["energies"].shape == (8,)
     assert names["repaired"].features == names["dataset"].features
+    assert len(names["kept"]) == 12
 
 
 def test_readme_tables_are_those_of_the_records():

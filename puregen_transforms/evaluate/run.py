@@ -93,7 +93,7 @@ class Bench:
         seconds = {"craft": time.time() - started}
         look: dict[str, Any] = {}
         if self.key(cell) == self.key(cell.unpoisoned):
-            victim = self._kept_victim(cell)
+            victim = self._kept_victim(cell).to(self.device)
         else:
             victim, look, more = self._victim(cell, poison)
             seconds |= more
@@ -105,7 +105,7 @@ class Bench:
             **look,
         }
         if poison is not None:
-            unpoisoned = self._kept_victim(cell.unpoisoned)
+            unpoisoned = self._kept_victim(cell.unpoisoned).to(self.device)
             record["poison"] = {
                 "digest": poison.digest,
                 "poisoned_rows": int((~poison.covers).sum()),
@@ -119,7 +119,7 @@ class Bench:
         return {**record, "seconds": {**seconds, "all": time.time() - started}}
 
     def _victim(self, cell: Cell, poison: Poison | None) -> tuple[nn.Module, dict[str, Any], dict[str, float]]:
-        """The trained victim on the CPU, what its set looks like, and how long the parts took."""
+        """The trained victim, what its set looks like, and how long the parts took."""
         dataset = self.sets.learned_in(cell.victim.scenario)
         images, labels = dataset.images, dataset.labels
         if poison is not None:
@@ -136,7 +136,7 @@ class Bench:
             seed=cell.seed,
             device=self.device,
             progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
-        ).cpu()
+        )
         seconds = {"defend": trained - started, "train": time.time() - trained}
         look: dict[str, Any] = {}
         if not torch.equal(defended.images, images):

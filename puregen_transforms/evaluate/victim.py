@@ -11,16 +11,19 @@ from puregen_transforms.train.classifier import normalize
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Share of images that the model gives their label."""
+    """Share of images that the model gives their label; they are brought to its device in parts."""
     model.eval()
-    with torch.autocast(images.device.type, torch.bfloat16):  # as it was trained
-        right = [model(normalize(x)).argmax(1) == y for x, y in zip(images.split(500), labels.split(500), strict=True)]
+    device = next(model.parameters()).device
+    right = []
+    with torch.autocast(device.type, torch.bfloat16):  # as it was trained
+        for part, truth in zip(images.split(500), labels.split(500), strict=True):
+            right.append(model(normalize(part.to(device))).argmax(1) == truth.to(device))
     return torch.cat(right).float().mean().item()
 
 
 def share_called_target(model: nn.Module, images: Tensor, target: int) -> float:
     """Share of images that the model gives the target class: on triggered images of other classes, poison success."""
-    return accuracy(model, images, torch.full((len(images),), target, device=images.device))
+    return accuracy(model, images, torch.full((len(images),), target))
 
 
 def poison_success(model: nn.Module, poison: Poison, images: Tensor, labels: Tensor) -> float | None:
