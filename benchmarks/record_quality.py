@@ -2,14 +2,15 @@
 
     uv run python benchmarks/record_quality.py
 
-Run it after any of the benchmarks imported below, whose results it reads. A checkpoint's record gets the rows of its
-own methods and of JPEG, if they were measured with these very weights; the README gets all tables.
+Run it after any of the benchmarks whose results it reads. A checkpoint's record gets the rows of its own methods, if
+they were measured with these very weights; the README gets all tables.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import triggerless_attacks
 from puregen_transforms._files import write_atomically
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.records import write_record
-from puregen_transforms.evaluate.tables import markdown
+from puregen_transforms.evaluate.tables import grouped, markdown, summarize
 from puregen_transforms.hub.cards import write_card
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, PACKAGED_CHECKPOINTS
 
@@ -31,6 +32,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
 SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
+NARCISSUS = RESULTS / "narcissus.json"
 KEPT = ("command", "seed", "machine", "versions")
 
 
@@ -41,6 +43,19 @@ def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
         for name, rows in measured["sets"].items()
     }
     return {**{key: measured[key] for key in KEPT}, "sets": sets}
+
+
+def victims_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
+    """What classifiers learned behind one kind of generator, beside none."""
+    wanted = {"ebm": ("none", "PureGen-EBM", "PureGen-inspect"), "ddpm": ("none", "PureGen-DDPM")}[kind]
+    rows = [
+        {"defense": name, "attack": group, **asdict(summarize(cells))}
+        for name, groups in grouped(measured["cells"]).items()
+        if name.startswith(wanted)
+        for group, cells in groups.items()
+    ]
+    about = {key: measured[key] for key in ("command", "machine", "versions", "images")}
+    return {**about, "rows": rows}
 
 
 def protocol_tables() -> dict[str, str]:
@@ -74,7 +89,13 @@ def main() -> None:
         record = json.loads(path.read_text(encoding="utf-8"))
         if measured["weights_sha256"][record["kind"]] != record["weights_sha256"]:
             raise SystemExit(f"{QUALITY.name} judges other weights than those of {name}. Run purify_quality.py.")
-        write_record(path, {**record, "quality": quality_of(record["kind"], measured)})
+        record["quality"] = quality_of(record["kind"], measured)
+        if NARCISSUS.exists():
+            victims = json.loads(NARCISSUS.read_text(encoding="utf-8"))
+            if victims["weights_sha256"][record["kind"]] != record["weights_sha256"]:
+                raise SystemExit(f"{NARCISSUS.name} judges other weights than those of {name}. Run narcissus.py.")
+            record["victims"] = victims_of(record["kind"], victims)
+        write_record(path, record)
         write_card(name, ROOT / "hub_cards" / name / "README.md")
     path = ROOT / "README.md"
     write_atomically(path, with_tables(path.read_text(encoding="utf-8")).encode())

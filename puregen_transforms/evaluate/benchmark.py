@@ -14,6 +14,7 @@ from puregen_transforms.evaluate.distances import distances
 from puregen_transforms.evaluate.protocols import Protocol, build_protocol
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.run import Bench, run_cells
+from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 
 _MEASURED = 64
 """Images whose way under purification is followed."""
@@ -53,6 +54,7 @@ def run_benchmark(
         "command": command,
         "preset": preset,
         **describe_machine(),
+        "weights_sha256": {"ebm": CATALOGUE[DEFAULT_EBM].sha256, "ddpm": CATALOGUE[DEFAULT_DDPM].sha256},
         "images": bench.sets.about,
         "cells": _slim([found[index] for index in range(len(cells))]),
         "distances": _distances(bench, cells) if preset != "smoke" else {},

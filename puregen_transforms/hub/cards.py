@@ -50,6 +50,8 @@ def fill_card(record: Mapping[str, Any], *, pictures: Mapping[str, str] | None =
     captions = {"grid": "Before and after", "curves": "Training curves"}
     shown = {key: f"![{text}]({pictures[key]})" if key in pictures else "" for key, text in captions.items()}
     measured = _measured(record["quality"], kind) if "quality" in record else ""
+    if "victims" in record:
+        measured += "\n\n" + _victims(record["victims"])
     card = ModelCard.from_template(data, template_path=str(_TEMPLATES[kind]), measured=measured, **shown, **record)
     return re.sub(r"\n{3,}", "\n\n", str(card)).rstrip() + "\n"
 
@@ -88,3 +90,21 @@ def _measured(quality: Mapping[str, Any], kind: str) -> str:
             parts.append(f"The energy alone separates poisoned from clean images with AUROC {found}.")
     parts.append(f"```\n{quality['command']}\n```")
     return "\n\n".join(parts)
+
+
+def _victims(measured: Mapping[str, Any]) -> str:
+    """What `benchmarks/narcissus.py` recorded, as a table."""
+    lines = [
+        "Classifiers trained on a set that was attacked with Narcissus triggers, after each defense. Success is the "
+        "mean over target classes (in parentheses the worst) of the share of other test images that are called the "
+        f"target class once they carry the trigger. {measured['images']}; {measured['machine']}.",
+        "",
+        "| defense | attack | accuracy | success (worst) | success, never poisoned |",
+        "|---|---|---|---|---|",
+    ]
+    for row in measured["rows"]:
+        success = "– | –"
+        if row["success"] is not None:
+            success = f"{row['success']:.1%} ({row['worst']:.1%}) | {row['floor']:.1%}"
+        lines.append(f"| {row['defense']} | {row['attack']} | {row['accuracy']:.1%} | {success} |")
+    return "\n".join([*lines, "", f"```\n{measured['command']}\n```"])
