@@ -34,19 +34,23 @@ def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     figure = new_figure(5.6 * columns, 4.6 * lines)
     for index, group in enumerate(groups):
         axes = figure.add_subplot(lines, columns, index + 1)
-        floor = None
-        for name, rows in defenses.items():
-            if group not in rows:
-                continue
-            summary = summarize(rows[group])
-            if summary.success is None:
-                continue
-            floor = summary.floor
+        found = {name: summarize(rows[group]) for name, rows in defenses.items() if group in rows}
+        points = {name: (100 * s.accuracy, 100 * s.success) for name, s in found.items() if s.success is not None}
+        middle = sum(point[0] for point in points.values()) / max(1, len(points))
+        for name, point in points.items():
             color, mark = _look_of(name)
-            point = (100 * summary.accuracy, 100 * summary.success)
             axes.plot(*point, mark, color=color, markersize=6)
-            axes.annotate(name, point, xytext=(5, 4), textcoords="offset points", fontsize=7, color=INK)
-        if floor is not None:
+            right = point[0] > middle
+            axes.annotate(
+                name.replace(", ", ",\n"),
+                point,
+                xytext=(-6 if right else 6, 4),
+                textcoords="offset points",
+                ha="right" if right else "left",
+                fontsize=7,
+                color=INK,
+            )
+        for floor in {s.floor for s in found.values() if s.floor is not None}:
             axes.axhline(100 * floor, color="#8a8f98", linestyle=":", linewidth=1)
         axes.set_ylim(-4, 104)
         axes.margins(x=0.18)
