@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 from torch import nn
-from victims import ATTACKER, Kept, as_stored, command_of, kept_networks, kept_poison, parser_of, reporter, trained
+from victims import ATTACKER, Kept, command_of, kept_networks, kept_poison, parser_of, reporter, trained
 
 from puregen_transforms.attacks import narcissus
 from puregen_transforms.attacks.poison import Poison
@@ -38,6 +38,7 @@ from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.splits import per_class
 from puregen_transforms.evaluate.plots import draw_poison
 from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.evaluate.sets import as_stored
 from puregen_transforms.evaluate.victim import accuracy, poison_success, share_called_target
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 

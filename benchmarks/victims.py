@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.surrogates import Progress
-from puregen_transforms.attacks.trigger import to_pixels
-from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.models.classifiers import build_classifier, small_classifier
 from puregen_transforms.models.features import add_dropout
-from puregen_transforms.purifier.stages import JPEGStage
 from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
 
@@ -48,18 +42,6 @@ def parser_of(description: str | None, output: str) -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=Path, default=Path("runs/attacks"))
     parser.add_argument("--output", type=Path, default=RESULTS / output)
     return parser
-
-
-def as_stored(public: ImageSet, size: tuple[int, int]) -> ImageSet:
-    """Public images as the training set's are: box-filtered to its size, then JPEG of quality 75.
-
-    Otherwise a surrogate tells both sources apart by what compression left in one of them.
-    """
-    images = F.interpolate(public.images.float(), size=size, mode="area")
-    signed = to_signed(to_pixels(images))
-    return ImageSet(
-        to_uint8(JPEGStage(75)(signed, KeyedNoise(0, torch.arange(len(images))))), public.labels, public.class_names
-    )
 
 
 @dataclass(frozen=True)

@@ -167,8 +167,6 @@ class Purify:
 
     def of(self, task: Task, rows: Tensor) -> Tensor:
         """Some rows purified; not for methods with a threshold."""
-        if not len(rows):
-            return task.images[rows]
         transform = self._transform(task.device)
         return task.some(["puregen", transform.digest], _purified(transform), rows)
 

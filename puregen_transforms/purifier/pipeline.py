@@ -50,6 +50,8 @@ class Purifier:
                 x = stage(x, KeyedNoise(seed, ids, index))
             return to_uint8(x)
 
+        if not len(images):  # not every network takes an empty batch
+            return images.to(torch.uint8)
         size = self.batch_size or self._default_batch_size(images.shape[-2] * images.shape[-1])
         return run_in_batches(purify, images, sample_ids, device=self.device, batch_size=size)
 

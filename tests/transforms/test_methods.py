@@ -265,3 +265,11 @@ def test_exchanged_checkpoints_are_explained(tiny_checkpoint, tiny_ddpm, images)
         PureGen(checkpoint=tiny_ddpm)(images[:1])
     with pytest.raises(ValueError, match="`checkpoint"):
         PureGen("ddpm", ddpm_checkpoint=tiny_checkpoint)(images[:1])
+
+
+@pytest.mark.parametrize("method", ["ddpm", "naive", "jpeg"])
+def test_an_empty_batch_stays_empty(method):
+    few = {"jpeg": {}, "ddpm": {"ddpm_steps": 2}, "naive": {"ebm_steps": 1, "ddpm_steps": 2}}[method]
+    empty = torch.empty(0, 3, 32, 32, dtype=torch.uint8)
+    out = PureGen(method, **few)(empty)
+    assert (out.shape, out.dtype) == (empty.shape, empty.dtype)
