@@ -8,6 +8,7 @@ purified once for each method.
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def main(name: str, description: str | None) -> None:
         parser.add_argument(f"--{part}", default=default, help=f"image set; default {hub}, or {file} beside")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the cores")
-    parser.add_argument("--defenses", nargs="*", help="rows of the table; default all")
+    parser.add_argument("--defenses", nargs="*", help="rows of the table; default all that the preset has time for")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -49,13 +50,16 @@ def main(name: str, description: str | None) -> None:
     given = (arguments.train, arguments.test, arguments.public, arguments.natural)
     sets = demo_sets() if preset == "smoke" else load_sets(*given, images_per_class=SCALES[preset].images_per_class)
     bench = Bench(sets, Store(arguments.runs), arguments.device, partial(print, flush=True))
+    command = f"python benchmarks/{name}.py --preset {preset}"
+    if arguments.defenses is not None:
+        command += " --defenses " + shlex.join(arguments.defenses)
     record = run_benchmark(
         name,
         preset,
         bench,
         jobs=arguments.jobs,
         defenses=arguments.defenses,
-        command=f"python benchmarks/{name}.py --preset {preset}",
+        command=command,
     )
     write_record(output, record)
     output.with_suffix(".md").write_text(markdown(record), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +28,10 @@ def evaluate(
         None
     ),
     natural: Annotated[str | None, typer.Option(help="Images for generators to learn, where they are trained.")] = None,
-    defenses: Annotated[list[str] | None, typer.Option("--defense", help="A row of the table; default all.")] = None,
+    defenses: Annotated[
+        list[str] | None,
+        typer.Option("--defense", help="A row of the table; default all that the preset has time for."),
+    ] = None,
     jobs: Annotated[int, typer.Option(help="Processes that share the cores.")] = 1,
     device: Annotated[str | None, typer.Option(help="Where to run; default a GPU if there is one.")] = None,
 ) -> None:
@@ -77,13 +81,14 @@ def _evaluate(
     say = partial(console.print, markup=False, highlight=False)
     bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say)
     given = "" if preset == "smoke" else " TRAIN TEST" + " --public PUBLIC" * (public is not None)
+    chosen = "".join(f" --defense {shlex.quote(name)}" for name in defenses or ())
     record = run_benchmark(
         protocol,
         preset,
         bench,
         jobs=jobs,
         defenses=defenses,
-        command=f"puregen evaluate {protocol}{given} --preset {preset}",
+        command=f"puregen evaluate {protocol}{given} --preset {preset}{chosen}",
     )
     write_record(output / f"{protocol}.json", record)
     page = write_report([record], output)

@@ -36,7 +36,7 @@ def run_benchmark(
         preset: "smoke", "cpu" or "paper".
         bench: images, store and device.
         jobs: processes that share the cores.
-        defenses: rows of the table, by name; None is all.
+        defenses: rows of the table, by name; None is all but the protocol's extras.
         command: that reproduces the record.
 
     Raises:
@@ -74,7 +74,7 @@ def in_words(record: Mapping[str, Any]) -> str:
 
 def _chosen(protocol: Protocol, defenses: Sequence[str] | None) -> list[Cell]:
     if defenses is None:
-        return protocol.cells
+        return [cell for cell in protocol.cells if cell.defense.name not in protocol.extras]
     if unknown := [name for name in defenses if name not in protocol.defense_names]:
         raise ValueError(
             f"Expected defenses out of {', '.join(map(repr, protocol.defense_names))}, but got {unknown[0]!r}."

@@ -31,34 +31,26 @@ def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     groups = groups[:_MOST_PANELS]
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
-    figure = new_figure(5.6 * columns, 4.6 * lines)
+    height, looks = 4.2 * lines, _looks_of(list(defenses))
+    legend = 0.24 * -(-len(looks) // columns) + 0.2
+    figure = new_figure(5.2 * columns, height + legend)
     for index, group in enumerate(groups):
         axes = figure.add_subplot(lines, columns, index + 1)
         found = {name: summarize(rows[group]) for name, rows in defenses.items() if group in rows}
-        points = {name: (100 * s.accuracy, 100 * s.success) for name, s in found.items() if s.success is not None}
-        middle = sum(point[0] for point in points.values()) / max(1, len(points))
-        for name, point in points.items():
-            color, mark = _look_of(name)
-            axes.plot(*point, mark, color=color, markersize=6)
-            right = point[0] > middle
-            axes.annotate(
-                name.replace(", ", ",\n"),
-                point,
-                xytext=(-6 if right else 6, 4),
-                textcoords="offset points",
-                ha="right" if right else "left",
-                fontsize=7,
-                color=INK,
-            )
+        for name, summary in found.items():
+            if summary.success is not None:
+                axes.plot(100 * summary.accuracy, 100 * summary.success, **looks[name], linestyle="", markersize=7)
         for floor in {s.floor for s in found.values() if s.floor is not None}:
             axes.axhline(100 * floor, color="#8a8f98", linestyle=":", linewidth=1)
         axes.set_ylim(-4, 104)
-        axes.margins(x=0.18)
+        axes.margins(x=0.08)
         axes.set_xlabel("accuracy of the victim (%): right is better")
         axes.set_ylabel("poison success (%): down is better")
         axes.set_title(f"{group}; dotted: a victim that never saw poison", fontsize=9.5, loc="left", color=INK)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower left", ncols=columns, frameon=False, fontsize=8.5)
+    figure.tight_layout(rect=(0, legend / (height + legend), 1, 1))
     save_figure(figure, path)
 
 
@@ -163,12 +155,19 @@ def draw_samples(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
-def _look_of(name: str) -> tuple[str, str]:
-    if name == "none":
-        return INK, "X"
-    if name.startswith(_OURS):
-        return COLORS["clean"], "o"
-    return COLORS["poisoned"], "s"
+def _looks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each defense the color, by who it is of, and a mark of its own."""
+    ours, rivals = iter("oD^vP*<>dhpo"), iter("sX" + "<>^vdPhp*s")
+    looks: dict[str, dict[str, Any]] = {}
+    for name in names:
+        if name == "none":
+            look = {"color": INK, "marker": "X"}
+        elif name.startswith(_OURS):
+            look = {"color": COLORS["clean"], "marker": next(ours, "o")}
+        else:
+            look = {"color": COLORS["poisoned"], "marker": next(rivals, "s")}
+        looks[name] = {**look, "label": name}
+    return looks
 
 
 def _from_png(text: str) -> np.ndarray[Any, Any]:
