@@ -133,8 +133,8 @@ def remarks(record: Mapping[str, Any]) -> str:
     if record["name"] in PUBLISHED:
         text += (
             ' "paper": success / accuracy / worst class in percent, of the published tables: CIFAR-10 itself and not a '
-            "JPEG copy, 50,000 images, ResNet-18 or HLB, 1 % of the rows poisoned, a larger generator; its JPEG and EPIC, "
-            "of whichever quality and share, stand beside ours of 75 and 0.2."
+            "JPEG copy, 50,000 images, ResNet-18 or HLB, 1 % of the rows poisoned, a larger generator; its JPEG and "
+            "EPIC, of whichever quality and share, stand beside ours of 75 and 0.2."
         )
     if "cifar10-jpeg" in record["images"]:
         text += " JPEG 75 and 85 are no fair rivals here: the set was JPEG of quality 75 to begin with."
