@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import multiprocessing
 import os
 import time
@@ -13,16 +11,15 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.evaluate.before_after import compare
 from puregen_transforms.evaluate.cells import Cell
 from puregen_transforms.evaluate.crafting import Workshop
 from puregen_transforms.evaluate.defenses import Task, build_defense
-from puregen_transforms.evaluate.metrics import detection, psnr_of_set
+from puregen_transforms.evaluate.metrics import detection
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store
@@ -30,9 +27,6 @@ from puregen_transforms.evaluate.victim import accuracy, poison_success
 from puregen_transforms.evaluate.victims import train_victim
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.transforms.puregen import PureGen
-
-_SHOWN = 6
-_BINS = 60
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +134,7 @@ class Bench:
         seconds = {"defend": trained - started, "train": time.time() - trained}
         look: dict[str, Any] = {}
         if not torch.equal(defended.images, images):
-            look["images_after"] = self._looked_at(dataset.images, images, defended.images)
+            look["images_after"] = compare(dataset.images, images, defended.images, energy=self._energy)
         if defended.suspected is not None:
             suspected, poisoned = defended.suspected(), torch.zeros(len(images), dtype=torch.bool)
             if poison is not None:
@@ -160,44 +154,6 @@ class Bench:
         model.load_state_dict(weights)
         return model.eval()
 
-    def _looked_at(self, clean: Tensor, before: Tensor, after: Tensor) -> dict[str, Any]:
-        """What a defense does to images: figures, energies, and a few to look at."""
-        altered = (before != clean).flatten(1).any(1)
-        rows = altered.nonzero().flatten()[:_SHOWN]
-        if not len(rows):
-            rows = torch.arange(min(_SHOWN, len(clean)))
-        found: dict[str, Any] = {
-            "psnr_clean": psnr_of_set(after[~altered], clean[~altered]) if bool((~altered).any()) else None,
-            "changed": (after != before).flatten(1).any(1).float().mean().item(),
-            "sample": {
-                name: to_png(part[rows]) for name, part in (("clean", clean), ("before", before), ("after", after))
-            },
-        }
-        if bool(altered.any()):
-            found["psnr_poisoned"] = psnr_of_set(after[altered], clean[altered])
-            found["energies"] = self._histograms(before, after, altered)
-        return found
-
-    def _histograms(self, before: Tensor, after: Tensor, altered: Tensor) -> dict[str, Any]:
-        """Of at most 500 poisoned images and as many others."""
-        rows = {name: mask.nonzero().flatten()[:500] for name, mask in (("poisoned", altered), ("clean", ~altered))}
-        energies = {
-            (when, name): self._energies(images[part])
-            for when, images in (("before", before), ("after", after))
-            for name, part in rows.items()
-            if len(part)
-        }
-        whole = torch.cat(list(energies.values()))
-        edges = torch.linspace(float(whole.min()), float(whole.max()) + 1e-6, _BINS + 1)
-        counts = {
-            f"{name} {when}": torch.histogram(part, edges).hist.int().tolist()
-            for (when, name), part in energies.items()
-        }
-        return {"edges": edges.tolist(), "counts": counts}
-
-    def _energies(self, images: Tensor) -> Tensor:
-        return self._energy.energy(images).cpu()
-
     @cached_property
     def _energy(self) -> PureGen:
         return PureGen(device=self.device)
@@ -212,14 +168,6 @@ class Bench:
             last[0] = what
 
         return Workshop(self.sets, self.store, self.device, progress)
-
-
-def to_png(images: Tensor) -> str:
-    """(N, 3, H, W) uint8 images side by side, as PNG in base64."""
-    row = torch.cat(list(images.cpu()), dim=2).permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(np.ascontiguousarray(row)).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def run_cells(bench: Bench, cells: Sequence[Cell], *, jobs: int = 1) -> Iterator[tuple[Cell, dict[str, Any]]]:

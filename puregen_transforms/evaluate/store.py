@@ -56,7 +56,7 @@ class Store:
         path = self.path_of(kind, settings, ".json")
         with self.alone(path):
             if not path.exists():
-                write_atomically(path, (json.dumps(compute(), indent=1) + "\n").encode())
+                write_atomically(path, (json.dumps(compute(), indent=1, allow_nan=False) + "\n").encode())
         return json.loads(path.read_text(encoding="utf-8"))
 
     def tensors(self, kind: str, settings: Any, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:

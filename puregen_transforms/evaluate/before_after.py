@@ -1,0 +1,76 @@
+"""What a defense does to images: figures, energies, and a few to look at, all ready for a record."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from puregen_transforms.evaluate.metrics import psnr_of_set
+from puregen_transforms.transforms.puregen import PureGen
+
+_SHOWN = 6
+_MEASURED = 500
+_BINS = 60
+
+
+def compare(clean: Tensor, before: Tensor, after: Tensor, *, energy: PureGen) -> dict[str, Any]:
+    """A defended set beside what it was.
+
+    Args:
+        clean: (N, 3, H, W) uint8, without poison.
+        before: the same, some of them poisoned.
+        after: `before`, defended.
+        energy: with an energy network.
+
+    Returns:
+        `psnr_clean` of images that were not poisoned, and `psnr_poisoned` of the others against the clean ones, in
+        decibels (None: nothing differs, or no such images); `changed`, the share of images that are not as before;
+        `sample`, PNG strips; and `energies`, histograms of at most 500 poisoned images and as many others.
+    """
+    altered = (before != clean).flatten(1).any(1)
+    rows = altered.nonzero().flatten() if bool(altered.any()) else torch.arange(len(clean))
+    strips = {"clean": clean, "before": before, "after": after}
+    found: dict[str, Any] = {
+        "psnr_clean": _psnr(after[~altered], clean[~altered]),
+        "changed": (after != before).flatten(1).any(1).float().mean().item(),
+        "sample": {name: to_png(part[rows[:_SHOWN]]) for name, part in strips.items()},
+    }
+    if bool(altered.any()):
+        found["psnr_poisoned"] = _psnr(after[altered], clean[altered])
+        found["energies"] = _histograms(before, after, altered, energy)
+    return found
+
+
+def to_png(images: Tensor) -> str:
+    """(N, 3, H, W) uint8 images side by side, as PNG in base64."""
+    row = torch.cat(list(images.cpu()), dim=2).permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.ascontiguousarray(row)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _psnr(images: Tensor, originals: Tensor) -> float | None:
+    """None where JSON would have no number for it."""
+    value = psnr_of_set(images, originals) if len(images) else math.inf
+    return value if math.isfinite(value) else None
+
+
+def _histograms(before: Tensor, after: Tensor, altered: Tensor, energy: PureGen) -> dict[str, Any]:
+    rows = {name: mask.nonzero().flatten()[:_MEASURED] for name, mask in (("poisoned", altered), ("clean", ~altered))}
+    energies = {
+        f"{name} {when}": energy.energy(images[part]).cpu()
+        for when, images in (("before", before), ("after", after))
+        for name, part in rows.items()
+        if len(part)
+    }
+    whole = torch.cat(list(energies.values()))
+    edges = torch.linspace(float(whole.min()), float(whole.max()) + 1e-6, _BINS + 1)
+    counts = {name: torch.histogram(part, edges).hist.int().tolist() for name, part in energies.items()}
+    return {"edges": edges.tolist(), "counts": counts}
