@@ -223,20 +223,6 @@ def narcissus(preset: str, bench: Bench) -> Protocol:
     return Protocol("narcissus", "Narcissus", [part], extras=_EXTRAS if preset == "cpu" else ())
 
 
-def attacks(preset: str, bench: Bench) -> Protocol:
-    """Does each attack on a whole class, and NTGA on all of them, work against a victim without defense?"""
-    airplane: dict[str, Any] = {"target_class": "airplane"}
-    learned = [
-        attack("narcissus", preset, f"narcissus, ε {epsilon:g}, {name}", target_class=name, epsilon=epsilon)
-        for epsilon, name in ((16.0, "airplane"), (16.0, "cat"), (16.0, "truck"), (16.0, "frog"), (8.0, "airplane"))
-    ]
-    learned.append(attack("narcissus", preset, "narcissus, knows the EBM", **airplane, defense_aware="both"))
-    simple = [attack(name, preset, name, **airplane) for name in ATTACKS if name not in _NOT_ONE_TRIGGER]
-    ntga = attack("ntga", preset, "ntga")
-    chosen = [simple[0], ntga] if preset == "smoke" else [*simple, *learned, ntga]
-    return Protocol("attacks", "Attacks without defense", [Part(SCALES[preset].victim, chosen, [NO_DEFENSE])])
-
-
 def triggers(preset: str, bench: Bench) -> Protocol:
     """Attacks with visible, blended, warped and learned triggers."""
     names = {
