@@ -1,4 +1,4 @@
-"""Bullseye Polytope, which has one image misread after transfer, against defenses of the images: PureGen's Table 2.
+"""Bullseye Polytope, which has one image misread after transfer, against defenses of the images, as PureGen does.
 
     uv run python benchmarks/bullseye_polytope.py --preset cpu
 

@@ -82,7 +82,10 @@ class Workshop:
             raise ValueError(f"Expected {missing[0]} images, which {spec.name!r} needs, but got none.")
         images = {name: self.sets.fingerprints[name] for name in seen}
         known = [victim.classifier, victim.recipe, victim.epochs] if spec.known else None
-        return {"attack": spec.name, "config": config, "scenario": scenario, "known": known, "images": images}
+        key = {"attack": spec.name, "config": config, "scenario": scenario, "known": known, "images": images}
+        if config.get("defense_aware", "none") != "none":
+            key["energy"] = resolve_checkpoint(None).sha256
+        return key
 
     def networks(
         self, key: Any, kinds: Sequence[tuple[str, int, float]], train: Callable[[], Sequence[nn.Module]]
@@ -133,7 +136,8 @@ def _narcissus(
         return [narcissus.train_on_public(dataset, public, config, **options)]  # type: ignore[arg-type]
 
     kind = (config.surrogate, len(public.class_names) + 1, 0.0)
-    (surrogate,) = shop.networks(["narcissus", parts, purified, scenario, seed], [kind], train)
+    weights = resolve_checkpoint(None).sha256 if purified else False
+    (surrogate,) = shop.networks(["narcissus", parts, weights, scenario, seed], [kind], train)
     return narcissus.craft_with(surrogate, dataset, config, energy=energy, seed=seed, progress=shop.progress)
 
 
