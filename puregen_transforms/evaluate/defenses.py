@@ -19,6 +19,7 @@ from puregen_transforms.defenses.friends import FriendsDefense
 from puregen_transforms.evaluate.cells import DefenseSpec
 from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.inspection.audit import find_patterns
+from puregen_transforms.inspection.statistics import robust_scores
 from puregen_transforms.train.classifier import TrainingDefense
 from puregen_transforms.transforms.fitting import threshold_of
 from puregen_transforms.transforms.puregen import PureGen
@@ -190,11 +191,16 @@ class Purify:
 class Inspect:
     """What `puregen inspect` finds: images that carry a pattern in common with others. Labels are used.
 
+    Perturbations made for each image by itself have no pattern in common, but may lift energies out of the set's range.
+
     Args:
+        outlier: robust standard deviations above the set's median energy from which an image is taken for poison,
+            pattern or not; None looks at patterns alone.
         carriers: options of `PureGen` to purify them with; None leaves them out of training.
         others: the same for all other images; None leaves them as they are.
     """
 
+    outlier: float | None = None
     carriers: Mapping[str, Any] | None = None
     others: Mapping[str, Any] | None = None
 
@@ -205,22 +211,25 @@ class Inspect:
 
     def __call__(self, task: Task) -> Defended:
         """See `Plug`."""
-        suspected = task.store.tensors(
-            "inspected",
-            [PureGen().digest, fingerprint(task.images, task.labels)],
-            lambda: {"carriers": self._carriers(task)},
-        )["carriers"]
+        suspected, scores = self._carriers(task), None
+        if self.outlier is not None:
+            scores = robust_scores(_energies(task))
+            suspected = suspected | (scores > self.outlier)
         images, rows = task.images, torch.arange(len(task.images))
         if self.others is not None:
             images = Purify(self.others)(task).images
         if self.carriers is None:
-            return Defended(images, rows=rows[~suspected], suspected=lambda: suspected)
+            return Defended(images, rows=rows[~suspected], suspected=lambda: suspected, scores=scores)
         images = images.clone()
         images[suspected] = Purify(self.carriers).of(task, suspected.nonzero().flatten())
-        return Defended(images, suspected=lambda: suspected)
+        return Defended(images, suspected=lambda: suspected, scores=scores)
 
     def _carriers(self, task: Task) -> Tensor:
-        return find_patterns(task.images, task.labels, device=task.device) > 0
+        return task.store.tensors(
+            "inspected",
+            [PureGen().digest, fingerprint(task.images, task.labels)],
+            lambda: {"carriers": find_patterns(task.images, task.labels, device=task.device) > 0},
+        )["carriers"]
 
 
 @plug("friends")

@@ -15,6 +15,7 @@ from puregen_transforms.data.demo import CLASSES
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.generators import GeneratorSpec, trained_ebm
 from puregen_transforms.evaluate.run import Bench
+from puregen_transforms.inspection.audit import HIGH_ENERGY
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,12 @@ def inspected(preset: str, *, purified: bool = False) -> DefenseSpec:
     return DefenseSpec(name="PureGen-inspect, found images purified", plug="inspect", settings={"carriers": carriers})
 
 
+def inspected_with_outliers() -> DefenseSpec:
+    """The same, with images whose energy lies beyond that of nearly all others left out too."""
+    settings = {"carriers": None, "outlier": HIGH_ENERGY}
+    return DefenseSpec(name="PureGen-inspect, and high energies left out", plug="inspect", settings=settings)
+
+
 def every_defense(preset: str) -> list[DefenseSpec]:
     """For victims from scratch."""
     smoke = [NO_DEFENSE, jpeg(75), friends(preset), epic(preset), purify("PureGen-EBM", preset), inspected(preset)]
@@ -250,7 +257,8 @@ def gradient_matching(preset: str, bench: Bench) -> Protocol:
         )
         for index, (source, wanted) in enumerate(pairs(scale.targets, len(CLASSES)))
     ]
-    part = Part(scale.victim, attacks, main_defenses(preset))
+    # Each of these poisons has a perturbation of its own: there is no pattern to be found.
+    part = Part(scale.victim, attacks, [*main_defenses(preset), inspected_with_outliers()])
     return Protocol("gradient_matching", "Gradient matching", [part])
 
 

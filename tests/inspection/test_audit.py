@@ -2,13 +2,14 @@
 
 import json
 
+import PIL.Image
 import pytest
 import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
-from puregen_transforms.inspection.audit import inspect_images
+from puregen_transforms.inspection.audit import find_outliers, inspect_images
 
 DOG = CLASSES.index("dog")
 TYPICAL = 2
@@ -139,3 +140,23 @@ def test_cifar10_with_ten_poisoned_images(cifar10_test, demo):
     inspection = inspect_images(images, labels, class_names=CLASSES, sample=TYPICAL)
     assert inspection.suspicious_classes == ("ship",)
     assert {image.row for image in inspection.flagged if image.pattern} == set(rows.tolist())
+
+
+class TestOutliers:
+    def test_strong_noise_is_found_image_by_image(self, demo):
+        """Each image with a perturbation of its own: there is no pattern, only energies."""
+        generator = torch.Generator().manual_seed(0)
+        images = demo.images.clone()
+        signs = torch.randint(0, 2, images[:8].shape, generator=generator) * 32 - 16
+        images[:8] = (images[:8].int() + signs).clamp(0, 255).byte()
+        found = find_outliers(images)
+        assert found[:8].all()
+        assert found[8:].float().mean() < 0.05
+        assert not find_outliers(images, threshold=1e6).any()
+
+    def test_pictures_and_tensors_are_alike(self, demo):
+        pictures = [PIL.Image.fromarray(image.permute(1, 2, 0).numpy()) for image in demo.images[:20]]
+        assert torch.equal(find_outliers(pictures), find_outliers(demo.images[:20]))
+
+    def test_no_images(self):
+        assert find_outliers([]).shape == (0,)
