@@ -11,6 +11,8 @@ Contract: energies and energy gradients are measured once, with the packaged che
 - Detection: in the whole CIFAR-10 test set, the demo trigger is added to the images of one class:
   10 of 1,000 (0.1 % of the set) at eps 4, 8 and 16/255, 5 of 1,000 at eps 8, and 100 of 1,000 at
   eps 8. "Named first" means that this class stands first in the table and is called suspicious.
+- Crowded classes: 400 of 1,000 images of one class get noise of their own, eps/255 with random signs, at eps 8 and
+  16. "Named alone" means that this class and no other is called unusual; nothing is shared, so none is suspicious.
 
 One trigger, one checkpoint; random subsets of one set overlap, so they are not independent.
 """
@@ -34,7 +36,7 @@ from puregen_transforms import __version__
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.inspection.judge import CLEAR, SUSPICIOUS, UNUSUAL, Judgement, judge
+from puregen_transforms.inspection.judge import CLEAR, OUTLIER, SUSPICIOUS, UNUSUAL, Judgement, judge
 from puregen_transforms.inspection.measure import ImageMeter
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
@@ -132,6 +134,24 @@ def detection(clean: Measured, poisons: dict[int, tuple[Tensor, Measured]], *, l
     }
 
 
+def crowding(clean: Measured, poisons: dict[int, tuple[Tensor, Measured]]) -> dict[str, Any]:
+    """Verdicts with much of one class perturbed, each image by itself."""
+    named, outliers, false_outliers = [], [], []
+    for label, (rows, poison) in poisons.items():
+        judgement = clean.with_poison(rows, poison).judged(names=CLASSES)
+        named.append([group.label for group in judgement.classes if group.level != CLEAR] == [label])
+        found = set((judgement.scores > OUTLIER).nonzero().flatten().tolist())
+        outliers.append(len(found & set(rows.tolist())) / len(rows))
+        false_outliers.append(len(found - set(rows.tolist())))
+    return {
+        "classes": [CLASSES[label] for label in poisons],
+        "images_poisoned": len(next(iter(poisons.values()))[0]),
+        "named_alone": sum(named),
+        "share_of_poison_above_outlier": sum(outliers) / len(outliers),
+        "clean_images_above_outlier": sum(false_outliers) / len(false_outliers),
+    }
+
+
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,6 +216,17 @@ def main() -> None:
     ):
         record["detection"][words] = detection(clean, poisoned(eps, count, classes), labels=labels)
         print(words, json.dumps(record["detection"][words]), round(time.perf_counter() - started), "s", flush=True)
+    record["crowded"] = {}
+    for eps in (8, 16):
+        noisy = {}
+        for label in every:
+            members = (clean.labels == label).nonzero().flatten()
+            rows = members[torch.randperm(len(members), generator=generator)[:400]]
+            noise = eps * torch.randn(400, 3, *SIZE, generator=generator).sign()
+            changed = (images["cifar10"][rows] + noise).clamp(0, 255).to(torch.uint8)
+            noisy[label] = (rows, measure(changed, clean.labels[rows], network))
+        record["crowded"][f"400 images with noise at eps {eps}"] = words = crowding(clean, noisy)
+        print(json.dumps(words), flush=True)
     record |= {
         "cpu_seconds": round(time.process_time() - started_cpu),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",

@@ -367,7 +367,13 @@ class _Audit:
             class_names=class_names,
             typical_rows=tuple(typical),
             dynamics=dynamics,
-            advice=advise(dynamics, level=judgement.level, carriers=int((numbers > 0).sum()), images=measured),
+            advice=advise(
+                dynamics,
+                level=judgement.level,
+                carriers=int((numbers > 0).sum()),
+                images=measured,
+                outliers=judgement.unusual_energies,
+            ),
             notes=notes(energies, comparable, size, labels),
             settings=self._settings(judgement, sample),
         )

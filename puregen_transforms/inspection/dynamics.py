@@ -256,7 +256,7 @@ class Advice:
         return "PureGen()" if self.steps == DEFAULT_STEPS else f"PureGen(ebm_steps={self.steps})"
 
 
-def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int) -> Advice:
+def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int, outliers: int = 0) -> Advice:
     """Turn findings into a recommendation.
 
     Args:
@@ -264,6 +264,7 @@ def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int) -> Adv
         level: the judgement's.
         carriers: images with a shared pattern.
         images: of the set.
+        outliers: images of far too high energy, where there are more than chance would give.
     """
     if carriers:
         return _advise_against_pattern(dynamics, carriers=carriers, images=images)
@@ -275,6 +276,11 @@ def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int) -> Adv
             action="nothing", method="ebm", steps=DEFAULT_STEPS, sentences=("Nothing needs to be done.", precaution)
         )
     look = "Look at the images shown here before training on them; nothing proves that they are poisoned."
+    if outliers:
+        look += (
+            f" Where that cannot tell, train without the {outliers} of far too high energy, which report.json lists "
+            "(`find_outliers` finds those less far off, too)."
+        )
     weaken = f"Where in doubt, purify all with the default method, which weakens faint patterns: its {price}"
     return Advice(action="look", method="ebm", steps=DEFAULT_STEPS, sentences=(look, weaken))
 

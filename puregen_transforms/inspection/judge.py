@@ -30,6 +30,9 @@ SIGNIFICANCE = 0.01
 OUTLIER = 4.0
 """Robust standard deviations above the median of its class from which on an energy is an outlier."""
 
+USUAL_QUARTILE = 0.5
+"""Score within the whole set that the lower quartile of an ordinary class stays below."""
+
 USUAL_OUTLIERS = 1e-3
 """Share of outliers that clean classes are granted."""
 
@@ -116,7 +119,8 @@ class Judgement:
         classes: most suspicious first; empty without labels.
         whole: the set as one group.
         patterns: those shared by most images first.
-        scores: (N,) robust score of each energy within its class; NaN without an image.
+        scores: (N,) robust score of each energy within its class, or of an outlier of the whole set in a class that
+            is crowded with them, within the set; NaN without an image.
         common: median cosine of random pairs of the set.
         spectrum: usual amplitudes, as `whiten` needs them to bring other gradients to the templates' scale.
     """
@@ -133,6 +137,12 @@ class Judgement:
         """The gravest finding."""
         found = {group.level for group in (*self.classes, self.whole)}
         return next(level for level in (SUSPICIOUS, UNUSUAL, CLEAR) if level in found | {CLEAR})
+
+    @property
+    def unusual_energies(self) -> int:
+        """Images with an outlying energy, where there are more of them than chance would give; else 0."""
+        chosen = [group.outliers for group in self.classes if group.outlier_p < SIGNIFICANCE]
+        return max([self.whole.outliers if self.whole.outlier_p < SIGNIFICANCE else 0, sum(chosen)])
 
     @property
     def aligned(self) -> bool:
@@ -205,8 +215,9 @@ class _Search:
         members = {label: rows for label, rows in members.items() if len(rows)}
         every = self.energies.isfinite().nonzero().flatten()
         scores = torch.full_like(self.energies, float("nan"))
-        for rows in [every, *members.values()]:  # images without a label keep their score in the whole set
-            scores[rows] = robust_scores(self.energies[rows])
+        scores[every] = robust_scores(self.energies[every])  # images without a label keep this
+        for rows in members.values():
+            scores[rows] = _scores_in_class(self.energies[rows], scores[rows])
         tests = len(members) + 1
         # The classes come first: the whole set then adds only what no class has alone.
         pool = self._directions(self._highest(every, EXAMINED_IN_ALL))
@@ -371,6 +382,18 @@ class _Search:
 def _repeats(shared: SharedDirection) -> bool:
     """Whether strong likeness survives shifting by whole JPEG blocks: a tiled pattern, or blocks themselves."""
     return shared.similarity > STRONG and shared.chance > STRONG / 2
+
+
+def _scores_in_class(energies: Tensor, in_set: Tensor) -> Tensor:
+    """Robust scores of a class' energies, given their scores in the whole set.
+
+    Where a third of a class is poisoned, its own median and spread are, too, and nothing stands out from them. The
+    set's do not move; they may be asked for classes whose other images are like those of the set.
+    """
+    own = robust_scores(energies)
+    if float(in_set.quantile(0.25)) > USUAL_QUARTILE:
+        return own
+    return torch.where(in_set > OUTLIER, torch.maximum(own, in_set), own)
 
 
 def _name(names: Sequence[str], label: int) -> str:

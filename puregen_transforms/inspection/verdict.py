@@ -104,7 +104,7 @@ def _class_reason(group: GroupFinding) -> str:
 
 def _outlier_reason(group: GroupFinding) -> str:
     return (
-        f"In {title(group)} {group.outliers} of {group.images} images have energies far above the rest of their class "
+        f"In {title(group)} {group.outliers} of {group.images} images have energies far above what is usual here "
         f"(corrected p-value: {in_words(group.outlier_p)})."
     )
 

@@ -124,6 +124,20 @@ def test_noise_of_each_image_its_own_is_unusual_but_no_pattern(demo, judged):
     assert judgement.classes[0].outlier_p < 0.01
 
 
+def test_a_class_crowded_with_outliers_is_named(demo, judged):
+    # Half of the class: by its own median and spread nothing would stand out.
+    rows = of_class(demo, 7, 10)
+    images, generator = demo.images.clone(), torch.Generator().manual_seed(0)
+    noise = 16 * torch.randn(10, 3, 32, 32, generator=generator).sign()
+    images[rows] = (images[rows].float() + noise).clamp(0, 255).to(torch.uint8)
+    judgement = judged(images, demo.labels)
+    assert judgement.patterns == ()
+    assert judgement.level == UNUSUAL
+    assert [group.name for group in judgement.classes if group.level == UNUSUAL] == ["horse"]
+    assert judgement.unusual_energies >= 8
+    assert set((judgement.scores > 4).nonzero().flatten().tolist()) <= set(rows)
+
+
 def test_few_images_in_a_class_are_left_to_the_whole_set(demo, judged):
     labels = demo.labels.clone()
     labels[of_class(demo, 4, 17)] = 5
