@@ -237,7 +237,8 @@ def triggers(preset: str, bench: Bench) -> Protocol:
         "cpu": ("badnets", "blended", "sig", "wanet", "input_aware", "clean_label"),
     }.get(preset, tuple(name for name in ATTACKS if name not in _NOT_ONE_TRIGGER))
     attacks = [attack(name, preset, name, target_class="airplane") for name in names]
-    return Protocol("triggers", "Trigger attacks", [Part(SCALES[preset].victim, attacks, main_defenses(preset))])
+    part = Part(SCALES[preset].victim, attacks, [*main_defenses(preset), inspected_with_outliers()])
+    return Protocol("triggers", "Trigger attacks", [part])
 
 
 _NOT_ONE_TRIGGER = ("narcissus", "gradient_matching", "bullseye_polytope", "ntga")
