@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,9 @@ import typer
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from puregen_transforms import PureGen
     from puregen_transforms.data.outcome import Outcome, Progress
-    from puregen_transforms.data.purified_copy import CopyOptions
+    from puregen_transforms.distributed.processes import Processes
 
 SHOWN_SKIPPED = 20
 
@@ -71,28 +68,26 @@ def purify(
             help="At an image that cannot be repaired: stop, and write nothing; or skip it, list it, and exit with 3."
         ),
     ] = "stop",
+    part_rows: Annotated[
+        int, typer.Option(help="Images of a part: a file of a table, and what a killed run does again at most.")
+    ] = 1024,
 ) -> None:
     """Write a purified copy of a data set: same layout, labels, splits and order.
 
     Every image is purified: keep masks and other labels that are stored as images apart, or name the --column.
     Images are stored without loss: JPEG, GIF and other lossy formats become PNG, and metadata.csv, .jsonl and
     .parquet follow the new names. Images are turned upright by their EXIF orientation, which is not kept. Hidden
-    files are left out. DST appears when everything is done.
+    files are left out. DST appears when everything is done; until then finished parts are kept in DST.unfinished, and
+    the same command goes on from there. Under `accelerate launch` or `torchrun`, all processes share the work.
     """
     with explain_errors(), _terminated_like_interrupted():
         from puregen_transforms import PureGen
-        from puregen_transforms.data.purified_copy import CopyOptions, purified_copy
-        from puregen_transforms.purifier.device import choose_device
+        from puregen_transforms.data.copies import copy_of
+        from puregen_transforms.distributed.processes import started_processes
+        from puregen_transforms.distributed.run import purify_copy
 
         started = time.monotonic()
-        on_cpu = choose_device(device).type == "cpu"
-        options = CopyOptions(
-            columns=tuple(column or ()),
-            splits=tuple(split or ()),
-            on_error=on_error,
-            # A bar that moves, against batches that fill a GPU.
-            chunk_images=max(batch_size or 0, 64 if on_cpu else 1024),
-        )
+        processes = started_processes(device)
         purifier = PureGen(
             method=method,
             checkpoint=checkpoint,
@@ -113,15 +108,23 @@ def purify(
             batch_size=batch_size,
         )
         _try_out(purifier)
-        if purifier.recipe.uses_threshold and energy_threshold is None:
-            _fit(purifier, source, options)
-        counting = _Counting(purifier)
-        with _progress_bar() as progress:
-            outcome = purified_copy(source, destination, counting, options, progress=progress)
+        columns, splits = tuple(column or ()), tuple(split or ())
+        with _explained_rest(destination), _progress_bar(processes) as progress:
+            outcome = purify_copy(
+                copy_of(source, destination, columns=columns, splits=splits, part_rows=part_rows),
+                destination,
+                purifier,
+                fit=lambda purifier: _fit(purifier, source, splits, columns, on_error),
+                on_error=on_error,
+                processes=processes,
+                progress=progress,
+            )
+        if not processes.is_first:
+            return
         _report(outcome, destination, seconds=time.monotonic() - started)
-        if counting.resisting:
+        if outcome.resisting:
             typer.echo(
-                f"Still suspicious: {counting.resisting} images kept a high energy through all that method "
+                f"Still suspicious: {outcome.resisting} images kept a high energy through all that method "
                 f"{method!r} does. Find them with: puregen inspect {destination}",
                 err=True,
             )
@@ -129,31 +132,29 @@ def purify(
         raise typer.Exit(INCOMPLETE)
 
 
-def _fit(purifier: PureGen, source: str, options: CopyOptions) -> None:
+def _fit(purifier: PureGen, source: str, splits: tuple[str, ...], columns: tuple[str, ...], on_error: str) -> None:
     """Set the energy threshold from all images that are to be purified."""
     from puregen_transforms.data.sources import iterate_images
 
     typer.echo("First pass: measuring the energy of every image.", err=True)
-    purifier.fit(
-        iterate_images(source, splits=options.splits, columns=options.columns, skip_broken=options.on_error == "skip")
-    )
+    purifier.fit(iterate_images(source, splits=splits, columns=columns, skip_broken=on_error == "skip"))
     typer.echo(f"Energy threshold: {purifier.recipe.energy_threshold:.6g}", err=True)
 
 
-class _Counting:
-    """A purifier that counts the images that resist it, rather than warn at every chunk."""
+@contextmanager
+def _explained_rest(destination: Path) -> Iterator[None]:
+    """After a failure, say what there is to go on from."""
+    from puregen_transforms.distributed.job import Job
 
-    def __init__(self, purifier: PureGen) -> None:
-        self.purifier = purifier
-        self.resisting = 0
-
-    def __call__(self, images: list[Image]) -> list[Image]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*still suspicious")
-            purified: list[Image] = self.purifier(images)
-        if self.purifier.recipe.method == "adaptive":
-            self.resisting += int(self.purifier.suspicious(purified).sum())
-        return purified
+    try:
+        yield
+    except BaseException:
+        job = Job(destination.absolute())
+        if finished := sum(1 for _ in job.records()):
+            typer.echo(
+                f"{finished} finished parts are kept in {job.folder}: the same command goes on from there.", err=True
+            )
+        raise
 
 
 def _try_out(purifier: PureGen) -> None:
@@ -172,17 +173,19 @@ def _try_out(purifier: PureGen) -> None:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """Hide the bar until the number of images is known."""
+def _progress_bar(processes: Processes) -> Iterator[Progress]:
+    """A bar of the first process' share; hidden until the number of images is known."""
     from rich.console import Console
 
     from puregen_transforms.cli.progress import image_progress
 
     bar = image_progress(Console(stderr=True))
 
-    def progress(done: int, total: int) -> None:
+    def progress(done: int, total: int | None) -> None:
+        if not processes.is_first:
+            return
         if not bar.tasks:
-            bar.add_task("purifying", total=total)
+            bar.add_task("purifying", total=total and total / processes.count)
             bar.start()
         bar.update(bar.tasks[0].id, completed=done)
 
@@ -208,7 +211,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
     """Say what was left out, what to know, and where the result is."""
-    from puregen_transforms.data.purified_copy import skipped_path
+    from puregen_transforms.distributed.job import skipped_path
 
     for skipped in outcome.skipped[:SHOWN_SKIPPED]:
         typer.echo(f"Skipped {skipped}", err=True)

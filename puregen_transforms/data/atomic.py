@@ -26,10 +26,10 @@ def complete_or_absent(destination: Path, *, folder: bool) -> Iterator[Path]:
     """
     destination = destination.resolve()
     check_free(destination, folder=folder)
-    made = _make_parents(destination.parent)
+    made = make_parents(destination.parent)
     temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
     try:
-        _try_writing(temporary)
+        try_writing(temporary)
         if folder:
             temporary.mkdir()
         yield temporary
@@ -40,7 +40,7 @@ def complete_or_absent(destination: Path, *, folder: bool) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         for parent in made:
-            _remove_if_empty(parent)
+            remove_if_empty(parent)
         raise
 
 
@@ -64,28 +64,30 @@ def check_free(destination: Path, *, folder: bool) -> None:
     )
 
 
-def _make_parents(parent: Path) -> list[Path]:
+def make_parents(parent: Path) -> list[Path]:
     """Create the missing folders up to `parent`; returns them, innermost first."""
     missing = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
         parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         for folder in missing:
-            _remove_if_empty(folder)
+            remove_if_empty(folder)
         raise _unwritable(parent, error) from error
     return missing
 
 
-def _try_writing(temporary: Path) -> None:
+def try_writing(temporary: Path) -> None:
     """Find out about a read-only or full destination before any work is done."""
     try:
         with temporary.open("xb") as file:
             file.write(bytes(2**16))
             file.flush()
             os.fsync(file.fileno())
-        temporary.unlink()
     except OSError as error:
         raise _unwritable(temporary.parent, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _unwritable(parent: Path, error: OSError) -> OSError:
@@ -103,7 +105,8 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def remove_if_empty(folder: Path) -> None:
+    """Take a folder away unless something is in it."""
     # Another program may have put something there meanwhile, or it was never made.
     with suppress(OSError):
         folder.rmdir()

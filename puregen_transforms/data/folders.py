@@ -1,21 +1,33 @@
-"""Purify a folder of image files into a folder of the same layout."""
+"""Purify a folder of image files into a folder of the same layout, part by part."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from math import ceil
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from puregen_transforms.data.images import IMAGE_SUFFIXES, ImageProblemError, Purify, looks_like_image, lossless_format
+from puregen_transforms.data.images import IMAGE_SUFFIXES, ImageProblemError, looks_like_image, lossless_format
 from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
-from puregen_transforms.data.outcome import Ledger, Outcome, Progress, Skipped
+from puregen_transforms.data.outcome import Skipped, UnreadableImageError
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way
 from puregen_transforms.data.repair import EncodedImage, repair
+from puregen_transforms.data.results import Results, sha256_of
+
+SKIPPED = "skipped.json"
+MANIFEST = "purified.jsonl"
+"""Tells of a purified copy what it consists of; the copy of a copy gets its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +71,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
         if is_folder:
             folders.append(path)
             continue
-        if wanted is not None and path not in wanted:
+        if path == MANIFEST or (wanted is not None and path not in wanted):
             continue
         try:
             image_format = _image_format(source / path)
@@ -86,53 +98,132 @@ def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
     )
 
 
-def purify_folder(
-    source: Path, target: Path, plan: FolderPlan, purify: Purify, *, skip: bool, chunk_images: int, progress: Progress
-) -> Outcome:
-    """Carry out a plan.
+@dataclass(frozen=True, kw_only=True)
+class FolderCopy:
+    """Image files in folders of the same layout; see `Copy`.
 
     Args:
         source: the folder that was planned.
-        target: an empty folder.
         plan: from `plan_folder`.
-        purify: see `Purify`.
-        skip: leave out images that cannot be repaired, rather than stopping.
-        chunk_images: images given to `purify` at once.
-        progress: told after every image.
-
-    Raises:
-        UnreadableImageError: an image cannot be repaired, and `skip` is false.
-        OSError: the target cannot be written.
+        part_rows: images of a part.
     """
-    ledger = Ledger(len(plan.formats) + len(plan.problems), skip=skip, progress=progress)
-    for problem in plan.problems:
-        ledger.problem(problem)
-    for folder in plan.folders:
-        (target / folder).mkdir()
-    for path in plan.others:
-        if PurePosixPath(path).name not in METADATA_NAMES:
-            _copy_new(source / path, target / path)
-    images = (
-        EncodedImage(key=path, read=partial(_read, source / path), image_format=image_format)
-        for path, image_format in plan.formats.items()
-    )
-    for repaired in repair(images, purify, chunk_images=chunk_images):
-        if repaired.data is None:
-            ledger.problem(Skipped(place={"file": repaired.key}, reason=str(repaired.problem)))
-        else:
-            _write_new(target / plan.targets[repaired.key], repaired.data)
-            ledger.repaired()
-    dropped = {str(skipped.place["file"]) for skipped in ledger.skipped}
-    for path in plan.others:
-        if PurePosixPath(path).name in METADATA_NAMES:
-            rewrite_metadata(
-                source / path,
-                target / path,
-                folder=str(PurePosixPath(path).parent),
-                targets=plan.targets,
-                dropped=dropped,
+
+    source: Path
+    plan: FolderPlan
+    part_rows: int = PART_ROWS
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        return sorted([*self.plan.formats, *self._unreadable])
+
+    @cached_property
+    def _unreadable(self) -> dict[str, Skipped]:
+        return {str(problem.place["file"]): problem for problem in self.plan.problems}
+
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return len(self._paths)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Copy`."""
+        names = hashlib.sha256()
+        for path in self._paths:
+            names.update(json.dumps([path, self.plan.targets.get(path), self.plan.formats.get(path)]).encode())
+        return {"images": self.images, "names of the images": names.hexdigest()}
+
+    def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
+        """See `Copy`."""
+        for number in range(rank, ceil(self.images / self.part_rows), count):
+            start = number * self.part_rows
+            yield Part(name=f"{number:05d}", start=start, stop=min(start + self.part_rows, self.images))
+
+    def source_digest(self, part: Part) -> str:
+        """See `Copy`."""
+        return self._joined({}, part)
+
+    def _joined(self, digests: dict[str, bytes], part: Part) -> str:
+        """sha256 over those of the files, and of the ones that are not known yet."""
+        content = hashlib.sha256()
+        for path in self._paths[part.start : part.stop]:
+            if path not in digests:
+                with suppress(OSError):
+                    self._read(digests, path)
+            content.update(digests.get(path, b"unreadable"))
+        return content.hexdigest()
+
+    def _read(self, digests: dict[str, bytes], path: str) -> bytes:
+        data = (self.source / path).read_bytes()
+        digests[path] = hashlib.sha256(data).digest()
+        return data
+
+    def prepare(self, results: Results, way: Way) -> None:
+        """See `Copy`."""
+        if self.plan.problems and not way.skip:
+            raise UnreadableImageError(self.plan.problems[0])
+        if way.skip and SKIPPED in self.plan.others:
+            raise ValueError(
+                f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
-    return ledger.outcome(tuple(_notes(plan, dropped)))
+        for folder in self.plan.folders:
+            (results.folder / folder).mkdir(exist_ok=True)
+
+    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
+        """See `Copy`."""
+        paths = self._paths[part.start : part.stop]
+        digests: dict[str, bytes] = {}
+        skipped = [self._unreadable[path] for path in paths if path in self._unreadable]
+        images = (
+            EncodedImage(key=path, read=partial(self._read, digests, path), image_format=self.plan.formats[path])
+            for path in paths
+            if path in self.plan.formats
+        )
+        way.done(len(skipped))
+        written: dict[str, Future[str]] = {}
+        with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 2)) as writers:
+            for repaired in repair(images, way.purify, chunk_images=way.chunk_images):
+                if repaired.data is None:
+                    problem = Skipped(place={"file": repaired.key}, reason=str(repaired.problem))
+                    if not way.skip:
+                        raise UnreadableImageError(problem)
+                    skipped.append(problem)
+                else:
+                    target = self.plan.targets[repaired.key]
+                    written[target] = writers.submit(results.put, target, repaired.data)
+                way.done(1)
+            files = {name: written[name].result() for name in sorted(written)}
+        results.settle(files)
+        return PartRecord(
+            name=part.name,
+            start=part.start,
+            stop=part.stop,
+            rows=len(files),
+            images=len(files),
+            source=self._joined(digests, part),
+            files=files,
+            skipped=tuple(sorted(skipped, key=lambda found: str(found.place["file"]))),
+        )
+
+    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+        """Copy the files that are no images; metadata of images follows their new names."""
+        dropped = {str(skipped.place["file"]) for record in records for skipped in record.skipped}
+        files = {}
+        for path in self.plan.others:
+            with results.writing(path) as temporary:
+                if PurePosixPath(path).name in METADATA_NAMES:
+                    rewrite_metadata(
+                        self.source / path,
+                        temporary,
+                        folder=str(PurePosixPath(path).parent),
+                        targets=self.plan.targets,
+                        dropped=dropped,
+                    )
+                else:
+                    shutil.copyfile(self.source / path, temporary)
+                files[path] = sha256_of(temporary)
+        results.settle(files)
+        others = [PartRecord.of_files("other files", files)] if files else []
+        return [*records, *others], tuple(_notes(self.plan, dropped))
 
 
 def _walk(top: Path) -> Iterator[tuple[str, bool]]:
@@ -248,17 +339,3 @@ def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
     emptied = sorted({str(PurePosixPath(path).parent) for path in dropped} - left)
     if emptied:
         yield f"No image is left in {', '.join(emptied)}: labels taken from folder names will be numbered anew."
-
-
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-
-
-def _copy_new(source: Path, target: Path) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
-        shutil.copyfileobj(reader, writer)

@@ -46,8 +46,10 @@ class Repaired(Generic[Key]):
 def repair(images: Iterable[EncodedImage[Key]], purify: Purify, *, chunk_images: int = 256) -> Iterator[Repaired[Key]]:
     """Decode, purify and encode images, a chunk at a time.
 
+    While one chunk is purified, the next is read and decoded, and the one before encoded.
+
     Args:
-        images: read one by one, no further ahead than the chunk in hand.
+        images: read one by one in a thread of its own, no further ahead than the next chunk.
         purify: see `Purify`; a `ValueError` it raises is held against the images that cause it.
         chunk_images: images given to `purify` at once, at most.
 
@@ -55,16 +57,19 @@ def repair(images: Iterable[EncodedImage[Key]], purify: Purify, *, chunk_images:
         One `Repaired` for each image. Within a chunk, those that could not be decoded come first.
     """
     workers = min(16, (os.cpu_count() or 1) + 2)
-    with ThreadPoolExecutor(workers) as pool:
-        for chunk in _chunks(_decoded(images, pool, window=2 * workers), chunk_images):
-            good = []
-            for source, picture in chunk:
-                if isinstance(picture, ImageProblemError):
-                    yield Repaired(key=source.key, problem=str(picture))
-                else:
-                    good.append((source, picture))
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as reader:
+        chunks = _chunks(_decoded(images, pool, window=2 * workers), chunk_images)
+        following = reader.submit(next, chunks, None)
+        encoded: Iterable[Repaired[Key]] = ()
+        while (chunk := following.result()) is not None:
+            following = reader.submit(next, chunks, None)
+            bad = [(source, picture) for source, picture in chunk if isinstance(picture, ImageProblemError)]
+            good = [(source, picture) for source, picture in chunk if not isinstance(picture, ImageProblemError)]
+            yield from (Repaired(key=source.key, problem=str(problem)) for source, problem in bad)
             results = _purify_each([picture for _, picture in good], purify)
-            yield from pool.map(_encode_one, good, results)
+            yield from encoded
+            encoded = pool.map(_encode_one, good, results)
+        yield from encoded
 
 
 def _decoded(

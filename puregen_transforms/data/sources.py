@@ -76,8 +76,8 @@ class TableSplit(Protocol):
     def rows(self) -> int:
         """Number of rows."""
 
-    def batches(self, size: int) -> Iterator[pa.Table]:
-        """Tables of at most `size` rows, in the types of `features`."""
+    def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
+        """The rows from `start` to before `stop`, typed as `features`, in tables of `size` rows and a rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +96,16 @@ class DatasetSplit:
         """Number of rows."""
         return len(self.dataset)
 
-    def batches(self, size: int) -> Iterator[pa.Table]:
+    def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
         """See `TableSplit`."""
-        yield from self.dataset.with_format("arrow").iter(batch_size=size)
+        rows = self.dataset.with_format("arrow")
+        for first in range(start, stop, size):
+            yield rows[first : min(first + size, stop)]
 
 
 BATCH_BYTES = 2**26
-"""Rows read from Parquet at once, in bytes."""
+BATCH_ROWS = 1024
+"""Rows read from Parquet at once, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,14 +127,42 @@ class ParquetSplit:
         features = Features.from_arrow_schema(_open_parquet(next(iter(paths))).schema_arrow)
         return cls(paths=tuple(paths), features=features, rows=rows)
 
-    def batches(self, size: int) -> Iterator[pa.Table]:
+    def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
         """See `TableSplit`."""
+        waiting: list[pa.Table] = []
+        for table in self._tables(start, stop):
+            waiting.append(table)
+            while sum(map(len, waiting)) >= size:
+                joined = pa.concat_tables(waiting)
+                yield joined.slice(0, size)
+                waiting = [joined.slice(size)]
+        if sum(map(len, waiting)):
+            yield pa.concat_tables(waiting)
+
+    def _tables(self, start: int, stop: int) -> Iterator[pa.Table]:
+        """The rows from `start` to before `stop`, in tables as large as reading them is cheap."""
+        first = 0
         for path in self.paths:
             with _open_parquet(path) as file:
-                groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
-                row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=0)
-                for batch in file.iter_batches(batch_size=min(size, max(1, BATCH_BYTES // max(1, row_bytes)))):
-                    yield table_cast(pa.Table.from_batches([batch]), self.features.arrow_schema)
+                for group in range(file.metadata.num_row_groups):
+                    found = file.metadata.row_group(group)
+                    if first < stop and first + found.num_rows > start:
+                        row_bytes = found.total_byte_size // max(1, found.num_rows)
+                        rows = min(BATCH_ROWS, max(1, BATCH_BYTES // max(1, row_bytes)))
+                        yield from self._within(file, group, rows, start - first, stop - first)
+                    first += found.num_rows
+
+    def _within(self, file: pq.ParquetFile, group: int, rows: int, start: int, stop: int) -> Iterator[pa.Table]:
+        """Rows of one row group, which can only be read from its beginning."""
+        first = 0
+        for batch in file.iter_batches(batch_size=rows, row_groups=[group]):
+            if first >= stop:
+                return
+            if first + batch.num_rows > start:
+                skip = max(0, start - first)
+                wanted = pa.Table.from_batches([batch]).slice(skip, stop - first - skip)
+                yield table_cast(wanted, self.features.arrow_schema)
+            first += batch.num_rows
 
 
 def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, TableSplit]:

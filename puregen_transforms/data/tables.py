@@ -1,10 +1,16 @@
-"""Purify the image columns of Parquet files and data sets into Parquet files."""
+"""Purify the image columns of Parquet files and data sets into Parquet files, part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+import hashlib
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from itertools import islice
+from math import ceil
+from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -13,16 +19,20 @@ from datasets import Features, Image
 from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
-from puregen_transforms.data.images import Purify
-from puregen_transforms.data.outcome import Ledger, Outcome, Progress, Skipped
+from puregen_transforms.data.outcome import Skipped, UnreadableImageError
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
+from puregen_transforms.data.results import Results, sha256_of
 from puregen_transforms.data.sources import TableSplit
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
 
-ROW_GROUP_BYTES = 2**26
-SHARD_BYTES = 500 * 10**6
+SLICE_ROWS = 256
+"""Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
+
+DATA_FOLDER = "data"
+"""Where `datasets` looks for the files of splits."""
 
 
 def choose_image_columns(tables: Mapping[str, TableSplit], columns: Collection[str] | None) -> list[str]:
@@ -52,88 +62,237 @@ def choose_image_columns(tables: Mapping[str, TableSplit], columns: Collection[s
     return found
 
 
-def purify_tables(
-    tables: Mapping[str, TableSplit],
-    target: Path,
-    purify: Purify,
-    *,
-    columns: Collection[str] | None,
-    skip: bool,
-    chunk_images: int,
-    progress: Progress,
-    single_file: bool,
-) -> Outcome:
-    """Rewrite splits as Parquet with every other column, the order and the features as they were.
+@dataclass(frozen=True, kw_only=True)
+class TableCopy:
+    """Parquet files with every other column, the order and the features as they were; see `Copy`.
 
     Args:
         tables: splits by name.
-        target: an empty folder, or the file to write where `single_file` is true.
-        purify: see `Purify`.
-        columns: image columns to purify; None for all.
-        skip: leave out the rows with an image that cannot be repaired, rather than stopping.
-        chunk_images: images given to `purify` at once.
-        progress: told after every image.
-        single_file: write one split as one file.
+        columns: image columns to purify.
+        part_rows: rows of a part, which is a file.
+    """
+
+    tables: Mapping[str, TableSplit]
+    columns: Sequence[str]
+    part_rows: int = PART_ROWS
+
+    @property
+    def images(self) -> int:
+        """How many there are, empty cells included."""
+        return sum(table.rows for table in self.tables.values()) * len(self.columns)
+
+    def describe(self) -> dict[str, Any]:
+        """See `Copy`."""
+        features = next(iter(self.tables.values())).features
+        return {
+            "rows": {split: table.rows for split, table in self.tables.items()},
+            "features": features.to_dict(),
+            "columns": list(self.columns),
+        }
+
+    def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
+        """See `Copy`."""
+        return islice(self._parts(), rank, None, count)
+
+    def _parts(self) -> Iterator[Part]:
+        for split, table in self.tables.items():
+            total = ceil(table.rows / self.part_rows)
+            for number in range(total):
+                start = number * self.part_rows
+                name = f"{split}-{number:05d}-of-{total:05d}"
+                yield Part(name=name, split=split, start=start, stop=min(start + self.part_rows, table.rows))
+
+    def source_digest(self, part: Part) -> str:
+        """See `Copy`."""
+        content = Content()
+        for table in self._slices(part):
+            content.add(table)
+        return content.hexdigest()
+
+    def prepare(self, results: Results, way: Way) -> None:
+        """See `Copy`."""
+        (results.folder / DATA_FOLDER).mkdir(exist_ok=True)
+
+    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
+        """See `Copy`."""
+        schema = self.tables[part.split].features.arrow_schema
+        return write_part(part, self._slices(part), schema, self.columns, results, way)
+
+    def _slices(self, part: Part) -> Iterator[pa.Table]:
+        for batch in self.tables[part.split].batches(SLICE_ROWS, part.start, part.stop):
+            yield from cut_by_bytes(batch)
+
+    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+        """Take away splits of which no row is left: `datasets` could not open them."""
+        rows = dict.fromkeys(self.tables, 0)
+        for record in records:
+            rows[record.split] += record.rows
+        empty = [split for split, count in rows.items() if not count]
+        kept = []
+        for record in records:
+            if record.split in empty:
+                for name in record.files:
+                    (results.folder / name).unlink(missing_ok=True)
+                record = replace(record, files={})
+            kept.append(record)
+        note = f"No row is left for {', '.join(empty)}: such a split is not written, as datasets could not open it."
+        return kept, (note,) if empty else ()
+
+
+def write_part(
+    part: Part, slices: Iterable[pa.Table], schema: pa.Schema, columns: Sequence[str], results: Results, way: Way
+) -> PartRecord:
+    """Purify some rows into a Parquet file.
+
+    Args:
+        part: names the file.
+        slices: the rows.
+        schema: of the file.
+        columns: of images to purify.
+        results: where the file goes.
+        way: see `Way`.
 
     Raises:
-        ValueError: columns (see `choose_image_columns`), or no row at all.
-        UnreadableImageError: an image cannot be repaired, and `skip` is false.
-        OSError: the target cannot be written.
+        UnreadableImageError: an image cannot be repaired, and is not to be skipped.
+        OSError: the file cannot be written.
     """
-    chosen = choose_image_columns(tables, columns)
-    total = sum(table.rows for table in tables.values()) * len(chosen)
-    if not total:
-        raise ValueError("Expected at least one row, but the data set is empty.")
-    ledger = Ledger(total, skip=skip, progress=progress)
-    empty = []
-    for split, table in tables.items():
-        schema = table.features.arrow_schema
-        writer = _FileWriter(target, schema) if single_file else _ShardWriter(target / "data", split, schema)
-        with writer:
-            first_row = 0
-            for batch in table.batches(chunk_images):
-                for part in _slices(batch):
-                    writer.write(_purify_rows(part, split, first_row, chosen, purify, ledger, chunk_images))
-                    first_row += part.num_rows
-        if not writer.rows:
-            empty.append(split)
-    note = f"No row is left for {', '.join(empty)}: such a split is not written, as datasets could not open it."
-    return ledger.outcome((note,) if empty else ())
+    content = Content()
+    waiting: deque[_Rows] = deque()
+
+    read_rows = 0
+
+    def images() -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
+        nonlocal read_rows
+        for table in slices:
+            content.add(table)
+            rows = _Rows(table, part.start + read_rows, columns)
+            waiting.append(rows)
+            read_rows += table.num_rows
+            yield from rows.sources()
+
+    name = f"{DATA_FOLDER}/{part.name}.parquet"
+    repaired_images, kept_rows, skipped = 0, 0, []
+    with results.writing(name) as temporary:
+        with pq.ParquetWriter(temporary, schema) as writer:
+
+            def write_what_is_complete() -> int:
+                written = 0
+                while waiting and waiting[0].complete:
+                    rows = waiting.popleft()
+                    table = table_cast(rows.table(), schema)
+                    writer.write_table(table)
+                    written += table.num_rows
+                    way.done(rows.empty_cells)
+                return written
+
+            for repaired in repair(images(), way.purify, chunk_images=way.chunk_images):
+                rows, row, column = repaired.key
+                rows.put(row, column, repaired)
+                if repaired.data is None:
+                    place: dict[str, str | int] = {"split": part.split, "row": rows.first_row + row, "column": column}
+                    problem = Skipped(place=place, reason=str(repaired.problem))
+                    if not way.skip:
+                        raise UnreadableImageError(problem)
+                    skipped.append(problem)
+                repaired_images += repaired.data is not None
+                way.done(1)
+                kept_rows += write_what_is_complete()
+            kept_rows += write_what_is_complete()
+        checksum = sha256_of(temporary)
+    results.settle([name])
+    return PartRecord(
+        name=part.name,
+        split=part.split,
+        start=part.start,
+        stop=part.start + read_rows,
+        rows=kept_rows,
+        images=repaired_images,
+        source=content.hexdigest(),
+        files={name: checksum},
+        skipped=tuple(sorted(skipped, key=lambda problem: (problem.place["row"], problem.place["column"]))),
+    )
 
 
-def _slices(batch: pa.Table) -> Iterator[pa.Table]:
-    """Cut a batch of large images into parts."""
+class Content:
+    """sha256 of the content of rows, however they are cut into tables."""
+
+    def __init__(self) -> None:
+        self._found = hashlib.sha256()
+
+    def add(self, table: pa.Table) -> None:
+        """Go on with more rows; images that are only named are read."""
+        for row in table.to_pylist():
+            for value in row.values():
+                self._add(value)
+
+    def _add(self, value: Any) -> None:
+        if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
+            with suppress(OSError):
+                value = {**value, "bytes": _read_cell(value)}
+        if isinstance(value, dict):
+            self._found.update(b"{%d" % len(value))
+            for key, item in value.items():
+                self._add(key)
+                self._add(item)
+        elif isinstance(value, list):
+            self._found.update(b"[%d" % len(value))
+            for item in value:
+                self._add(item)
+        else:
+            data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
+            self._found.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
+            self._found.update(data)
+
+    def hexdigest(self) -> str:
+        """Of the rows so far."""
+        return self._found.hexdigest()
+
+
+def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
+    """Cut a batch of large images into slices."""
     rows = max(1, int(batch.num_rows * min(1.0, SLICE_BYTES / max(1, batch.nbytes))))
     for start in range(0, batch.num_rows, rows):
         yield batch.slice(start, rows)
 
 
-def _purify_rows(
-    part: pa.Table, split: str, first_row: int, columns: list[str], purify: Purify, ledger: Ledger, chunk_images: int
-) -> pa.Table:
-    """One part of a table, with its images repaired and without the rows that cannot be."""
-    cells = {name: part.column(name).to_pylist() for name in columns}
-    sources = [
-        EncodedImage(key=(row, name), read=partial(_read_cell, cell))
-        for row in range(part.num_rows)
-        for name in columns
-        if not _is_null(cell := cells[name][row])
-    ]
-    ledger.passed(part.num_rows * len(columns) - len(sources))
-    failed = set()
-    for repaired in repair(sources, purify, chunk_images=chunk_images):
-        row, name = repaired.key
+class _Rows:
+    """Some rows on their way: their images are put in one by one."""
+
+    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str]) -> None:
+        self.first_row = first_row
+        self._table = table
+        self._cells = {name: table.column(name).to_pylist() for name in columns}
+        self._failed: set[int] = set()
+        self.empty_cells = sum(_is_null(cell) for cells in self._cells.values() for cell in cells)
+        self._missing = table.num_rows * len(columns) - self.empty_cells
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has been put in."""
+        return not self._missing
+
+    def sources(self) -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
+        """The images, row by row."""
+        for row in range(self._table.num_rows):
+            for name, cells in self._cells.items():
+                if not _is_null(cells[row]):
+                    yield EncodedImage(key=(self, row, name), read=partial(_read_cell, cells[row]))
+
+    def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
+        """Take in one image; a row with one that could not be repaired is left out."""
+        self._missing -= 1
         if repaired.data is None:
-            failed.add(row)
-            place: dict[str, str | int] = {"split": split, "row": first_row + row, "column": name}
-            ledger.problem(Skipped(place=place, reason=str(repaired.problem)))
+            self._failed.add(row)
         else:
-            cells[name][row] = _new_cell(cells[name][row], repaired)
-            ledger.repaired()
-    for name in columns:
-        column = pa.array(cells[name], type=Image.pa_type, size=part.num_rows)
-        part = part.set_column(part.schema.get_field_index(name), part.schema.field(name), column)
-    return part.take([row for row in range(part.num_rows) if row not in failed]) if failed else part
+            self._cells[name][row] = _new_cell(self._cells[name][row], repaired)
+
+    def table(self) -> pa.Table:
+        """The rows with their new images."""
+        table = self._table
+        for name, cells in self._cells.items():
+            column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        return table.take([row for row in range(table.num_rows) if row not in self._failed]) if self._failed else table
 
 
 def _is_null(cell: dict[str, Any] | None) -> bool:
@@ -173,76 +332,3 @@ def _column_types(features: Features) -> str:
     return ", ".join(
         f"{name} ({getattr(feature, 'dtype', type(feature).__name__)})" for name, feature in features.items()
     )
-
-
-class _FileWriter:
-    """One Parquet file, in row groups of a useful size."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._waiting: list[pa.Table] = []
-        self._waiting_bytes = 0
-        self._writer = pq.ParquetWriter(path, schema)
-        self.written_bytes = 0
-        self.rows = 0
-
-    def __enter__(self) -> _FileWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush()
-        self._writer.close()
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows."""
-        table = table_cast(table, self._schema)
-        self._waiting.append(table)
-        self._waiting_bytes += table.nbytes
-        self.rows += table.num_rows
-        if self._waiting_bytes >= ROW_GROUP_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._waiting:
-            self._writer.write_table(pa.concat_tables(self._waiting))
-        self.written_bytes += self._waiting_bytes
-        self._waiting, self._waiting_bytes = [], 0
-
-
-class _ShardWriter:
-    """The files of one split, named as `datasets` finds them."""
-
-    def __init__(self, folder: Path, split: str, schema: pa.Schema) -> None:
-        folder.mkdir(exist_ok=True)
-        self._folder = folder
-        self._split = split
-        self._schema = schema
-        self._paths: list[Path] = []
-        self.rows = 0
-        self._current = self._next()
-
-    def __enter__(self) -> _ShardWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *details: object) -> None:
-        self._current.__exit__(kind, *details)
-        if kind is not None:
-            return
-        if not self.rows:
-            self._paths[0].unlink()
-        else:
-            for number, path in enumerate(self._paths):
-                path.rename(self._folder / f"{self._split}-{number:05d}-of-{len(self._paths):05d}.parquet")
-
-    def write(self, table: pa.Table) -> None:
-        """Append rows."""
-        if self._current.written_bytes >= SHARD_BYTES:
-            self._current.__exit__(None)
-            self._current = self._next()
-        self._current.write(table)
-        self.rows += table.num_rows
-
-    def _next(self) -> _FileWriter:
-        self._paths.append(self._folder / f"{self._split}-{len(self._paths):05d}.unfinished")
-        return _FileWriter(self._paths[-1], self._schema)

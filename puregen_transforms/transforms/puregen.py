@@ -229,7 +229,12 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
     @property
     def digest(self) -> str:
         """Hex name of the results: equal digests and equal images give equal results."""
-        return self.recipe.digest(self._networks.weights)
+        return self.recipe.digest(self.weights)
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """sha256 of the weights of each network that is used."""
+        return dict(self._networks.weights)
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON-ready values; `from_dict` rebuilds it."""

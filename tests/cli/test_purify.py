@@ -62,7 +62,9 @@ def put(path, content):
 
 
 def tree(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """All files but the manifest of a purified folder."""
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name != "purified.jsonl")
 
 
 def same(image, other):
@@ -75,7 +77,9 @@ def write_parquet(dataset, path):
 
 
 def nothing_left(folder, *expected):
-    return sorted(path.name for path in folder.iterdir()) == sorted(expected)
+    """Whether nothing is there but what is expected, and the manifest of a purified file."""
+    found = sorted(path.name for path in folder.iterdir())
+    return [name for name in found if not name.endswith(".purified.jsonl")] == sorted(expected)
 
 
 class TestImageFolder:
@@ -463,13 +467,11 @@ class TestTables:
         assert run(tmp_path / "in", tmp_path / "out.parquet", "--split", "test").exit_code == 0
 
     def test_shards_and_row_groups(self, tmp_path, run, purifier, monkeypatch):
-        monkeypatch.setattr("puregen_transforms.data.tables.ROW_GROUP_BYTES", 20_000)
-        monkeypatch.setattr("puregen_transforms.data.tables.SHARD_BYTES", 40_000)
         monkeypatch.setattr("puregen_transforms.data.tables.SLICE_BYTES", 8_000)
         before = self.rows(0, 100)
-        before.to_parquet(tmp_path / "in.parquet")
-        assert run(tmp_path / "in.parquet", tmp_path / "out").exit_code == 0
-        assert len(tree(tmp_path / "out")) > 1
+        before.to_parquet(tmp_path / "in.parquet", batch_size=17)
+        assert run(tmp_path / "in.parquet", tmp_path / "out", "--part-rows", 30).exit_code == 0
+        assert len(tree(tmp_path / "out")) == 4
         self.check(before, load_dataset(str(tmp_path / "out"), split="train"), purifier)
 
     def test_not_a_parquet_file(self, tmp_path, run):
@@ -524,7 +526,7 @@ class TestDestination:
         def fail(*_):
             raise OSError(28, "No space left on device", "out")
 
-        monkeypatch.setattr("puregen_transforms.data.folders._write_new", fail)
+        monkeypatch.setattr("puregen_transforms.data.results.Results.put", fail)
         result = run(source, tmp_path / "out")
         assert result.exit_code == 1
         assert "No space left on device" in result.stderr
@@ -534,7 +536,7 @@ class TestDestination:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("puregen_transforms.data.folders._write_new", interrupt)
+        monkeypatch.setattr("puregen_transforms.data.results.Results.put", interrupt)
         assert run(source, tmp_path / "new/out").exit_code != 0
         assert nothing_left(tmp_path, "in")
 
@@ -566,7 +568,7 @@ class TestDestination:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         deadline = time.monotonic() + 120
-        while not list(tmp_path.glob(".out.*.partial")):
+        while not (tmp_path / "out.unfinished/job.json").exists():
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -1,0 +1,69 @@
+"""What kind of copy a data set on disk, or by name, is to get."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from puregen_transforms.data.folders import FolderCopy, plan_folder
+from puregen_transforms.data.parts import PART_ROWS, Copy
+from puregen_transforms.data.sources import is_image_folder, local_path, open_tables
+from puregen_transforms.data.tables import TableCopy, choose_image_columns
+
+
+def copy_of(
+    source: str,
+    destination: Path,
+    *,
+    columns: Collection[str] = (),
+    splits: Collection[str] = (),
+    part_rows: int = PART_ROWS,
+) -> Copy:
+    """Look at a data set, and plan its copy.
+
+    Args:
+        source: a folder of images, a Parquet file, a folder of Parquet files, a saved data set, or a name.
+        destination: for images a folder of the same layout; for tables a folder of Parquet files, or a single file
+            where it ends in .parquet.
+        columns: image columns of a table to purify; empty for all.
+        splits: splits to copy; empty for all.
+        part_rows: rows of a part.
+
+    Raises:
+        ValueError: a destination, columns or splits that do not fit the source.
+        OSError: the source cannot be read.
+    """
+    if part_rows < 1:
+        raise ValueError(f"Expected at least 1 row in a part, but got {part_rows}.")
+    check_apart(local_path(source), destination)
+    single_file = destination.suffix == ".parquet"
+    if is_image_folder(source):
+        if single_file:
+            raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
+        if unknown := [name for name in columns if name != "image"]:
+            raise ValueError(f"Expected image columns out of ['image'], which is what a folder has, but got {unknown}.")
+        folder = Path(source).expanduser()
+        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits), part_rows=part_rows)
+    tables = open_tables(source, splits=splits)
+    chosen = choose_image_columns(tables, columns)
+    if single_file and len(tables) > 1:
+        raise ValueError(
+            f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
+            "folder as the destination."
+        )
+    if not any(table.rows for table in tables.values()):
+        raise ValueError("Expected at least one row, but the data set is empty.")
+    return TableCopy(tables=tables, columns=chosen, part_rows=part_rows)
+
+
+def check_apart(source: Path | None, destination: Path) -> None:
+    """Refuse a destination that is the source, or inside it.
+
+    Raises:
+        ValueError: it is.
+    """
+    if source is None:
+        return
+    inside, outside = destination.expanduser().resolve(), source.resolve()
+    if inside == outside or outside in inside.parents:
+        raise ValueError(f"Expected a destination outside the source, but {destination} is in {source}.")

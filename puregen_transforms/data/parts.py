@@ -1,0 +1,133 @@
+"""A data set cut into parts, which are purified one by one, in any order and by any process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol
+
+from puregen_transforms.data.images import Purify
+from puregen_transforms.data.outcome import Skipped
+from puregen_transforms.data.results import Results
+
+PART_ROWS = 1024
+"""Rows of a part, unless another number is asked for; what a killed process has to do again, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A range of rows. What parts there are depends on the data set alone, never on who purifies it.
+
+    Args:
+        name: of its record, and of its file where it has one.
+        start: its first row, of the split or of the whole folder.
+        stop: the row after its last.
+        split: of a table.
+    """
+
+    name: str
+    start: int
+    stop: int
+    split: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartRecord:
+    """What became of a part.
+
+    Args:
+        name: of the part.
+        split: of the part.
+        start: of the part.
+        stop: of the part.
+        rows: written.
+        images: repaired.
+        source: sha256 of the rows it was made from.
+        files: sha256 of each file written, by path in the destination.
+        skipped: images left out.
+        resisting: images that are still suspicious after all that method "adaptive" does.
+        state: where in a stream it ended.
+    """
+
+    name: str
+    split: str = ""
+    start: int = 0
+    stop: int = 0
+    rows: int
+    images: int
+    source: str
+    files: Mapping[str, str]
+    skipped: tuple[Skipped, ...] = ()
+    resisting: int = 0
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_files(cls, name: str, files: Mapping[str, str]) -> PartRecord:
+        """Of files that belong to no part alone."""
+        return cls(name=name, rows=0, images=0, source="", files=files)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {**values, "skipped": [skipped.to_dict() for skipped in self.skipped]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> PartRecord:
+        """Inverse of `to_dict`."""
+        return cls(**{**values, "skipped": tuple(map(Skipped.from_dict, values["skipped"]))})
+
+
+Finished = Callable[[str], PartRecord | None]
+"""The record of a part, by name, if it is finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """How the images of a part are purified.
+
+    Args:
+        purify: see `Purify`.
+        chunk_images: images given to it at once; of no influence on the result.
+        skip: leave out what cannot be repaired, rather than stopping.
+        done: told of images as they are dealt with.
+    """
+
+    purify: Purify
+    chunk_images: int = 256
+    skip: bool = False
+    done: Callable[[int], None] = lambda count: None
+
+
+class Copy(Protocol):
+    """A data set to be purified, and the form its copy takes."""
+
+    @property
+    def images(self) -> int | None:
+        """How many there are, as far as that is known."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the source is, in JSON-ready values that cost little to find; another source has others."""
+
+    def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
+        """The parts that one process out of `count` is to see to, finished ones included."""
+
+    def source_digest(self, part: Part) -> str | None:
+        """sha256 of all that a part is made from; None where reading it again is not possible."""
+
+    def prepare(self, results: Results, way: Way) -> None:
+        """Make what has to be there before the first part; doing it again changes nothing.
+
+        Raises:
+            UnreadableImageError: as in `write`, where it is known already.
+        """
+
+    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
+        """Purify a part; none of its files gets its name before it is whole and on disk.
+
+        Raises:
+            UnreadableImageError: an image cannot be repaired, and is not to be skipped.
+            OSError: the source cannot be read, or the folder not written.
+        """
+
+    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+        """Write what depends on all parts; the records of the result, and notes for the user."""

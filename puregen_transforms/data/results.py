@@ -1,0 +1,65 @@
+"""Where a job's finished files gather: each is whole and on disk before it gets its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder that several processes fill.
+
+    Args:
+        folder: of files under their final names.
+        scratch: of files being written, on the same disk.
+    """
+
+    folder: Path
+    scratch: Path
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Lend a path to write a file to; it becomes `name` at the end, and is removed if the body raises."""
+        temporary = self.scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
+        try:
+            yield temporary
+            _flush(temporary)
+            temporary.replace(self.folder / name)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def put(self, name: str, data: bytes) -> str:
+        """Write a file; returns its sha256."""
+        with self.writing(name) as temporary:
+            temporary.write_bytes(data)
+        return hashlib.sha256(data).hexdigest()
+
+    def settle(self, names: Iterable[str]) -> None:
+        """Have the names themselves on disk."""
+        for folder in {(self.folder / name).parent for name in names}:
+            _flush(folder)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's content."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Whole data sets: many processes, killed at any moment, nothing lost."""

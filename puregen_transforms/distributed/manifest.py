@@ -1,0 +1,80 @@
+"""What a purified copy was made from, how, and what it consists of: kept beside it as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from puregen_transforms._files import write_atomically
+from puregen_transforms.data.folders import MANIFEST
+from puregen_transforms.data.parts import PartRecord
+
+FORMAT = 1
+
+
+def manifest_path(destination: Path) -> Path:
+    """Where the manifest of a copy is: in its folder, or beside its file."""
+    if destination.suffix == ".parquet":
+        return destination.with_suffix("." + MANIFEST)
+    return destination / MANIFEST
+
+
+def write_manifest(path: Path, settings: Mapping[str, Any], records: Iterable[PartRecord]) -> None:
+    """One line of settings, then one of each record."""
+    rows = [{"format": FORMAT, **settings}, *(record.to_dict() for record in records)]
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The first line.
+
+    Raises:
+        ValueError: it is no manifest.
+        OSError: it cannot be read.
+    """
+    with path.open(encoding="utf-8") as file:
+        return _settings(file.readline(), path)
+
+
+def read_records(path: Path) -> Iterator[PartRecord]:
+    """The other lines, one at a time; raises as `read_settings`."""
+    with path.open(encoding="utf-8") as file:
+        _settings(file.readline(), path)
+        for number, line in enumerate(file, start=2):
+            try:
+                yield PartRecord.from_dict(json.loads(line))
+            except (ValueError, TypeError, KeyError) as error:
+                raise ValueError(f"Expected a record in line {number} of {path}, but it is damaged: {error}") from error
+
+
+def _settings(line: str, path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(line)
+        known = settings["format"] == FORMAT
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"Expected a manifest of puregen purify, but {path} is none.") from error
+    if not known:
+        raise ValueError(f"Expected a manifest of format {FORMAT}, but {path} has {settings['format']!r}.")
+    return {name: value for name, value in settings.items() if name != "format"}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In words, each setting that is not the same."""
+    old, new = dict(_flat(before)), dict(_flat(now))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return [f"{name} was {_short(old.get(name))} and is {_short(new.get(name))}" for name in names]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}, ")
+        else:
+            yield prefix + name, value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

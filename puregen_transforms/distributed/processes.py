@@ -1,0 +1,67 @@
+"""Which process this is, of those that `accelerate launch` or `torchrun` started."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others: one may have a part more to do, or the threshold to find."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """The processes of a run.
+
+    Args:
+        rank: of this one.
+        count: of them all.
+        device: for this one; None leaves the choice to the purifier.
+    """
+
+    rank: int = 0
+    count: int = 1
+    device: torch.device | None = None
+    state: PartialState | None = None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what is to be done once."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes have come here."""
+        if self.state is not None:
+            self.state.wait_for_everyone()
+
+
+ALONE = Processes()
+
+
+def started_processes(device: torch.device | str | None = None) -> Processes:
+    """The processes of this run: one alone, unless a launcher has started several.
+
+    Each of several gets a GPU of its own where there are any; on a CPU they share the cores, unless `OMP_NUM_THREADS`
+    says otherwise.
+
+    Args:
+        device: asked for; "cpu" keeps all processes off the GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return ALONE
+    from accelerate import PartialState
+
+    on_cpu = not torch.cuda.is_available() if device is None else torch.device(device).type == "cpu"
+    if on_cpu and "OMP_NUM_THREADS" not in os.environ:
+        own = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        os.environ["OMP_NUM_THREADS"] = str(own)
+        torch.set_num_threads(own)
+    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
+    return Processes(rank=state.process_index, count=state.num_processes, device=state.device, state=state)

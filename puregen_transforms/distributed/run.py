@@ -1,0 +1,267 @@
+"""Purify a data set part by part, in as many processes as there are, and go on where a run before has stopped."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from puregen_transforms import PureGen
+from puregen_transforms.data.images import Purify
+from puregen_transforms.data.outcome import Outcome, Progress
+from puregen_transforms.data.parts import Copy, Part, PartRecord, Way
+from puregen_transforms.distributed.job import Job
+from puregen_transforms.distributed.manifest import differences, manifest_path, read_records, read_settings
+from puregen_transforms.distributed.processes import ALONE, Processes
+from puregen_transforms.purifier.device import choose_device
+from puregen_transforms.purifier.recipe import ALGORITHM_VERSION
+
+ON_ERROR = ("stop", "skip")
+
+CHUNK_ON_CPU, CHUNK_ON_GPU = 64, 1024
+"""Images given to the purifier at once: a bar that moves, against batches that fill a GPU."""
+
+
+def purify_copy(
+    source: Copy,
+    destination: Path,
+    purifier: PureGen,
+    *,
+    fit: Callable[[PureGen], object],
+    on_error: str = "stop",
+    processes: Processes = ALONE,
+    progress: Progress = lambda done, total: None,
+) -> Outcome:
+    """Write a purified copy of a data set.
+
+    Finished parts are kept in a folder beside the destination, whose name ends in ".unfinished", and a run with the
+    same settings goes on from there; the destination appears when everything is written. If the copy is there
+    already, nothing is done.
+
+    Args:
+        source: see `Copy`.
+        destination: a new folder, or a new .parquet file.
+        purifier: without a seed, one is drawn, and kept for the runs that go on with this one.
+        fit: sets the purifier's energy threshold from the whole source, where its method needs that.
+        on_error: "stop" at the first image that cannot be repaired, or "skip" such images.
+        processes: of this run.
+        progress: told of images done, and in all.
+
+    Returns:
+        What was done, by all runs together.
+
+    Raises:
+        ValueError: settings, weights or data other than those of the run before; options that do not fit the
+            source; an image that cannot be repaired.
+        FileExistsError: there is something else at the destination.
+        BlockingIOError: another run is at the same destination.
+        OSError: the source cannot be read, or the destination not written.
+    """
+    if on_error not in ON_ERROR:
+        raise ValueError(f"Expected on-error to be one of {list(ON_ERROR)}, but got {on_error!r}.")
+    job = Job(destination.absolute())
+    purifier = _placed(purifier, processes)
+    settings = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
+    settings |= {"source": source.describe(), "on error": on_error}
+    run = _Run(source, job, purifier, settings, on_error, progress)
+    if run.found_complete():
+        processes.wait()
+        return run.outcome(f"{job.destination} was complete already.")
+    with job.alone() if processes.is_first else nullcontext():
+        if processes.is_first:
+            run.begin(fit)
+        processes.wait()
+        run.take_over_settings()
+        run.purify_parts(processes)
+        processes.wait()
+        if processes.is_first:
+            run.complete()
+    processes.wait()
+    return run.outcome()
+
+
+_SETTLED = ("seed", "energy_threshold")
+"""What a run settles at its beginning, where that was left open."""
+
+_PLACES = ("checkpoint", "revision", "ddpm_checkpoint", "ddpm_revision")
+
+
+class _Run:
+    """One process of a run."""
+
+    def __init__(
+        self, source: Copy, job: Job, purifier: PureGen, settings: dict[str, Any], on_error: str, progress: Progress
+    ) -> None:
+        self.source = source
+        self.job = job
+        self.purifier = purifier
+        self.settings = settings
+        self.skip = on_error == "skip"
+        self._bar = _Bar(source.images, progress)
+        self._notes: tuple[str, ...] = ()
+
+    def found_complete(self) -> bool:
+        """Whether an earlier run with the same settings has written all.
+
+        Raises:
+            FileExistsError: one with other settings has.
+        """
+        path = manifest_path(self.job.destination)
+        if not path.exists() or not self.job.destination.exists():
+            return False
+        before = read_settings(path)
+        if changes := differences(before, self._filled_in(before)):
+            raise FileExistsError(
+                f"Expected a destination that does not exist yet, or holds a copy by the same settings, but of that in "
+                f"{self.job.destination}, {'; '.join(changes)}. Choose another destination."
+            )
+        self.job.remove()
+        return True
+
+    def begin(self, fit: Callable[[PureGen], object]) -> None:
+        """Make or find the folder of the job, and settle what this run has left open."""
+        earlier = self.job.earlier()
+        settings = self._filled_in(earlier) if earlier else self.settings
+        recipe = settings["purifier"]
+        if recipe["seed"] is None:
+            recipe["seed"] = int(torch.randint(2**31, ()))
+        if self.purifier.recipe.uses_threshold and recipe["energy_threshold"] is None:
+            fit(self.purifier)
+            recipe["energy_threshold"] = self.purifier.recipe.energy_threshold
+        self.job.begin(settings)
+        self.source.prepare(self.job.results, self._way())
+
+    def take_over_settings(self) -> None:
+        """Use the seed and the threshold that the first process has settled."""
+        self.settings = self.job.earlier() or self.settings
+        settled = {name: self.settings["purifier"][name] for name in _SETTLED}
+        if any(getattr(self.purifier.recipe, name) != value for name, value in settled.items()):
+            self.purifier = _changed(self.purifier, **settled)
+
+    def purify_parts(self, processes: Processes) -> None:
+        """Purify the parts that fall to this process, and check those that are finished already."""
+        counting = _Counting(self.purifier)
+        way = self._way(counting)
+        for part in self.source.parts_of(processes.rank, processes.count, self.job.record):
+            record = self.job.record(part.name)
+            if record is not None and self._still_holds(record, part):
+                self._bar.add(part.stop - part.start)
+                continue
+            before = counting.resisting
+            record = self.source.write(part, self.job.results, way)
+            self.job.add(replace(record, resisting=counting.resisting - before))
+
+    def complete(self) -> None:
+        """Put the parts together, in the first process, once all have finished theirs.
+
+        Raises:
+            ValueError: not one image could be repaired.
+        """
+        records = list(self.job.records())
+        outcome = _outcome(records)
+        if not outcome.images:
+            self.job.remove()
+            found = f"none in {len(outcome.skipped)}; the first: {outcome.skipped[0]}" if outcome.skipped else "none"
+            raise ValueError(f"Expected at least one image that can be repaired, but got {found}.")
+        records, self._notes = self.source.finish(self.job.results, records)
+        self.job.complete(self.settings, records, outcome.skipped)
+
+    def outcome(self, *notes: str) -> Outcome:
+        """What the manifest tells."""
+        outcome = _outcome(read_records(manifest_path(self.job.destination)))
+        return replace(outcome, notes=(*notes, *self._notes))
+
+    def _still_holds(self, record: PartRecord, part: Part) -> bool:
+        """Whether a finished part is whole, which is false if it is to be done again.
+
+        Raises:
+            ValueError: its rows are no longer those it was made from.
+        """
+        if not self.job.is_whole(record):
+            return False
+        if self.source.source_digest(part) not in (None, record.source):
+            where = f"rows {part.start} to {part.stop - 1}" + (f" of split {part.split!r}" if part.split else "")
+            raise ValueError(
+                f"Expected the data that an earlier run has begun with, but {where} have changed since. Put them back, "
+                f"or remove {self.job.folder} to begin anew. (Random transforms give other images every time: purify "
+                "the images before them.)"
+            )
+        return True
+
+    def _filled_in(self, earlier: Mapping[str, Any]) -> dict[str, Any]:
+        """These settings, with what they leave open as the earlier run has settled it."""
+        recipe, before = dict(self.settings["purifier"]), earlier["purifier"]
+        for name in _SETTLED:
+            if recipe[name] is None:
+                recipe[name] = before[name]
+        # Another place for the same weights is the same purifier.
+        recipe |= {name: before[name] for name in _PLACES}
+        return {**self.settings, "purifier": recipe}
+
+    def _way(self, purify: Purify | None = None) -> Way:
+        place = choose_device(self.purifier.device)
+        chunk = CHUNK_ON_CPU if place.type == "cpu" else CHUNK_ON_GPU
+        return Way(
+            purify=purify or self.purifier,
+            chunk_images=max(self.purifier.batch_size or 0, chunk),
+            skip=self.skip,
+            done=self._bar.add,
+        )
+
+
+class _Counting:
+    """A purifier that counts the images that resist it, rather than warn at every chunk."""
+
+    def __init__(self, purifier: PureGen) -> None:
+        self.purifier = purifier
+        self.resisting = 0
+
+    def __call__(self, images: list[Image.Image]) -> list[Image.Image]:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*still suspicious")
+            purified: list[Image.Image] = self.purifier(images)
+        if self.purifier.recipe.method == "adaptive":
+            self.resisting += int(self.purifier.suspicious(purified).sum())
+        return purified
+
+
+class _Bar:
+    """Adds up the images that are done."""
+
+    def __init__(self, total: int | None, progress: Progress) -> None:
+        self._total = total
+        self._done = 0
+        self._progress = progress
+        progress(0, total)
+
+    def add(self, count: int) -> None:
+        """More are done."""
+        self._done += count
+        self._progress(self._done, self._total)
+
+
+def _outcome(records: Iterable[PartRecord]) -> Outcome:
+    images, resisting, skipped = 0, 0, []
+    for record in records:
+        images += record.images
+        resisting += record.resisting
+        skipped += record.skipped
+    return Outcome(images=images, resisting=resisting, skipped=tuple(skipped))
+
+
+def _placed(purifier: PureGen, processes: Processes) -> PureGen:
+    """The same on the device of this process, unless it was given one by number."""
+    if processes.device is None or (purifier.device is not None and purifier.device.index is not None):
+        return purifier
+    return _changed(purifier, device=processes.device)
+
+
+def _changed(purifier: PureGen, **changes: Any) -> PureGen:
+    runtime = {name: getattr(purifier, name) for name in ("device", "batch_size", "cache_dir")}
+    return PureGen(**{**purifier.to_dict(), **runtime, **changes})
