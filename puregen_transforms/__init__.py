@@ -6,14 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from puregen_transforms.distributed.purify_dataset import purify_dataset as purify_dataset
+    from puregen_transforms.distributed.torch_sets import PurifiedDataset as PurifiedDataset
     from puregen_transforms.transforms.puregen import PureGen as PureGen
     from puregen_transforms.transforms.puregen import PureGen as PureGenTransform
 
 __version__ = "0.1.0"
 
-__all__ = ["PureGen", "PureGenTransform", "__version__"]
+__all__ = ["PureGen", "PureGenTransform", "PurifiedDataset", "__version__", "purify_dataset"]
 
-_HOMES = {"PureGen": ("transforms.puregen", "PureGen"), "PureGenTransform": ("transforms.puregen", "PureGen")}
+_HOMES = {
+    "PureGen": ("transforms.puregen", "PureGen"),
+    "PureGenTransform": ("transforms.puregen", "PureGen"),
+    "PurifiedDataset": ("distributed.torch_sets", "PurifiedDataset"),
+    "purify_dataset": ("distributed.purify_dataset", "purify_dataset"),
+}
 
 
 def __getattr__(name: str) -> Any:

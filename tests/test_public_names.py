@@ -4,7 +4,13 @@ import puregen_transforms
 
 
 def test_public_names():
-    assert set(dir(puregen_transforms)) == {"PureGen", "PureGenTransform", "__version__"}
+    assert set(dir(puregen_transforms)) == {
+        "PureGen",
+        "PureGenTransform",
+        "PurifiedDataset",
+        "__version__",
+        "purify_dataset",
+    }
     assert all(hasattr(puregen_transforms, name) for name in puregen_transforms.__all__)
 
 

@@ -11,10 +11,12 @@ from puregen_transforms.cli.doctor import doctor
 from puregen_transforms.cli.evaluate import evaluate, report
 from puregen_transforms.cli.inspect import inspect
 from puregen_transforms.cli.purify import purify
+from puregen_transforms.cli.verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Repair possibly poisoned image data.")
 app.command()(demo)
 app.command()(purify)
+app.command()(verify)
 app.command()(inspect)
 app.command()(attack)
 app.command()(evaluate)

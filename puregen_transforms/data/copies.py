@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from math import ceil
 from pathlib import Path
 
 from puregen_transforms.data.folders import FolderCopy, plan_folder
 from puregen_transforms.data.parts import PART_ROWS, Copy
-from puregen_transforms.data.sources import is_image_folder, local_path, open_tables
+from puregen_transforms.data.sources import TableSplit, is_image_folder, local_path, open_tables
 from puregen_transforms.data.tables import TableCopy, choose_image_columns
+
+MOST_PARTS = 99_999
+"""`datasets` knows the files of a split by numbers of five digits."""
 
 
 def copy_of(
@@ -33,8 +37,6 @@ def copy_of(
         ValueError: a destination, columns or splits that do not fit the source.
         OSError: the source cannot be read.
     """
-    if part_rows < 1:
-        raise ValueError(f"Expected at least 1 row in a part, but got {part_rows}.")
     check_apart(local_path(source), destination)
     single_file = destination.suffix == ".parquet"
     if is_image_folder(source):
@@ -45,14 +47,25 @@ def copy_of(
         folder = Path(source).expanduser()
         return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits), part_rows=part_rows)
     tables = open_tables(source, splits=splits)
-    chosen = choose_image_columns(tables, columns)
     if single_file and len(tables) > 1:
         raise ValueError(
             f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
             "folder as the destination."
         )
+    return table_copy(tables, columns, part_rows)
+
+
+def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], part_rows: int) -> TableCopy:
+    """Plan the copy of opened tables; see `copy_of`."""
+    chosen = choose_image_columns(tables, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
+    most = max(table.rows for table in tables.values())
+    if most > MOST_PARTS * part_rows:
+        raise ValueError(
+            f"Expected at most {MOST_PARTS} parts, but {most} rows are more; take at least "
+            f"{ceil(most / MOST_PARTS)} rows for a part."
+        )
     return TableCopy(tables=tables, columns=chosen, part_rows=part_rows)
 
 

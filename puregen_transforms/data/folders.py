@@ -21,9 +21,12 @@ from typing import Any
 from puregen_transforms.data.images import IMAGE_SUFFIXES, ImageProblemError, looks_like_image, lossless_format
 from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
-from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, repair
 from puregen_transforms.data.results import Results, sha256_of
+
+OTHER_FILES = "other files"
+"""Name of the record of files that are no images."""
 
 SKIPPED = "skipped.json"
 MANIFEST = "purified.jsonl"
@@ -112,6 +115,9 @@ class FolderCopy:
     plan: FolderPlan
     part_rows: int = PART_ROWS
 
+    def __post_init__(self) -> None:
+        check_part_rows(self.part_rows)
+
     @cached_property
     def _paths(self) -> list[str]:
         return sorted([*self.plan.formats, *self._unreadable])
@@ -130,7 +136,7 @@ class FolderCopy:
         names = hashlib.sha256()
         for path in self._paths:
             names.update(json.dumps([path, self.plan.targets.get(path), self.plan.formats.get(path)]).encode())
-        return {"images": self.images, "names of the images": names.hexdigest()}
+        return {"images": self.images, "names of the images": names.hexdigest(), "rows of a part": self.part_rows}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """See `Copy`."""
@@ -222,7 +228,7 @@ class FolderCopy:
                     shutil.copyfile(self.source / path, temporary)
                 files[path] = sha256_of(temporary)
         results.settle(files)
-        others = [PartRecord.of_files("other files", files)] if files else []
+        others = [PartRecord.of_files(OTHER_FILES, files)] if files else []
         return [*records, *others], tuple(_notes(self.plan, dropped))
 
 

@@ -31,6 +31,17 @@ class Part:
     split: str = ""
 
 
+def check_part_rows(rows: int) -> int:
+    """The number itself.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    if rows < 1:
+        raise ValueError(f"Expected at least 1 row in a part, but got {rows}.")
+    return rows
+
+
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
     """What became of a part.
@@ -53,10 +64,10 @@ class PartRecord:
     split: str = ""
     start: int = 0
     stop: int = 0
-    rows: int
-    images: int
-    source: str
-    files: Mapping[str, str]
+    rows: int = 0
+    images: int = 0
+    source: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     resisting: int = 0
     state: Mapping[str, Any] = field(default_factory=dict)
@@ -64,7 +75,7 @@ class PartRecord:
     @classmethod
     def of_files(cls, name: str, files: Mapping[str, str]) -> PartRecord:
         """Of files that belong to no part alone."""
-        return cls(name=name, rows=0, images=0, source="", files=files)
+        return cls(name=name, files=files)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

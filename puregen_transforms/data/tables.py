@@ -20,7 +20,7 @@ from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
-from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
 from puregen_transforms.data.results import Results, sha256_of
 from puregen_transforms.data.sources import TableSplit
@@ -41,7 +41,11 @@ def choose_image_columns(tables: Mapping[str, TableSplit], columns: Collection[s
     Raises:
         ValueError: a name that is no image column, no image column at all, or images inside lists.
     """
-    features = next(iter(tables.values())).features
+    return image_columns_of(next(iter(tables.values())).features, columns)
+
+
+def image_columns_of(features: Features, columns: Collection[str] | None) -> list[str]:
+    """See `choose_image_columns`."""
     found = [name for name, feature in features.items() if isinstance(feature, Image)]
     if columns:
         wrong = [name for name in columns if name not in found]
@@ -76,6 +80,9 @@ class TableCopy:
     columns: Sequence[str]
     part_rows: int = PART_ROWS
 
+    def __post_init__(self) -> None:
+        check_part_rows(self.part_rows)
+
     @property
     def images(self) -> int:
         """How many there are, empty cells included."""
@@ -88,6 +95,7 @@ class TableCopy:
             "rows": {split: table.rows for split, table in self.tables.items()},
             "features": features.to_dict(),
             "columns": list(self.columns),
+            "rows of a part": self.part_rows,
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:

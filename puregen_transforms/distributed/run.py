@@ -163,14 +163,15 @@ class _Run:
         Raises:
             ValueError: not one image could be repaired.
         """
-        records = list(self.job.records())
+        records = sorted(self.job.records(), key=lambda record: (record.split, record.start))
         outcome = _outcome(records)
         if not outcome.images:
             self.job.remove()
             found = f"none in {len(outcome.skipped)}; the first: {outcome.skipped[0]}" if outcome.skipped else "none"
             raise ValueError(f"Expected at least one image that can be repaired, but got {found}.")
         records, self._notes = self.source.finish(self.job.results, records)
-        self.job.complete(self.settings, records, outcome.skipped)
+        # Where in a stream parts ended is of no use any more.
+        self.job.complete(self.settings, [replace(record, state={}) for record in records], outcome.skipped)
 
     def outcome(self, *notes: str) -> Outcome:
         """What the manifest tells."""

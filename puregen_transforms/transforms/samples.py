@@ -140,10 +140,9 @@ def _rank_of_list(values: list[Any]) -> int | None:
         return None
     kinds = {(_rank(value), _channels(value)) for value in present}
     rank = next(iter(kinds))[0]
-    single = (
-        all(isinstance(value, PIL.Image.Image) or value.ndim == 3 for value in present) if rank is not None else False
-    )
-    return rank if len(kinds) == 1 and single else None
+    if len(kinds) > 1 or rank is None:
+        return None
+    return rank if all(isinstance(value, PIL.Image.Image) or value.ndim == 3 for value in present) else None
 
 
 def _channels(value: Any) -> int:

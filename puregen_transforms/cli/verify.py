@@ -1,0 +1,31 @@
+"""`puregen verify`: is a purified copy whole and unchanged?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from puregen_transforms.cli.errors import FAILED, explain_errors
+
+SHOWN = 20
+
+
+def verify(
+    copy: Annotated[Path, typer.Argument(metavar="DIR", help="What puregen purify has written: a folder or a file.")],
+) -> None:
+    """Check a purified copy against its manifest; exit with 1 if anything is wrong.
+
+    Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there.
+    """
+    with explain_errors():
+        from puregen_transforms.distributed.verify import problems_of
+
+        problems = list(problems_of(copy))
+    for problem in problems[:SHOWN]:
+        typer.echo(f"Wrong: {problem}", err=True)
+    if problems:
+        typer.echo(f"{len(problems)} problems in {copy}.", err=True)
+        raise typer.Exit(FAILED)
+    typer.echo(f"{copy} is complete and unchanged.")

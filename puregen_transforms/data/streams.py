@@ -1,0 +1,118 @@
+"""Purify data sets that are streamed: read once from front to end, in memory that does not grow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+from datasets import IterableDataset
+
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
+from puregen_transforms.data.results import Results
+from puregen_transforms.data.tables import DATA_FOLDER, SLICE_ROWS, cut_by_bytes, image_columns_of, write_part
+
+
+class StreamCopy:
+    """Parquet files of a stream's rows; see `Copy`.
+
+    Each shard is read by one process, and gone on with from where its last finished part ended.
+
+    Args:
+        dataset: its shards are files, of Parquet or WebDataset for example.
+        columns: image columns to purify; None for all.
+        part_rows: rows of a part, which is a file.
+
+    Raises:
+        ValueError: columns, or features that are not known.
+    """
+
+    def __init__(
+        self, dataset: IterableDataset, columns: Sequence[str] | None = None, part_rows: int = PART_ROWS
+    ) -> None:
+        known = dataset if dataset.features is not None else dataset._resolve_features()
+        if known.features is None:
+            raise ValueError(
+                "Expected a stream whose features are known. Give them where it is made, as in "
+                "`.map(..., features=...)`, or call `.cast(features)`."
+            )
+        self.features = known.features
+        self.split = str(dataset.split or "train")
+        self.columns = image_columns_of(self.features, columns)
+        self.part_rows = check_part_rows(part_rows)
+        # Encoded images as they are; without the types of columns a stream would lose the names of others.
+        self._dataset = known.decode(False)
+        self._open: tuple[str, int, IterableDataset, Iterator[dict[str, Any]]] | None = None
+
+    @property
+    def images(self) -> None:
+        """Not known before the end."""
+        return None
+
+    def describe(self) -> dict[str, Any]:
+        """See `Copy`; the content of a stream is not looked at."""
+        return {
+            "shards": self._dataset.num_shards,
+            "split": self.split,
+            "features": self.features.to_dict(),
+            "columns": list(self.columns),
+            "rows of a part": self.part_rows,
+        }
+
+    def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
+        """See `Copy`."""
+        self._finished = finished
+        total = self._dataset.num_shards
+        for shard in range(rank, total, count):
+            start = number = 0
+            while True:
+                name = f"{self.split}-{shard:05d}-of-{total:05d}-{number:05d}"
+                yield Part(name=name, split=f"{self.split}/{shard}", start=start, stop=start + self.part_rows)
+                record = finished(name)
+                if record is None or record.stop < start + self.part_rows:
+                    break
+                start, number = record.stop, number + 1
+
+    def source_digest(self, part: Part) -> None:
+        """A stream is not read again."""
+        return None
+
+    def prepare(self, results: Results, way: Way) -> None:
+        """See `Copy`."""
+        (results.folder / DATA_FOLDER).mkdir(exist_ok=True)
+
+    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
+        """See `Copy`."""
+        dataset, rows = self._rows_from(part)
+        first = next(rows, None)
+        if first is None:
+            return PartRecord(name=part.name, split=part.split, start=part.start, stop=part.start)
+        slices = self._slices(chain([first], rows))
+        record = write_part(part, slices, self.features.arrow_schema, self.columns, results, way)
+        return replace(record, state=dataset.state_dict())
+
+    def _rows_from(self, part: Part) -> tuple[IterableDataset, Iterator[dict[str, Any]]]:
+        """The shard, read as far as the part's beginning."""
+        if self._open is None or self._open[:2] != (part.split, part.start):
+            shard, number = int(part.name.split("-")[-4]), int(part.name.split("-")[-1])
+            dataset = self._dataset.shard(num_shards=self._dataset.num_shards, index=shard)
+            if number:
+                before = self._finished(f"{part.name.rpartition('-')[0]}-{number - 1:05d}")
+                assert before is not None
+                dataset.load_state_dict(dict(before.state))
+            self._open = (part.split, part.start, dataset, iter(dataset))
+        _, _, dataset, rows = self._open
+        self._open = (part.split, part.stop, dataset, rows)
+        return dataset, rows
+
+    def _slices(self, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
+        wanted = islice(rows, self.part_rows)
+        while batch := list(islice(wanted, SLICE_ROWS)):
+            columns = {name: [row[name] for row in batch] for name in self.features}
+            yield from cut_by_bytes(pa.table(self.features.encode_batch(columns), schema=self.features.arrow_schema))
+
+    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+        """See `Copy`."""
+        return list(records), ()

@@ -1,0 +1,174 @@
+"""`purify_dataset`: a whole data set, purified once and kept."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
+from datasets.utils import tqdm
+
+from puregen_transforms import PureGen
+from puregen_transforms.data.copies import copy_of, table_copy
+from puregen_transforms.data.outcome import Progress
+from puregen_transforms.data.parts import PART_ROWS, Copy
+from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
+from puregen_transforms.data.streams import StreamCopy
+from puregen_transforms.distributed.processes import Processes, started_processes
+from puregen_transforms.distributed.run import purify_copy
+from puregen_transforms.distributed.torch_sets import (
+    PurifiedDataset,
+    TorchCopy,
+    TorchSplit,
+    transforms_of,
+    without_transforms,
+)
+
+
+def purify_dataset(
+    dataset: Any,
+    purifier: PureGen | None = None,
+    *,
+    output_dir: str | os.PathLike[str],
+    on_error: str = "stop",
+    part_rows: int = PART_ROWS,
+) -> Any:
+    """Purify a data set once, and open the result.
+
+    What is finished is kept: the same call goes on where an earlier one was killed, and opens the copy if it is
+    complete. Started by `accelerate launch` or `torchrun`, all processes share the work, each with a GPU of its own
+    where there are any; the bytes of the copy are the same for any number of processes.
+
+    Args:
+        dataset: a torch map-style data set with images in its samples (purified before its own transforms), a
+            `datasets.Dataset`, `DatasetDict` or `IterableDataset`, or what `puregen purify` takes: a folder of
+            images, Parquet files, a saved data set, or a name.
+        purifier: None is `PureGen()`; without a seed, one is drawn, and kept for the calls that go on with this one.
+        output_dir: a new folder: of Parquet files which `datasets.load_dataset` opens, or for a folder of images one
+            of the same layout; it appears when everything is written. With it, `purified.jsonl` says what the copy
+            was made from, and holds the checksums for `puregen verify`.
+        on_error: "stop" at the first image that cannot be repaired, or "skip" the rows of such images.
+        part_rows: rows of a part: what a killed process has to do again at most.
+
+    Returns:
+        The purified data set, of the kind that was given; for torch data sets a `PurifiedDataset` with the source's
+        classes, targets and transforms.
+
+    Raises:
+        ValueError: images that cannot be found or repaired; other data, settings or weights than an earlier call's.
+        FileExistsError: there is something else at `output_dir`.
+        BlockingIOError: another run is at the same destination.
+        OSError: the source cannot be read, or the destination not written.
+    """
+    purifier = PureGen() if purifier is None else purifier
+    destination = Path(output_dir)
+    if destination.suffix == ".parquet":
+        raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
+    columns = purifier.recipe.columns or ()
+    source = _source(dataset, destination, columns, part_rows)
+    processes = started_processes(purifier.device)
+    with _bar(processes) as progress:
+        outcome = purify_copy(
+            source.copy,
+            destination,
+            purifier,
+            fit=lambda purifier: purifier.fit(source.samples()),
+            on_error=on_error,
+            processes=processes,
+            progress=progress,
+        )
+    if outcome.skipped and processes.is_first:
+        warnings.warn(
+            f"{len(outcome.skipped)} images could not be repaired and were left out; {destination / 'skipped.json'} "
+            "says which.",
+            UserWarning,
+            stacklevel=2,
+        )
+    if outcome.resisting and processes.is_first:
+        warnings.warn(
+            f"{outcome.resisting} images are still suspicious after all that method 'adaptive' does. Find them with "
+            "`puregen inspect`, and look at them or leave them out.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return source.open()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """One kind of data set.
+
+    Args:
+        copy: see `Copy`.
+        samples: all of them, to be looked at once.
+        open: the finished copy.
+    """
+
+    copy: Copy
+    samples: Callable[[], Iterable[Any]]
+    open: Callable[[], Any]
+
+
+def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], part_rows: int) -> _Source:
+    folder, names = str(destination), tuple(map(str, columns))
+    if isinstance(dataset, (str, os.PathLike)):
+        path = os.fspath(dataset)
+        is_images = is_image_folder(path)
+        return _Source(
+            copy=copy_of(path, destination, columns=names, part_rows=part_rows),
+            samples=lambda: iterate_images(path, columns=names),
+            open=lambda: load_dataset("imagefolder", data_dir=folder) if is_images else load_dataset(folder),
+        )
+    if isinstance(dataset, IterableDataset):
+        stream = StreamCopy(dataset, names, part_rows)
+        return _Source(
+            copy=stream,
+            samples=lambda: dataset,
+            open=lambda: load_dataset(folder, split=stream.split, streaming=True),
+        )
+    if isinstance(dataset, (Dataset, DatasetDict)):
+        splits = dataset if isinstance(dataset, DatasetDict) else {str(dataset.split or "train"): dataset}
+        tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
+        copy = table_copy(tables, names, part_rows)
+        return _Source(
+            copy=copy,
+            samples=lambda: (row for split in splits.values() for row in split.select_columns(list(copy.columns))),
+            open=lambda: load_dataset(folder, split=None if isinstance(dataset, DatasetDict) else next(iter(tables))),
+        )
+    if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
+        split = TorchSplit(dataset, columns or None)
+        raw = without_transforms(dataset)
+        return _Source(
+            copy=TorchCopy(tables={"train": split}, columns=split.image_columns, part_rows=part_rows),
+            samples=lambda: (raw[index] for index in range(len(raw))),
+            open=lambda: PurifiedDataset(folder, **transforms_of(dataset)),
+        )
+    raise ValueError(
+        "Expected a torch map-style data set, a data set of `datasets`, or a path or name, but got "
+        f"{type(dataset).__name__}. Give an iterable one as a `datasets.IterableDataset`."
+    )
+
+
+@contextmanager
+def _bar(processes: Processes) -> Iterator[Progress]:
+    """A bar of the first process' share, as `datasets` draws it."""
+    bar: Any = None
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal bar
+        if bar is None and processes.is_first:
+            bar = tqdm(total=total and ceil(total / processes.count), desc="Purifying", unit=" images")
+        if bar is not None:
+            bar.update(done - bar.n)
+
+    try:
+        yield progress
+    finally:
+        if bar is not None:
+            bar.close()

@@ -1,0 +1,84 @@
+"""Is a purified copy still what was written, and all of it?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Image
+
+from puregen_transforms.data.folders import OTHER_FILES, SKIPPED
+from puregen_transforms.data.images import ImageProblemError, decode
+from puregen_transforms.data.results import sha256_of
+from puregen_transforms.distributed.manifest import manifest_path, read_records, read_settings
+
+
+def problems_of(copy: Path) -> Iterator[str]:
+    """Compare a copy with its manifest, and say what is wrong.
+
+    Looked at are: that all parts are there and each row is in one of them, every file's checksum, the rows of tables,
+    whether every image can be decoded, and files that the copy did not have.
+
+    Args:
+        copy: a folder or a .parquet file that `puregen purify` has written.
+
+    Raises:
+        FileNotFoundError: there is no copy, or it has no manifest.
+        ValueError: the manifest is damaged.
+    """
+    manifest = manifest_path(copy)
+    if not copy.exists() or not manifest.exists():
+        raise FileNotFoundError(
+            f"Expected what puregen purify has written, but there is no {copy if not copy.exists() else manifest}."
+        )
+    source = read_settings(manifest)["source"]
+    home = copy.parent if copy.suffix == ".parquet" else copy
+    known = {manifest.name, SKIPPED}
+    reached = dict.fromkeys(source.get("rows", [""]), 0)
+    for record in read_records(manifest):
+        if record.stop:
+            if record.start != reached.get(record.split, 0):
+                yield f"{_rows(reached.get(record.split, 0), record.start, record.split)} are in no part, or in two"
+            reached[record.split] = record.stop
+        known.update(record.files)
+        for name, checksum in record.files.items():
+            yield from _problems_of_file(home, name, checksum, is_image=record.name != OTHER_FILES)
+    for split, rows in source.get("rows", {"": source.get("images", reached.get(""))}).items():
+        if rows is not None and reached[split] != rows:
+            yield f"{_rows(reached[split], rows, split)} are in no part"
+    if home == copy:
+        found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+        yield from (f"{name} does not belong to the copy" for name in sorted(found - known))
+
+
+def _problems_of_file(home: Path, name: str, checksum: str, *, is_image: bool) -> Iterator[str]:
+    path = home / name
+    if not path.exists():
+        yield f"{name} is missing"
+    elif sha256_of(path) != checksum:
+        yield f"{name} is not what was written"
+    elif is_image:
+        try:
+            _decode_all(path)
+        except (ImageProblemError, pa.ArrowException) as error:
+            yield f"{name}: {error}"
+
+
+def _decode_all(path: Path) -> None:
+    if path.suffix != ".parquet":
+        decode(path.read_bytes())
+        return
+    with pq.ParquetFile(path) as file:
+        features = Features.from_arrow_schema(file.schema_arrow)
+        columns = [name for name, feature in features.items() if isinstance(feature, Image)]
+        for batch in file.iter_batches(batch_size=256, columns=columns):
+            for row in batch.to_pylist():
+                for cell in row.values():
+                    if cell is not None and cell["bytes"] is not None:
+                        decode(cell["bytes"])
+
+
+def _rows(start: int, stop: int, split: str) -> str:
+    return f"rows {min(start, stop)} to {max(start, stop) - 1}" + (f" of split {split!r}" if split else "")
