@@ -71,6 +71,10 @@ def purify(
     part_rows: Annotated[
         int, typer.Option(help="Images of a part: a file of a table, and what a killed run does again at most.")
     ] = 1024,
+    engine: Annotated[
+        str, typer.Option(help="accelerate: this process, or those of its launcher; ray: a Ray cluster, for Parquet.")
+    ] = "accelerate",
+    id_column: Annotated[str | None, typer.Option(help="For ray: column of unique ids; default: made by Ray.")] = None,
 ) -> None:
     """Write a purified copy of a data set: same layout, labels, splits and order.
 
@@ -108,6 +112,14 @@ def purify(
             batch_size=batch_size,
         )
         _try_out(purifier)
+        if engine == "ray":
+            refused = {"--split": split, "--column": column, "--on-error": on_error != "stop"}
+            _purify_with_ray(
+                source, destination, purifier, id_column, [name for name, value in refused.items() if value]
+            )
+            return
+        if engine != "accelerate" or id_column is not None:
+            raise ValueError(f"Expected engine accelerate, or ray, which alone has ids, but got {engine!r}.")
         columns, splits = tuple(column or ()), tuple(split or ())
         with _explained_rest(destination), _progress_bar(processes) as progress:
             outcome = purify_copy(
@@ -130,6 +142,18 @@ def purify(
             )
     if outcome.skipped:
         raise typer.Exit(INCOMPLETE)
+
+
+def _purify_with_ray(
+    source: str, destination: Path, purifier: PureGen, id_column: str | None, refused: list[str]
+) -> None:
+    from puregen_transforms.distributed.ray_runs import purify_with_ray
+
+    if refused:
+        raise ValueError(f"Expected options that engine ray has, but got {', '.join(refused)}.")
+    started = time.monotonic()
+    outcome = purify_with_ray(source, destination, purifier, id_column=id_column)
+    _report(outcome, destination, seconds=time.monotonic() - started)
 
 
 def _fit(purifier: PureGen, source: str, splits: tuple[str, ...], columns: tuple[str, ...], on_error: str) -> None:

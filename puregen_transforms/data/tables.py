@@ -19,6 +19,7 @@ from datasets import Features, Image
 from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
+from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
@@ -219,6 +220,27 @@ def write_part(
         files={name: checksum},
         skipped=tuple(sorted(skipped, key=lambda problem: (problem.place["row"], problem.place["column"]))),
     )
+
+
+def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.Table:
+    """The same rows with their images purified.
+
+    Raises:
+        UnreadableImageError: an image cannot be repaired.
+    """
+    rows = _Rows(table, 0, columns)
+    for repaired in repair(rows.sources(), purify, chunk_images=max(1, table.num_rows)):
+        _, row, column = repaired.key
+        if repaired.data is None:
+            raise UnreadableImageError(Skipped(place=_shown(table, row, column), reason=str(repaired.problem)))
+        rows.put(row, column, repaired)
+    return rows.table()
+
+
+def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
+    """What a row is known by, where its number is not known: its numbers and texts."""
+    values = {name: table.column(name)[row].as_py() for name in table.column_names}
+    return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
 class Content:

@@ -20,7 +20,7 @@ from puregen_transforms.data.folders import SKIPPED
 from puregen_transforms.data.outcome import Skipped, write_skipped
 from puregen_transforms.data.parts import PartRecord
 from puregen_transforms.data.results import Results, sha256_of
-from puregen_transforms.distributed.manifest import differences, manifest_path, write_manifest
+from puregen_transforms.distributed.manifest import differences, filled_in, manifest_path, read_settings, write_manifest
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Job:
                 try:
                     yield
                 finally:
-                    if not any(self.records()):
+                    if not self.has_progress:
                         self.remove()
         finally:
             for folder in parents:
@@ -82,6 +82,24 @@ class Job:
                 "one, stop it, or choose another destination."
             ) from error
         return lock
+
+    def found_complete(self, settings: Mapping[str, Any]) -> bool:
+        """Whether an earlier run with the same settings has written all.
+
+        Raises:
+            FileExistsError: one with other settings has.
+        """
+        path = manifest_path(self.destination)
+        if not path.exists() or not self.destination.exists():
+            return False
+        before = read_settings(path)
+        if changes := differences(before, filled_in(settings, before)):
+            raise FileExistsError(
+                f"Expected a destination that does not exist yet, or holds a copy by the same settings, but of that in "
+                f"{self.destination}, {'; '.join(changes)}. Choose another destination."
+            )
+        self.remove()
+        return True
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Set up the folder, or take it up again as a run before has left it.
@@ -120,6 +138,16 @@ class Job:
         """Of all finished parts, in no order."""
         for path in (self.folder / "parts").glob("*.json"):
             yield PartRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where Ray notes what it has written."""
+        return self.folder / "checkpoints"
+
+    @property
+    def has_progress(self) -> bool:
+        """Whether there is anything to go on from."""
+        return any(self.records()) or (self.checkpoints.exists() and any(self.checkpoints.iterdir()))
 
     def is_whole(self, record: PartRecord) -> bool:
         """Whether the files of a finished part are still what they were."""

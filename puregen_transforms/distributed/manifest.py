@@ -7,9 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from puregen_transforms import PureGen
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.folders import MANIFEST
 from puregen_transforms.data.parts import PartRecord
+from puregen_transforms.purifier.recipe import ALGORITHM_VERSION
 
 FORMAT = 1
 
@@ -58,6 +60,29 @@ def _settings(line: str, path: Path) -> dict[str, Any]:
     if not known:
         raise ValueError(f"Expected a manifest of format {FORMAT}, but {path} has {settings['format']!r}.")
     return {name: value for name, value in settings.items() if name != "format"}
+
+
+SETTLED = ("seed", "energy_threshold")
+"""What a run settles at its beginning, where that was left open."""
+
+_PLACES = ("checkpoint", "revision", "ddpm_checkpoint", "ddpm_revision")
+
+
+def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """All that decides what a copy comes to."""
+    recipe = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
+    return {**recipe, "source": dict(source), **others}
+
+
+def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Settings, with what they leave open as an earlier run has settled it."""
+    recipe = dict(settings["purifier"])
+    if earlier is not None:
+        before = earlier["purifier"]
+        recipe |= {name: before[name] for name in SETTLED if recipe[name] is None}
+        # Another place for the same weights is the same purifier.
+        recipe |= {name: before[name] for name in _PLACES}
+    return {**settings, "purifier": recipe}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

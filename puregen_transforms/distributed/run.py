@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +17,9 @@ from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import Outcome, Progress
 from puregen_transforms.data.parts import Copy, Part, PartRecord, Way
 from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import differences, manifest_path, read_records, read_settings
+from puregen_transforms.distributed.manifest import SETTLED, filled_in, manifest_path, read_records, settings_of
 from puregen_transforms.distributed.processes import ALONE, Processes
 from puregen_transforms.purifier.device import choose_device
-from puregen_transforms.purifier.recipe import ALGORITHM_VERSION
 
 ON_ERROR = ("stop", "skip")
 
@@ -67,10 +66,9 @@ def purify_copy(
         raise ValueError(f"Expected on-error to be one of {list(ON_ERROR)}, but got {on_error!r}.")
     job = Job(destination.absolute())
     purifier = _placed(purifier, processes)
-    settings = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
-    settings |= {"source": source.describe(), "on error": on_error}
+    settings = settings_of(purifier, source.describe(), on_error=on_error)
     run = _Run(source, job, purifier, settings, on_error, progress)
-    if run.found_complete():
+    if job.found_complete(settings):
         processes.wait()
         return run.outcome(f"{job.destination} was complete already.")
     with job.alone() if processes.is_first else nullcontext():
@@ -84,12 +82,6 @@ def purify_copy(
             run.complete()
     processes.wait()
     return run.outcome()
-
-
-_SETTLED = ("seed", "energy_threshold")
-"""What a run settles at its beginning, where that was left open."""
-
-_PLACES = ("checkpoint", "revision", "ddpm_checkpoint", "ddpm_revision")
 
 
 class _Run:
@@ -106,31 +98,12 @@ class _Run:
         self._bar = _Bar(source.images, progress)
         self._notes: tuple[str, ...] = ()
 
-    def found_complete(self) -> bool:
-        """Whether an earlier run with the same settings has written all.
-
-        Raises:
-            FileExistsError: one with other settings has.
-        """
-        path = manifest_path(self.job.destination)
-        if not path.exists() or not self.job.destination.exists():
-            return False
-        before = read_settings(path)
-        if changes := differences(before, self._filled_in(before)):
-            raise FileExistsError(
-                f"Expected a destination that does not exist yet, or holds a copy by the same settings, but of that in "
-                f"{self.job.destination}, {'; '.join(changes)}. Choose another destination."
-            )
-        self.job.remove()
-        return True
-
     def begin(self, fit: Callable[[PureGen], object]) -> None:
         """Make or find the folder of the job, and settle what this run has left open."""
-        earlier = self.job.earlier()
-        settings = self._filled_in(earlier) if earlier else self.settings
+        settings = filled_in(self.settings, self.job.earlier())
         recipe = settings["purifier"]
         if recipe["seed"] is None:
-            recipe["seed"] = int(torch.randint(2**31, ()))
+            recipe["seed"] = draw_seed()
         if self.purifier.recipe.uses_threshold and recipe["energy_threshold"] is None:
             fit(self.purifier)
             recipe["energy_threshold"] = self.purifier.recipe.energy_threshold
@@ -140,7 +113,7 @@ class _Run:
     def take_over_settings(self) -> None:
         """Use the seed and the threshold that the first process has settled."""
         self.settings = self.job.earlier() or self.settings
-        settled = {name: self.settings["purifier"][name] for name in _SETTLED}
+        settled = {name: self.settings["purifier"][name] for name in SETTLED}
         if any(getattr(self.purifier.recipe, name) != value for name, value in settled.items()):
             self.purifier = _changed(self.purifier, **settled)
 
@@ -195,16 +168,6 @@ class _Run:
             )
         return True
 
-    def _filled_in(self, earlier: Mapping[str, Any]) -> dict[str, Any]:
-        """These settings, with what they leave open as the earlier run has settled it."""
-        recipe, before = dict(self.settings["purifier"]), earlier["purifier"]
-        for name in _SETTLED:
-            if recipe[name] is None:
-                recipe[name] = before[name]
-        # Another place for the same weights is the same purifier.
-        recipe |= {name: before[name] for name in _PLACES}
-        return {**self.settings, "purifier": recipe}
-
     def _way(self, purify: Purify | None = None) -> Way:
         place = choose_device(self.purifier.device)
         chunk = CHUNK_ON_CPU if place.type == "cpu" else CHUNK_ON_GPU
@@ -247,6 +210,11 @@ class _Bar:
         self._progress(self._done, self._total)
 
 
+def draw_seed() -> int:
+    """From torch's global generator."""
+    return int(torch.randint(2**31, ()))
+
+
 def _outcome(records: Iterable[PartRecord]) -> Outcome:
     images, resisting, skipped = 0, 0, []
     for record in records:
@@ -264,5 +232,4 @@ def _placed(purifier: PureGen, processes: Processes) -> PureGen:
 
 
 def _changed(purifier: PureGen, **changes: Any) -> PureGen:
-    runtime = {name: getattr(purifier, name) for name in ("device", "batch_size", "cache_dir")}
-    return PureGen(**{**purifier.to_dict(), **runtime, **changes})
+    return PureGen(**{**purifier.to_dict(), **purifier.runtime, **changes})

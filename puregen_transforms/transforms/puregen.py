@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from puregen_transforms.purifier.batches import default_batch_size, run_in_batch
 from puregen_transforms.purifier.device import one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.transforms.cache import CACHE_BYTES, ImageCache, purify_through
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
 from puregen_transforms.transforms.formats import OpenImage
 from puregen_transforms.transforms.networks import Networks
@@ -27,6 +29,8 @@ from puregen_transforms.transforms.samples import FoundImages, find_images, is_l
 
 LARGEST_IMAGE = 2048 * 2048
 """Pixels of one image past which the network's activations would fill a common machine's memory."""
+
+_RUNTIME = ("device", "batch_size", "cache_dir", "cache_bytes", "hub_cache_dir")
 
 _ENERGY_BATCH = 256
 """Samples whose energies `PureGen.fit` measures at once."""
@@ -73,7 +77,11 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         batch_size: images in one network call; None chooses by their size, the networks and the device.
         revision: branch, tag or commit of a Hub checkpoint.
         ddpm_revision: the same for `ddpm_checkpoint`.
-        cache_dir: where Hub downloads are kept; None is the Hub library's own place.
+        cache_dir: a folder on a local disk where purified images are kept by what they were, so that each is purified
+            once, by whatever worker and in whatever epoch or run comes first; several processes may share it. Without
+            a seed, the first result stays. None keeps nothing.
+        cache_bytes: how large it grows; then images of other settings are dropped, and further ones not kept.
+        hub_cache_dir: where Hub downloads are kept; None is the Hub library's own place.
 
     Raises:
         ValueError: an option out of range, unknown, or not used by `method`.
@@ -103,6 +111,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         revision: str | None = None,
         ddpm_revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        hub_cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.recipe = Recipe(
@@ -127,10 +137,14 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         )
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"Expected `batch_size` to be a positive integer or None, but got {batch_size!r}.")
+        if not isinstance(cache_bytes, int) or cache_bytes < 2**20:
+            raise ValueError(f"Expected `cache_bytes` to be an integer of at least {2**20}, but got {cache_bytes!r}.")
         self._expected_digest: str | None = None
         self.device = None if device is None else parse_device(device)
         self.batch_size = batch_size
         self.cache_dir = None if cache_dir is None else os.fspath(cache_dir)
+        self.cache_bytes = cache_bytes
+        self.hub_cache_dir = None if hub_cache_dir is None else os.fspath(hub_cache_dir)
 
     def forward(self, *inputs: Any) -> Any:
         """Purify the images of a sample or a batch.
@@ -147,10 +161,16 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """
         seed = self.recipe.seed if self.recipe.seed is not None else _draw_seed()
         found = self._find(inputs)
-        purified = _by_size(found.images, lambda batch: self.purifier(batch, sample_ids=content_ids(batch), seed=seed))
-        if self.recipe.method == "adaptive":
-            self._warn_of_resisting(purified)
-        return found.put_back(purified)
+
+        def purify(batch: Tensor) -> Tensor:
+            purified = self.purifier(batch, sample_ids=content_ids(batch), seed=seed)
+            if self.recipe.method == "adaptive":
+                self._warn_of_resisting(purified)
+            return purified
+
+        cache = self._cache
+        through = purify if cache is None else lambda batch: purify_through(cache, batch, purify)
+        return found.put_back(_by_size(found.images, through))
 
     def energy(self, *inputs: Any) -> Tensor:
         """The energy network's raw energies of a sample's images, in float32 arithmetic.
@@ -224,6 +244,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         self.recipe = self._loaded.recipe = replace(self.recipe, energy_threshold=threshold)
         self._expected_digest = None
         self.__dict__.pop("purifier", None)
+        self.__dict__.pop("_cache", None)
         return self
 
     @property
@@ -254,21 +275,29 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         # state because datasets names its caches by it.
         return {
             "recipe": self.to_dict(),
+            **self.runtime,
             "device": None if self.device is None else str(self.device),
-            "batch_size": self.batch_size,
-            "cache_dir": self.cache_dir,
             "digest": self.digest,
             "version": __version__,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        runtime = {name: state[name] for name in ("device", "batch_size", "cache_dir")}
+        runtime = {name: state[name] for name in _RUNTIME}
         self.__init__(**state["recipe"], **runtime)  # type: ignore[misc]
         self._expected_digest = state["digest"]
 
     @cached_property
     def _networks(self) -> Networks:
-        return Networks(self.recipe, device=self.device, cache_dir=self.cache_dir)
+        return Networks(self.recipe, device=self.device, cache_dir=self.hub_cache_dir)
+
+    @cached_property
+    def _cache(self) -> ImageCache | None:
+        return None if self.cache_dir is None else ImageCache(Path(self.cache_dir), self.digest, self.cache_bytes)
+
+    @property
+    def runtime(self) -> dict[str, Any]:
+        """What says where to run and what to keep, but does not change the images."""
+        return {name: getattr(self, name) for name in _RUNTIME}
 
     @cached_property
     def _loaded(self) -> Networks:
@@ -297,16 +326,16 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         size = self.batch_size or default_batch_size(pixels * self._loaded.energy.bytes_per_pixel, place)
         return run_in_batches(measure, images, ids, device=place, batch_size=size)
 
-    def _warn_of_resisting(self, purified: list[Tensor]) -> None:
+    def _warn_of_resisting(self, purified: Tensor) -> None:
         assert self.recipe.energy_threshold is not None
-        energies = torch.cat([self._energies(images).cpu() for images in purified])
+        energies = self._energies(purified)
         resisting = int((energies >= self.recipe.energy_threshold).sum())
         if resisting:
             warnings.warn(
                 f"{resisting} of {len(energies)} images are still suspicious after all that method 'adaptive' does. "
                 "Find them with `.suspicious(images)`, and look at them or leave them out.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=5,
             )
 
     def _find(self, inputs: tuple[Any, ...]) -> FoundImages:

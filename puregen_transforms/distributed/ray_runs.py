@@ -1,0 +1,210 @@
+"""Purify Parquet files on a Ray cluster: beyond what one job of `accelerate launch` reaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from puregen_transforms import PureGen
+from puregen_transforms._extras import require_extra
+from puregen_transforms.data.copies import check_apart
+from puregen_transforms.data.outcome import Outcome
+from puregen_transforms.data.parts import PartRecord
+from puregen_transforms.data.results import sha256_of
+from puregen_transforms.data.sources import ParquetSplit
+from puregen_transforms.data.tables import DATA_FOLDER, image_columns_of, purify_rows
+from puregen_transforms.distributed.job import Job
+from puregen_transforms.distributed.manifest import filled_in, settings_of
+from puregen_transforms.distributed.run import draw_seed
+
+ROW_HASH = "row_hash"
+"""The column of ids that Ray makes out of file and row, where the data have none."""
+
+
+class PurifyBatches:
+    """What `ray.data.Dataset.map_batches` calls: loads the networks once for each actor.
+
+    Args:
+        recipe: of the purifier, as from `PureGen.to_dict()`.
+        columns: of images.
+        device: of the purifier.
+        batch_size: of the purifier.
+    """
+
+    def __init__(
+        self,
+        recipe: Mapping[str, Any],
+        columns: Sequence[str],
+        device: str | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self._purifier = PureGen(**recipe, device=device, batch_size=batch_size)
+        self._columns = columns
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Rows with their images purified.
+
+        Raises:
+            UnreadableImageError: one cannot be repaired.
+        """
+        return purify_rows(table, self._columns, self._purifier)
+
+
+def purify_with_ray(
+    source: str | Path,
+    destination: str | Path,
+    purifier: PureGen,
+    *,
+    id_column: str | None = None,
+    rows_per_call: int = 256,
+    actors: int | tuple[int, int] | None = None,
+    gpus_per_actor: float | None = None,
+) -> Outcome:
+    """Purify Parquet files into Parquet files, by as many actors as the Ray cluster has room for.
+
+    An image comes out as from `purify_dataset` with the same seed, whatever the number of actors; the order of the
+    rows is not kept. What is written is noted by Ray's checkpoints: the same call goes on where an earlier one was
+    killed. A cluster that is already running is used (`RAY_ADDRESS`), else one is started on this machine.
+
+    Args:
+        source: a .parquet file or a folder of them, where every machine can read it.
+        destination: a new folder, where every machine can write.
+        purifier: without a seed, one is drawn, and kept for the calls that go on with this one.
+        id_column: of unique ids; None has Ray make them, as a column "row_hash".
+        rows_per_call: images that an actor is given at once.
+        actors: how many, or at least and at most; None is one for each GPU or CPU core of the cluster.
+        gpus_per_actor: None is 1 where the cluster has GPUs, else 0.
+
+    Returns:
+        What is at the destination.
+
+    Raises:
+        ValueError: the source has no Parquet files, no images or no such column; the purifier has a threshold still
+            to be fitted; or other settings than an earlier call's.
+        FileExistsError: there is something else at the destination.
+        BlockingIOError: another run is at the same destination.
+        ray.exceptions.RayTaskError: an image cannot be repaired; says which row.
+        ImportError: Ray is not installed.
+    """
+    require_extra("ray", "ray")
+    if purifier.recipe.uses_threshold and purifier.recipe.energy_threshold is None:
+        raise ValueError(
+            f"Expected an `energy_threshold` for method {purifier.recipe.method!r}: with Ray there is no first pass "
+            "over all images. Fit one on a sample of them with `purifier.fit(images)`."
+        )
+    source, destination = Path(source).expanduser().absolute(), Path(destination).absolute()
+    check_apart(source, destination)
+    table = ParquetSplit.of(_parquet_files(source))
+    columns = image_columns_of(table.features, tuple(map(str, purifier.recipe.columns or ())))
+    if id_column is not None and id_column not in table.features:
+        raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
+    described = {"rows": {"train": table.rows}, "features": table.features.to_dict(), "columns": columns}
+    settings = settings_of(purifier, {**described, "id column": id_column}, engine="ray")
+    job = Job(destination)
+    if not job.found_complete(settings):
+        with job.alone():
+            settings = filled_in(settings, job.earlier())
+            if settings["purifier"]["seed"] is None:
+                settings["purifier"]["seed"] = draw_seed()
+            job.begin(settings)
+            crew = _Crew(
+                columns=columns,
+                id_column=id_column,
+                rows_per_call=rows_per_call,
+                actors=actors,
+                gpus_per_actor=gpus_per_actor,
+            )
+            crew.purify(table, job, settings["purifier"], purifier)
+            job.complete(settings, _records(job, table, id_column or ROW_HASH), ())
+    return Outcome(images=table.rows * len(columns))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Crew:
+    """Settings of the actors; see `purify_with_ray`."""
+
+    columns: Sequence[str]
+    id_column: str | None
+    rows_per_call: int
+    actors: int | tuple[int, int] | None
+    gpus_per_actor: float | None
+
+    def purify(self, table: ParquetSplit, job: Job, recipe: Mapping[str, Any], purifier: PureGen) -> None:
+        """Run Ray from the Parquet files to the job's result."""
+        import ray
+        from ray.data.checkpoint import CheckpointConfig
+
+        if not ray.is_initialized():
+            ray.init(log_to_driver=False)
+        gpus = self.gpus_per_actor
+        if gpus is None:
+            gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+        context = ray.data.DataContext.get_current()
+        before = context.checkpoint_config
+        job.checkpoints.mkdir(exist_ok=True)
+        context.checkpoint_config = CheckpointConfig(
+            id_column=self.id_column or ROW_HASH,
+            checkpoint_path=str(job.checkpoints),
+            delete_checkpoint_on_success=False,
+        )
+        schema = table.features.arrow_schema
+        if self.id_column is None:
+            schema = schema.append(pa.field(ROW_HASH, pa.uint64()))
+        device = None if purifier.device is None else str(purifier.device)
+        try:
+            rows = ray.data.read_parquet([str(path) for path in table.paths], include_row_hash=self.id_column is None)
+            rows.map_batches(
+                PurifyBatches,
+                fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
+                batch_size=self.rows_per_call,
+                batch_format="pyarrow",
+                compute=ray.data.ActorPoolStrategy(**self._pool(ray.cluster_resources(), gpus)),
+                num_gpus=gpus,
+                num_cpus=None if gpus else 1,
+                udf_modifying_row_count=False,
+            ).write_parquet(str(job.results.folder / DATA_FOLDER), arrow_parquet_args={"schema": schema})
+        finally:
+            context.checkpoint_config = before
+
+    def _pool(self, resources: Mapping[str, float], gpus: float) -> dict[str, int]:
+        if isinstance(self.actors, tuple):
+            return {"min_size": self.actors[0], "max_size": self.actors[1]}
+        room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 1))
+        return {"size": self.actors or max(1, room)}
+
+
+def _parquet_files(source: Path) -> list[Path]:
+    found = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    if not found:
+        raise ValueError(
+            f"Expected a .parquet file or a folder of them, but got {source}. Write images as Parquet first: "
+            "`dataset.to_parquet(path)` of a `datasets.Dataset`."
+        )
+    return found
+
+
+def _records(job: Job, table: ParquetSplit, ids: str) -> list[PartRecord]:
+    """Of the files that Ray has written.
+
+    Raises:
+        ValueError: rows are missing, or there twice.
+    """
+    found = []
+    for path in sorted((job.results.folder / DATA_FOLDER).glob("*.parquet")):
+        name = f"{DATA_FOLDER}/{path.name}"
+        rows = pq.read_metadata(path).num_rows
+        found.append(PartRecord(name=path.stem, split="train", rows=rows, images=rows, files={name: sha256_of(path)}))
+    rows = sum(record.rows for record in found)
+    seen = pc.count_distinct(pq.read_table(job.results.folder / DATA_FOLDER, columns=[ids])[ids]).as_py()
+    if (rows, seen) != (table.rows, table.rows):
+        raise ValueError(
+            f"Expected {table.rows} rows with as many ids in {job.results.folder}, but found {rows} with {seen}. If "
+            f"the ids of the source are unique, remove {job.folder} to begin anew."
+        )
+    return found

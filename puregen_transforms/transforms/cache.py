@@ -1,0 +1,155 @@
+"""Purified images kept on disk, so that a pipeline pays for each of them once.
+
+The store is SQLite, from Python's standard library: reads take microseconds, several processes may share it, and a
+transaction that a dying process leaves behind never took place. (LMDB would be a package more, and packages that keep
+Python objects pickle them.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from puregen_transforms.functional.images import rounded
+
+CACHE_BYTES = 10 * 2**30
+"""How large a cache grows, unless another size is asked for."""
+
+_PATIENCE = 60.0
+"""Seconds to wait while another process writes."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS purifiers (number INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS images (
+    purifier INTEGER NOT NULL, content BLOB NOT NULL, pixels BLOB NOT NULL, UNIQUE (purifier, content)
+);
+"""
+
+_DROP_OLDEST = """
+DELETE FROM images WHERE rowid IN (SELECT rowid FROM images WHERE purifier != ? ORDER BY rowid LIMIT 1000)
+"""
+
+_INHERITED: list[object] = []
+"""Connections from before a fork: closing them here would confuse the parent's locks."""
+
+
+@dataclass
+class ImageCache:
+    """Purified images by what they were and what purified them.
+
+    When it is full, images of other purifiers make room; after that new ones are not kept, since a training that reads
+    a larger set round and round would otherwise find none of them. Safe for several processes and threads on one
+    machine; a folder on a network drive is not.
+
+    Args:
+        folder: made if need be.
+        digest: of the purifier.
+        max_bytes: of the file.
+    """
+
+    folder: Path
+    digest: str
+    max_bytes: int = CACHE_BYTES
+    _local: threading.local = field(default_factory=threading.local, repr=False)
+
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The pixels that are kept, by key."""
+        found = {}
+        database, number = self._opened()
+        for key in keys:
+            row = database.execute(
+                "SELECT pixels FROM images WHERE purifier = ? AND content = ?", (number, key)
+            ).fetchone()
+            if row is not None:
+                found[key] = row[0]
+        return found
+
+    def put(self, pixels: Mapping[bytes, bytes]) -> None:
+        """Keep some, as far as there is room."""
+        database, number = self._opened()
+        rows = [(number, key, value) for key, value in pixels.items()]
+        try:
+            self._insert(database, rows)
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):  # error codes came with Python 3.11
+                raise
+            if self._make_room(database, number):
+                self.put(pixels)
+
+    def _insert(self, database: sqlite3.Connection, rows: list[tuple[int, bytes, bytes]]) -> None:
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            database.executemany("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", rows)
+
+    def _make_room(self, database: sqlite3.Connection, number: int) -> bool:
+        """Whether images of other purifiers could be taken away."""
+        with database:
+            database.execute("BEGIN IMMEDIATE")
+            return database.execute(_DROP_OLDEST, (number,)).rowcount > 0
+
+    def _opened(self) -> tuple[sqlite3.Connection, int]:
+        """The connection of this thread; one made before a fork must not be used after it."""
+        known = getattr(self._local, "opened", None)
+        if known is None or known[0] != os.getpid():
+            _INHERITED.append(known)
+            known = self._local.opened = (os.getpid(), *self._open())
+        return known[1], known[2]
+
+    def _open(self) -> tuple[sqlite3.Connection, int]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "purified.sqlite"
+        try:
+            database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute("PRAGMA synchronous = NORMAL")
+            database.executescript(_TABLES)
+            page = database.execute("PRAGMA page_size").fetchone()[0]
+            database.execute(f"PRAGMA max_page_count = {max(16, self.max_bytes // page)}")
+            database.execute("INSERT OR IGNORE INTO purifiers (digest) VALUES (?)", (self.digest,))
+        except sqlite3.DatabaseError as error:
+            raise OSError(
+                f"Expected a cache of purified images that can be read and written at {path}, but got: {error}. "
+                "Choose a folder on a local disk with free space, or remove that file."
+            ) from error
+        number = database.execute("SELECT number FROM purifiers WHERE digest = ?", (self.digest,)).fetchone()[0]
+        return database, number
+
+
+def content_keys(images: Tensor) -> list[bytes]:
+    """(N, C, H, W) -> a hash of each image's size and 8-bit pixels."""
+    pixels = rounded(images).cpu().contiguous().numpy()
+    size = repr(pixels.shape[1:]).encode()
+    return [hashlib.blake2b(image.tobytes(), digest_size=16, key=size).digest() for image in pixels]
+
+
+def purify_through(cache: ImageCache, images: Tensor, purify: Callable[[Tensor], Tensor]) -> Tensor:
+    """Purify only what the cache does not hold.
+
+    Args:
+        cache: see `ImageCache`.
+        images: (N, 3, H, W), uint8 or float in [0, 1].
+        purify: some of them -> as many (N, 3, H, W) uint8.
+
+    Returns:
+        (N, 3, H, W) uint8 on the device of the images.
+    """
+    keys = content_keys(images)
+    kept = cache.get(keys)
+    missing = [index for index, key in enumerate(keys) if key not in kept]
+    result = torch.empty(images.shape, dtype=torch.uint8)
+    for index, key in enumerate(keys):
+        if key in kept:
+            result[index] = torch.frombuffer(bytearray(kept[key]), dtype=torch.uint8).view(images.shape[1:])
+    if missing:
+        fresh = purify(images[missing]).cpu()
+        result[missing] = fresh
+        cache.put({keys[index]: image.numpy().tobytes() for index, image in zip(missing, fresh, strict=True)})
+    return result.to(images.device)

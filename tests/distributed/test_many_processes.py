@@ -1,0 +1,105 @@
+"""Several processes, killed at any moment: the bytes are those of one process that was left alone."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from datasets import load_dataset
+
+from puregen_transforms.distributed.manifest import read_records
+from puregen_transforms.distributed.verify import problems_of
+from tests.distributed.conftest import content
+
+
+def command(source, destination, checkpoint, *options, processes=1):
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
+    options = (*options, "--checkpoint", checkpoint, "--steps", 3, "--device", "cpu", "--dtype", "float32")
+    return [sys.executable, *launcher, "-m", "puregen_transforms", "purify", *map(str, (source, destination, *options))]
+
+
+def run(*arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command(*arguments, **options), capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    from tests.conftest import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="module")
+def source(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "rows.parquet"
+    table.to_parquet(path, batch_size=17)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(source, checkpoint, tmp_path_factory):
+    """By one process, left alone."""
+    destination = tmp_path_factory.mktemp("whole") / "out"
+    run(source, destination, checkpoint, "--part-rows", 8)
+    return content(destination)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("processes", [2, 3])
+def test_the_number_of_processes_does_not_matter(source, checkpoint, whole, tmp_path, processes):
+    done = run(source, tmp_path / "out", checkpoint, "--part-rows", 8, processes=processes)
+    assert content(tmp_path / "out") == whole
+    assert done.stdout.count("Purified 60 images") == 1
+
+
+@pytest.mark.timeout(300)
+def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_path):
+    """Two processes, killed whenever so many parts are finished, and once or twice more at random moments."""
+    destination, random_moments = tmp_path / "out", random.Random(0)
+    finished = []
+    for kill in range(5):
+        process = start(source, destination, checkpoint)
+        parts = tmp_path / "out.unfinished/parts"
+        while process.poll() is None and len(list(parts.glob("*.json"))) < 2 * kill:
+            time.sleep(0.01)
+        time.sleep(random_moments.random() / 2)
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        finished.append(len(list(parts.glob("*.json"))))
+        assert not destination.exists()
+        for path in (tmp_path / "out.unfinished/result").rglob("*.parquet"):
+            load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))
+    assert finished == sorted(finished)
+    assert len(finished) >= 3
+    run(source, destination, checkpoint, "--part-rows", 8, processes=2)
+    assert content(destination) == whole
+    assert not list(problems_of(destination))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["out"]
+
+
+def start(source, destination, checkpoint):
+    return subprocess.Popen(
+        command(source, destination, checkpoint, "--part-rows", 8, processes=2),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def test_every_row_is_in_one_part(whole, tmp_path):
+    (tmp_path / "purified.jsonl").write_bytes(whole["purified.jsonl"])
+    rows = [row for record in read_records(tmp_path / "purified.jsonl") for row in range(record.start, record.stop)]
+    assert rows == list(range(60))

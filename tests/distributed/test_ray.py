@@ -1,0 +1,111 @@
+"""`purify_with_ray`, on a real Ray of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+
+from puregen_transforms import purify_dataset
+from puregen_transforms.distributed.verify import problems_of
+from tests.distributed.conftest import pixels
+
+pytest.importorskip("ray")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def ray():
+    import ray
+
+    os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2 * 10**8, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def source(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    for part in range(6):
+        table.select(range(10 * part, 10 * part + 10)).to_parquet(folder / f"{part}.parquet")
+    return folder
+
+
+def test_images_are_those_of_purify_dataset(ray, source, table, purifier, tmp_path):
+    from puregen_transforms.distributed.ray_runs import purify_with_ray
+
+    outcome = purify_with_ray(source, tmp_path / "ray", purifier, id_column="row", rows_per_call=7, actors=2)
+    assert outcome.images == 60
+    clean = load_dataset(str(tmp_path / "ray"), split="train").sort("row")
+    assert clean.features == table.features
+    assert clean["row"][:] == list(range(60))
+    assert clean["label"][:] == table["label"][:]
+    alone = purify_dataset(table, purifier, output_dir=tmp_path / "alone")
+    assert np.array_equal(pixels(clean["image"][:]), pixels(alone["image"][:]))
+    assert not list(problems_of(tmp_path / "ray"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "ray"]
+
+
+def test_ids_are_made_where_there_are_none(ray, source, purifier, tmp_path):
+    from puregen_transforms.distributed.ray_runs import purify_with_ray
+
+    purify_with_ray(source, tmp_path / "out", purifier, actors=1)
+    clean = load_dataset(str(tmp_path / "out"), split="train")
+    assert len(set(clean["row_hash"])) == 60
+    again = purify_with_ray(source, tmp_path / "out", purifier, actors=1)
+    assert again.images == 60
+
+
+def test_wrong_settings_are_explained(ray, source, purifier, tmp_path):
+    from puregen_transforms import PureGen
+    from puregen_transforms.distributed.ray_runs import purify_with_ray
+
+    with pytest.raises(ValueError, match="id column out of"):
+        purify_with_ray(source, tmp_path / "out", purifier, id_column="nothing")
+    with pytest.raises(ValueError, match="first pass"):
+        purify_with_ray(source, tmp_path / "out", PureGen("adaptive"))
+    with pytest.raises(ValueError, match="as Parquet first"):
+        purify_with_ray(tmp_path, tmp_path.parent / "out", purifier)
+
+
+RUN = """
+import sys, ray
+from puregen_transforms import PureGen
+from puregen_transforms.distributed.ray_runs import purify_with_ray
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2 * 10**8, log_to_driver=False)
+purifier = PureGen(checkpoint=sys.argv[3], ebm_steps=int(sys.argv[4]), seed=0, device="cpu", dtype="float32")
+purify_with_ray(sys.argv[1], sys.argv[2], purifier, id_column="row", rows_per_call=5, actors=1)
+"""
+
+
+def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path):
+    from puregen_transforms import PureGen
+
+    steps = 60
+    arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
+    driver = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    data, deadline = tmp_path / "out.unfinished/result/data", time.monotonic() + 120
+    while len(list(data.glob("*.parquet"))) < 2:
+        assert driver.poll() is None, driver.stderr.read().decode()[-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    driver.stderr.close()
+    before = {path.name for path in data.glob("*.parquet")}
+    assert not (tmp_path / "out").exists()
+    subprocess.run(arguments, check=True, capture_output=True, timeout=200)
+    after = {path.name for path in (tmp_path / "out/data").glob("*.parquet")}
+    assert len(before & after) >= 1, "finished files are kept"
+    clean = load_dataset(str(tmp_path / "out"), split="train").sort("row")
+    assert clean["row"][:] == list(range(60))
+    purifier = PureGen(checkpoint=tiny_checkpoint, ebm_steps=steps, seed=0, device="cpu", dtype="float32")
+    assert np.array_equal(pixels(clean["image"][:]), pixels(purifier(table["image"][:])))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import io
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from puregen_transforms import purify_dataset
+from puregen_transforms.cli.main import app
+from puregen_transforms.distributed.verify import problems_of
+
+
+@pytest.fixture
+def copy(table, purifier, tmp_path):
+    purify_dataset(table, purifier, output_dir=tmp_path / "out", part_rows=25)
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def folder(pictures, purifier, tmp_path):
+    (tmp_path / "in").mkdir()
+    for row in range(4):
+        pictures[row].save(tmp_path / f"in/{row}.png")
+    (tmp_path / "in/notes.txt").write_text("x")
+    purify_dataset(tmp_path / "in", purifier, output_dir=tmp_path / "images", part_rows=3)
+    return tmp_path / "images"
+
+
+def verify(path):
+    return CliRunner().invoke(app, ["verify", str(path)])
+
+
+def test_whole_copies_pass(copy, folder):
+    for path in (copy, folder):
+        assert list(problems_of(path)) == []
+        assert verify(path).exit_code == 0
+
+
+def test_every_kind_of_damage_is_found(copy):
+    first, second, third = sorted((copy / "data").iterdir())
+    first.write_bytes(first.read_bytes()[:-1] + b"x")
+    second.unlink()
+    (copy / "data/train-99999-of-00003.parquet").write_bytes(third.read_bytes())
+    manifest = copy / "purified.jsonl"
+    lines = manifest.read_text().splitlines()
+    problems = list(problems_of(copy))
+    assert any("train-00000-of-00003.parquet is not what was written" in problem for problem in problems)
+    assert any("train-00001-of-00003.parquet is missing" in problem for problem in problems)
+    assert any("train-99999-of-00003.parquet does not belong" in problem for problem in problems)
+    assert len(problems) == 3
+    result = verify(copy)
+    assert result.exit_code == 1
+    assert "3 problems" in result.stderr
+    manifest.write_text("\n".join([lines[0], lines[1], lines[3]]) + "\n")
+    assert any("rows 25 to 49 of split 'train' are in no part" in problem for problem in problems_of(copy))
+    manifest.write_text("\n".join(lines[:3]) + "\n")
+    assert any("rows 50 to 59 of split 'train' are in no part" in problem for problem in problems_of(copy))
+    manifest.write_text("\n".join([*lines[:3], lines[3][:50]]) + "\n")
+    assert "damaged" in verify(copy).stderr
+
+
+def test_images_are_decoded(copy, folder):
+    """A checksum only says that a file is what was written; here it is made to fit damaged images."""
+    from puregen_transforms.data.results import sha256_of
+
+    table = pq.read_table(copy / "data/train-00000-of-00003.parquet")
+    cells = table["image"].to_pylist()
+    cells[3] = {"bytes": b"no image", "path": None}
+    broken = table.set_column(0, table.schema.field("image"), pa.array(cells, type=table.schema.field("image").type))
+    rewrite(copy, "data/train-00000-of-00003.parquet", lambda path: pq.write_table(broken, path), sha256_of)
+    rewrite(folder, "1.png", lambda path: path.write_bytes(b"no image"), sha256_of)
+    assert ["no image" in problem for problem in problems_of(copy)] == [True]
+    assert [problem.startswith("1.png") for problem in problems_of(folder)] == [True]
+
+
+def rewrite(copy, name, write, sha256_of):
+    before = sha256_of(copy / name)
+    write(copy / name)
+    manifest = copy / "purified.jsonl"
+    manifest.write_text(manifest.read_text().replace(before, sha256_of(copy / name)))
+
+
+def test_a_single_file(table, tiny_checkpoint, tmp_path):
+    table.to_parquet(tmp_path / "in.parquet")
+    options = ["--checkpoint", str(tiny_checkpoint), "--steps", "2", "--device", "cpu", "--part-rows", "25"]
+    done = CliRunner().invoke(app, ["purify", str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet"), *options])
+    assert done.exit_code == 0, done.output
+    assert verify(tmp_path / "out.parquet").exit_code == 0
+    content = bytearray((tmp_path / "out.parquet").read_bytes())
+    content[100] ^= 1
+    (tmp_path / "out.parquet").write_bytes(content)
+    assert verify(tmp_path / "out.parquet").exit_code == 1
+
+
+def test_what_is_no_copy_is_said_to_be_none(tmp_path):
+    assert "no" in verify(tmp_path / "nowhere").stderr
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, "PNG")
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    result = verify(tmp_path)
+    assert result.exit_code == 1
+    assert "purified.jsonl" in result.stderr
