@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 from datasets import load_dataset
 
@@ -75,8 +76,7 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
         time.sleep(random_moments.random() / 2)
         if process.poll() is not None:
             break
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
         finished.append(len(list(parts.glob("*.json"))))
         assert not destination.exists()
         for path in (tmp_path / "out.unfinished/result").rglob("*.parquet"):
@@ -89,13 +89,20 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["out"]
 
 
+def kill(process):
+    """SIGKILL for the launcher and its workers, which would live on."""
+    for member in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
 def start(source, destination, checkpoint):
     return subprocess.Popen(
         command(source, destination, checkpoint, "--part-rows", 8, processes=2),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
 
 

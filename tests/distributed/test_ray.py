@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from datasets import load_dataset
 from puregen_transforms import purify_dataset
 from puregen_transforms.distributed.verify import problems_of
 from tests.distributed.conftest import pixels
+from tests.distributed.test_many_processes import kill
 
 pytest.importorskip("ray")
 
@@ -91,14 +91,13 @@ def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path)
 
     steps = 60
     arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
-    driver = subprocess.Popen(arguments, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    driver = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     data, deadline = tmp_path / "out.unfinished/result/data", time.monotonic() + 120
     while len(list(data.glob("*.parquet"))) < 2:
         assert driver.poll() is None, driver.stderr.read().decode()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    os.killpg(driver.pid, signal.SIGKILL)
-    driver.wait()
+    kill(driver)
     driver.stderr.close()
     before = {path.name for path in data.glob("*.parquet")}
     assert not (tmp_path / "out").exists()

@@ -1,0 +1,274 @@
+"""Whole data sets: what purifying them costs beside the network, and what a kill, more processes or Ray change.
+
+    uv run python benchmarks/whole_sets.py CIFAR10_TEST_PARQUET [--only SECTION ...]
+
+Contract: one Parquet file of 10,000 images of 32x32 pixels, the packaged energy network, float32, seed 0.
+
+- throughput: the same 1,000 images, default method, on this machine's threads: `PureGen` on batches of 64 decoded
+  images (the bare loop), against `purify_dataset` from Parquet to Parquet, in turns; images a second, median.
+- cache: 200 PIL images through `PureGen(cache_dir=...)`, first and second time.
+- processes: 1,000 images, 5 steps, one thread a process; bytes of the copy by 1, 2 and 3 processes, and how far two
+  threads are from one.
+- memory: peak resident memory of `puregen purify` with 1 step on 10,000 rows, and on ten times as many.
+- kills: 10,000 images, 5 steps, two processes of one thread; SIGKILL to all at random moments, 50 times, and each time
+  the same command again; bytes of the copy against a run that was left alone, and the parts that were done again.
+- ray: 5,000 images, 5 steps, Ray with two actors against `purify_dataset`, image for image; then with the driver
+  killed and started again.
+
+Sections are measured alone and kept in the record; a section that is not named keeps its last figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+
+from puregen_transforms import PureGen, purify_dataset
+from puregen_transforms.distributed.manifest import read_records
+from puregen_transforms.distributed.verify import problems_of
+from puregen_transforms.evaluate.records import describe_machine, write_record
+
+RESULT = Path(__file__).parent / "results/whole_sets.json"
+
+
+def throughput(source: Path, work: Path) -> dict[str, Any]:
+    """Images a second of the bare loop, and of the whole job."""
+    rows = Dataset.from_parquet(str(source), cache_dir=str(work)).select(range(1000))
+    subset = work / "thousand.parquet"
+    rows.to_parquet(subset)
+    purifier = PureGen(seed=0, device="cpu", dtype="float32")
+    pictures = rows["image"][:]
+    purifier(pictures[:64])
+    bare, whole = [], []
+    for turn in range(3):
+        bare.append(timed(lambda: [purifier(pictures[first : first + 64]) for first in range(0, 1000, 64)]))
+        destination = work / f"throughput-{turn}"
+        whole.append(timed(lambda: purify_dataset(subset, purifier, output_dir=destination)))  # noqa: B023
+    speeds = {
+        "bare_loop": [1000 / seconds for seconds in bare],
+        "purify_dataset": [1000 / seconds for seconds in whole],
+    }
+    share = statistics.median(whole) / statistics.median(bare) - 1
+    return {"images_per_second": speeds, "seconds_more": share}
+
+
+def cache(source: Path, work: Path) -> dict[str, Any]:
+    """Seconds of two epochs through the cache."""
+    pictures = Dataset.from_parquet(str(source), cache_dir=str(work))[:200]["image"]
+    purifier = PureGen(seed=0, device="cpu", dtype="float32", cache_dir=work / "cache")
+    purifier.warm_up()
+    epochs = [timed(lambda: [purifier(picture) for picture in pictures]) for _ in range(2)]
+    return {"images": 200, "seconds": epochs, "times_faster": epochs[0] / epochs[1]}
+
+
+def processes(source: Path, work: Path) -> dict[str, Any]:
+    """Whether the number of processes changes the bytes, and of threads the pixels."""
+    subset = work / "thousand.parquet"
+    pq.write_table(pq.read_table(source).slice(0, 1000), subset)
+    digests = {}
+    for count in (1, 2, 3):
+        run(subset, work / f"by-{count}", "--steps", 5, "--part-rows", 100, processes=count)
+        digests[count] = digest_of(work / f"by-{count}")
+    run(subset, work / "two-threads", "--steps", 5, "--part-rows", 100, threads=2)
+    one, two = (pixels_of(work / name) for name in ("by-1", "two-threads"))
+    return {
+        "same_bytes": len(set(digests.values())) == 1,
+        "most_between_one_and_two_threads": int(np.abs(one.astype(int) - two).max()),
+    }
+
+
+def memory(source: Path, work: Path) -> dict[str, Any]:
+    """Peak resident memory by the number of rows."""
+    table = pq.read_table(source)
+    many = work / "many.parquet"
+    with pq.ParquetWriter(many, table.schema) as writer:
+        for _ in range(10):
+            writer.write_table(table, row_group_size=1000)
+    peaks = {}
+    for name, path in (("10000", source), ("100000", many)):
+        started = time.monotonic()
+        peaks[name] = {"bytes": run(path, work / f"memory-{name}", "--steps", 1), "seconds": time.monotonic() - started}
+    return {"peak": peaks, "ratio": peaks["100000"]["bytes"] / peaks["10000"]["bytes"]}
+
+
+def kills(source: Path, work: Path, count: int = 50) -> dict[str, Any]:
+    """Kill a run of two processes at random moments, and compare what comes out in the end."""
+    options = ("--steps", 5, "--part-rows", 100)
+    started = time.monotonic()
+    run(source, work / "whole", *options, processes=2)
+    seconds = time.monotonic() - started
+    destination, killed, redone = work / "killed", 0, []
+    parts = work / "killed.unfinished/parts"
+    while killed < count:
+        process = start(source, destination, *options, processes=2)
+        # From the first import to well into the work; the work itself is shared out among the kills.
+        time.sleep(float(torch.rand(())) * (START_UP + 2 * seconds / count))
+        if process.poll() is not None:
+            break
+        kill(process)
+        killed += 1
+        finished = len(list(parts.glob("*.json"))) if parts.exists() else 0
+        written = len(list((work / "killed.unfinished/result/data").glob("*.parquet"))) if parts.exists() else 0
+        redone.append(written - finished)
+        assert not destination.exists()
+    run(source, destination, *options, processes=2)
+    rows = [row for record in read_records(destination / "purified.jsonl") for row in range(record.start, record.stop)]
+    return {
+        "kills": killed,
+        "same_bytes": digest_of(destination) == digest_of(work / "whole"),
+        "each_row_once": rows == list(range(10_000)),
+        "problems": list(problems_of(destination)),
+        "most_parts_written_but_not_noted": max(redone),
+        "left_beside": sorted(path.name for path in work.iterdir() if path.name.startswith("killed")),
+        "seconds_left_alone": seconds,
+    }
+
+
+START_UP = 8.0
+"""Seconds in which a killed run may not have begun yet."""
+
+
+def ray(source: Path, work: Path) -> dict[str, Any]:
+    """Ray against `purify_dataset`, and against itself when its driver is killed."""
+    table = pq.read_table(source).slice(0, 5000)
+    table = table.append_column("row", pa.array(range(5000)))
+    table = table.replace_schema_metadata(None)
+    (work / "in").mkdir()
+    for part in range(20):
+        pq.write_table(table.slice(250 * part, 250), work / f"in/{part:02d}.parquet")
+    plain = work / "plain.parquet"
+    pq.write_table(pq.read_table(source).slice(0, 5000), plain)
+    run(plain, work / "accelerate", "--steps", 5)
+    expected = pixels_of(work / "accelerate")
+    options = ("--steps", 5, "--engine", "ray", "--id-column", "row")
+    run(work / "in", work / "ray", *options)
+    process = start(work / "in", work / "ray-killed", *options)
+    files = work / "ray-killed.unfinished/result/data"
+    while len(list(files.glob("*.parquet"))) < 5 and process.poll() is None:
+        time.sleep(0.05)
+    kill(process)
+    kept = {path.name for path in files.glob("*.parquet")}
+    run(work / "in", work / "ray-killed", *options)
+    after = {path.name for path in (work / "ray-killed/data").glob("*.parquet")}
+    return {
+        "same_pixels": bool(np.array_equal(expected, pixels_of(work / "ray", sort="row"))),
+        "same_pixels_after_kill": bool(np.array_equal(expected, pixels_of(work / "ray-killed", sort="row"))),
+        "files_before_kill": len(kept),
+        "files_kept": len(kept & after),
+    }
+
+
+SECTIONS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
+    "throughput": throughput,
+    "cache": cache,
+    "processes": processes,
+    "memory": memory,
+    "kills": kills,
+    "ray": ray,
+}
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds it takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def command(source: Path, destination: Path, *options: Any, processes: int = 1) -> list[str]:
+    """`puregen purify`."""
+    many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    launcher = many if processes > 1 else []
+    options = (source, destination, "--device", "cpu", "--dtype", "float32", *options)
+    return [sys.executable, *launcher, "-m", "puregen_transforms", "purify", *map(str, options)]
+
+
+def start(source: Path, destination: Path, *options: Any, **settings: Any) -> subprocess.Popen[bytes]:
+    """Begin `puregen purify`, with one thread a process."""
+    return subprocess.Popen(  # noqa: S603
+        command(source, destination, *options, **settings),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def run(source: Path, destination: Path, *options: Any, threads: int = 1, **settings: Any) -> int:
+    """Run `puregen purify`; its peak resident memory in bytes."""
+    process = subprocess.Popen(  # noqa: S603
+        command(source, destination, *options, **settings),
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    problem = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(problem.decode()[-3000:])
+    return usage.ru_maxrss * 1024
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a process and all that it has started: a launcher's workers would live on."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+def digest_of(folder: Path) -> str:
+    """Of all files of a copy."""
+    found = sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        found.update(path.relative_to(folder).as_posix().encode() + sha256(path.read_bytes()).digest())
+    return found.hexdigest()
+
+
+def pixels_of(folder: Path, *, sort: str | None = None) -> np.ndarray:
+    """(N, H, W, 3) uint8, in the order of the rows or of a column."""
+    rows = Dataset.from_parquet([str(path) for path in sorted((folder / "data").glob("*.parquet"))])
+    rows = rows if sort is None else rows.sort(sort)
+    return np.stack([np.asarray(picture) for picture in rows["image"]])
+
+
+def main() -> None:
+    """Measure the sections that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--output", type=Path, default=RESULT)
+    arguments = parser.parse_args()
+    record = json.loads(arguments.output.read_text()) if arguments.output.exists() else {}
+    for name in arguments.only:
+        with tempfile.TemporaryDirectory() as work:
+            started = time.monotonic()
+            measured = SECTIONS[name](arguments.source.resolve(), Path(work))
+            record[name] = {**measured, **describe_machine(), "seconds_in_all": time.monotonic() - started}
+            print(json.dumps({name: record[name]}, indent=1), flush=True)
+        write_record(arguments.output, record)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
