@@ -46,6 +46,7 @@ class FolderPlan:
         folders: every folder below the top, parents first.
         problems: images whose header already cannot be read.
         clashes: images that got a longer name, because another file has the plain one.
+        splits: that were asked for; empty for all.
     """
 
     targets: dict[str, str]
@@ -54,6 +55,7 @@ class FolderPlan:
     folders: tuple[str, ...]
     problems: tuple[Skipped, ...]
     clashes: tuple[str, ...]
+    splits: tuple[str, ...] = ()
 
 
 def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
@@ -98,6 +100,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
         folders=tuple(folders),
         problems=tuple(problems),
         clashes=tuple(clashes),
+        splits=tuple(splits),
     )
 
 
@@ -136,7 +139,8 @@ class FolderCopy:
         names = hashlib.sha256()
         for path in self._paths:
             names.update(json.dumps([path, self.plan.targets.get(path), self.plan.formats.get(path)]).encode())
-        return {"images": self.images, "names of the images": names.hexdigest(), "rows of a part": self.part_rows}
+        described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
+        return {**described, "names of the images": names.hexdigest()}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """See `Copy`."""

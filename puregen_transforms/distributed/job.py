@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from filelock import BaseFileLock, FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.atomic import check_free, make_parents, remove_if_empty, try_writing
@@ -62,7 +62,7 @@ class Job:
         try:
             try_writing(self.destination.with_name(f".{self.destination.name}.{secrets.token_hex(4)}.try"))
             self.folder.mkdir(exist_ok=True)
-            with self._lock():
+            with self._locked():
                 try:
                     yield
                 finally:
@@ -72,16 +72,14 @@ class Job:
             for folder in parents:
                 remove_if_empty(folder)
 
-    def _lock(self) -> BaseFileLock:
-        lock = FileLock(self.folder / "lock")
+    def _locked(self) -> AcquireReturnProxy:
         try:
-            lock.acquire(timeout=0)
+            return FileLock(self.folder / "lock").acquire(timeout=0)
         except Timeout as error:
             raise BlockingIOError(
                 f"Expected to be alone in purifying to {self.destination}, but another run is at it. Wait for that "
                 "one, stop it, or choose another destination."
             ) from error
-        return lock
 
     def found_complete(self, settings: Mapping[str, Any]) -> bool:
         """Whether an earlier run with the same settings has written all.

@@ -71,7 +71,9 @@ _PLACES = ("checkpoint", "revision", "ddpm_checkpoint", "ddpm_revision")
 def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """All that decides what a copy comes to."""
     recipe = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
-    return {**recipe, "source": dict(source), **others}
+    # As they will be read again: without tuples.
+    settings: dict[str, Any] = json.loads(json.dumps({**recipe, "source": source, **others}))
+    return settings
 
 
 def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:

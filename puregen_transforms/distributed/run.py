@@ -69,6 +69,7 @@ def purify_copy(
     settings = settings_of(purifier, source.describe(), on_error=on_error)
     run = _Run(source, job, purifier, settings, on_error, progress)
     if job.found_complete(settings):
+        run.check_source()
         processes.wait()
         return run.outcome(f"{job.destination} was complete already.")
     with job.alone() if processes.is_first else nullcontext():
@@ -109,6 +110,21 @@ class _Run:
             recipe["energy_threshold"] = self.purifier.recipe.energy_threshold
         self.job.begin(settings)
         self.source.prepare(self.job.results, self._way())
+
+    def check_source(self) -> None:
+        """Look whether a complete copy is of these data: at its first and its last part.
+
+        Raises:
+            FileExistsError: it is not.
+        """
+        records = [record for record in read_records(manifest_path(self.job.destination)) if record.source]
+        for record in {record.name: record for record in (*records[:1], *records[-1:])}.values():
+            part = Part(name=record.name, split=record.split, start=record.start, stop=record.stop)
+            if self.source.source_digest(part) not in (None, record.source):
+                raise FileExistsError(
+                    f"Expected a copy of these data in {self.job.destination}, but {_rows(part)} have changed since it "
+                    "was written. Choose another destination, or remove that copy."
+                )
 
     def take_over_settings(self) -> None:
         """Use the seed and the threshold that the first process has settled."""
@@ -160,11 +176,10 @@ class _Run:
         if not self.job.is_whole(record):
             return False
         if self.source.source_digest(part) not in (None, record.source):
-            where = f"rows {part.start} to {part.stop - 1}" + (f" of split {part.split!r}" if part.split else "")
             raise ValueError(
-                f"Expected the data that an earlier run has begun with, but {where} have changed since. Put them back, "
-                f"or remove {self.job.folder} to begin anew. (Random transforms give other images every time: purify "
-                "the images before them.)"
+                f"Expected the data that an earlier run has begun with, but {_rows(part)} have changed since. Put them "
+                f"back, or remove {self.job.folder} to begin anew. (Random transforms give other images every time: "
+                "purify the images before them.)"
             )
         return True
 
@@ -208,6 +223,10 @@ class _Bar:
         """More are done."""
         self._done += count
         self._progress(self._done, self._total)
+
+
+def _rows(part: Part) -> str:
+    return f"rows {part.start} to {part.stop - 1}" + (f" of split {part.split!r}" if part.split else "")
 
 
 def draw_seed() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features, Image
 
+from puregen_transforms.data.copies import copy_of
 from puregen_transforms.data.folders import OTHER_FILES, SKIPPED
 from puregen_transforms.data.images import ImageProblemError, decode
+from puregen_transforms.data.parts import Part
 from puregen_transforms.data.results import sha256_of
-from puregen_transforms.distributed.manifest import manifest_path, read_records, read_settings
+from puregen_transforms.distributed.manifest import differences, manifest_path, read_records, read_settings
 
 
 def problems_of(copy: Path) -> Iterator[str]:
@@ -58,6 +61,29 @@ def problems_of(copy: Path) -> Iterator[str]:
     if home == copy:
         found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
         yield from (f"{name} does not belong to the copy" for name in sorted(found - known))
+
+
+def changes_since(copy: Path, source: str) -> Iterator[str]:
+    """Compare a copy with the data it was made from, and say which rows are no longer the same.
+
+    Args:
+        copy: see `problems_of`.
+        source: as it was given to `puregen purify`.
+
+    Raises:
+        ValueError, OSError: as in `problems_of`; or the source cannot be opened.
+    """
+    manifest = manifest_path(copy)
+    before = read_settings(manifest)["source"]
+    splits = before.get("splits", list(before.get("rows", ())))
+    now = copy_of(source, copy, columns=before.get("columns", ()), splits=splits, part_rows=before["rows of a part"])
+    if changes := differences(before, json.loads(json.dumps(now.describe()))):
+        yield from changes
+        return
+    for record in read_records(manifest):
+        part = Part(name=record.name, split=record.split, start=record.start, stop=record.stop)
+        if record.source and now.source_digest(part) != record.source:
+            yield f"{_rows(part.start, part.stop, part.split)} of the source have changed"
 
 
 def _problems_of_file(home: Path, name: str, checksum: str, *, is_image: bool) -> Iterator[str]:

@@ -31,6 +31,11 @@ def choose_device(device: torch.device | str | None) -> torch.device:
     return chosen
 
 
+def device_of_rank(rank: int, gpus: int) -> torch.device | None:
+    """A GPU for each process of `datasets.map(num_proc=..., with_rank=True)`, in turn; None without several."""
+    return torch.device("cuda", rank % gpus) if gpus > 1 else None
+
+
 def one_thread_if_forked() -> None:
     """In a forked process, run torch on one thread.
 

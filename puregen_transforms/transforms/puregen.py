@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 from puregen_transforms import __version__
 from puregen_transforms.functional.images import rounded, to_signed
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
-from puregen_transforms.purifier.device import one_thread_if_forked, parse_device
+from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.transforms.cache import CACHE_BYTES, ImageCache, purify_through
@@ -344,6 +344,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             raise TypeError("Expected a sample to purify, but PureGen was called with nothing.")
         # datasets.map adds row indices and a rank after its batch where asked to; they are not part of the sample.
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
+        if is_lazy(inputs[0]) and isinstance(inputs[-1], int) and self.device is None and "_networks" not in vars(self):
+            self.device = device_of_rank(inputs[-1], torch.cuda.device_count())
         found = find_images(sample, columns=self.recipe.columns)
         smallest = self._loaded.smallest_image
         for image in found.images:

@@ -312,6 +312,14 @@ class TestGoingOn:
         with pytest.raises(ValueError, match="rows 0 to 19 of split 'train' have changed"):
             self.go_on(other, purifier, tmp_path)
 
+    def test_a_complete_copy_of_other_pixels_is_not_opened(self, pictures, table, purifier, tmp_path):
+        self.go_on(table, purifier, tmp_path)
+        changed = [picture.copy() for picture in pictures]
+        changed[-1].putpixel((0, 0), (1, 2, 3))
+        other = Dataset.from_dict({**table.to_dict(), "image": changed}, features=table.features)
+        with pytest.raises(FileExistsError, match="rows 40 to 59 of split 'train' have changed"):
+            self.go_on(other, purifier, tmp_path)
+
     def test_random_images_are_noticed(self, pictures, purifier, tmp_path, monkeypatch):
         source = Samples(lambda row: (torch.rand(3, 32, 32), row), rows=60)
         self.begin(source, purifier, tmp_path, monkeypatch)

@@ -62,6 +62,21 @@ def test_every_kind_of_damage_is_found(copy):
     assert "damaged" in verify(copy).stderr
 
 
+def test_the_source_can_be_looked_at_too(table, pictures, purifier, folder, tmp_path):
+    table.to_parquet(tmp_path / "in.parquet")
+    purify_dataset(tmp_path / "in.parquet", purifier, output_dir=tmp_path / "tables", part_rows=25)
+    for copy, source in (("tables", "in.parquet"), ("images", "in")):
+        done = CliRunner().invoke(app, ["verify", str(tmp_path / copy), "--source", str(tmp_path / source)])
+        assert done.exit_code == 0, done.output
+    pictures[9].save(tmp_path / "in/3.png")
+    rows = table.select([*range(30), 0, *range(31, 60)])
+    rows.to_parquet(tmp_path / "in.parquet")
+    for copy, source, words in (("tables", "in.parquet", "rows 25 to 49"), ("images", "in", "rows 3 to 3")):
+        done = CliRunner().invoke(app, ["verify", str(tmp_path / copy), "--source", str(tmp_path / source)])
+        assert done.exit_code == 1
+        assert words in done.stderr
+
+
 def test_images_are_decoded(copy, folder):
     """A checksum only says that a file is what was written; here it is made to fit damaged images."""
     from puregen_transforms.data.results import sha256_of
