@@ -25,6 +25,9 @@ from puregen_transforms.distributed.manifest import manifest_path, read_settings
 from puregen_transforms.functional.images import check_unit_range, rounded
 from puregen_transforms.transforms.samples import choose, find
 
+IMAGE_FORMS = ("pil", "array", "uint8 image", "float image")
+"""PIL images, uint8 arrays (H, W, C), and tensors (C, H, W) of uint8 or of floats in [0, 1]."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
@@ -33,7 +36,7 @@ class Layout:
     Args:
         kind: "tuple", "list", "dict", or "image" for an image alone.
         names: columns, in the sample's order; of a dict, its keys.
-        forms: of each column that is an image: "pil", "uint8" or "float" tensors; None of the others.
+        forms: of each column: one of `IMAGE_FORMS`, the dtype of another tensor, or None for Python values.
     """
 
     kind: str
@@ -90,7 +93,7 @@ class TorchSplit:
     @property
     def image_columns(self) -> list[str]:
         """Columns with images to purify."""
-        return [name for name, form in zip(self.layout.names, self.layout.forms, strict=True) if form is not None]
+        return [name for name, form in zip(self.layout.names, self.layout.forms, strict=True) if form in IMAGE_FORMS]
 
     @property
     def rows(self) -> int:
@@ -115,7 +118,7 @@ class TorchSplit:
                 f"{len(values)}."
             )
         stored = zip(values, self.layout.forms, strict=True)
-        return [_plain(value) if form is None else _stored_image(value, index) for value, form in stored]
+        return [_stored_image(value, index) if form in IMAGE_FORMS else _plain(value) for value, form in stored]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,8 +177,7 @@ class PurifiedDataset(TorchDataset[Any]):
     def __getitem__(self, index: int) -> Any:
         row = self._rows[int(index)]
         stored = ((row[name], form) for name, form in zip(self._layout.names, self._layout.forms, strict=True))
-        sample = self._layout.sample([value if form is None else _restored(value, form) for value, form in stored])
-        return self._transformed(sample)
+        return self._transformed(self._layout.sample([_restored(value, form) for value, form in stored]))
 
     def _transformed(self, sample: Any) -> Any:
         if self.transforms is not None:
@@ -183,8 +185,9 @@ class PurifiedDataset(TorchDataset[Any]):
         if self._layout.kind == "image":
             return sample if self.transform is None else self.transform(sample)
         for place, form in zip(self._places, self._layout.forms, strict=True):
-            change = self.target_transform if form is None else self.transform
-            if change is not None and (form is not None or place == self._label_place):
+            is_image = form in IMAGE_FORMS
+            change = self.transform if is_image else self.target_transform
+            if change is not None and (is_image or place == self._label_place):
                 sample = _with(sample, place, change)
         return sample
 
@@ -257,23 +260,21 @@ def _layout_of(sample: Any, columns: tuple[str | int, ...] | None) -> Layout:
     places = {slot.path[0] for slot in slots}
     if isinstance(sample, Mapping):
         names = tuple(map(str, sample))
-        return Layout(
-            kind="dict", names=names, forms=tuple(_form(sample[key]) if key in places else None for key in sample)
-        )
-    forms = tuple(_form(value) if place in places else None for place, value in enumerate(sample))
+        forms = tuple(_form(value) if key in places else _other_form(value) for key, value in sample.items())
+        return Layout(kind="dict", names=names, forms=forms)
+    forms = tuple(_form(value) if place in places else _other_form(value) for place, value in enumerate(sample))
     return Layout(kind="list" if isinstance(sample, list) else "tuple", names=_names(sample, forms), forms=forms)
 
 
 def _names(sample: Sequence[Any], forms: Sequence[str | None]) -> tuple[str, ...]:
     """Of an (image, label) sample these; of others with numbers."""
-    whole = [place for place, value in enumerate(sample) if forms[place] is None and isinstance(_plain(value), int)]
-    images = [place for place, form in enumerate(forms) if form is not None]
-    names = []
-    for place, form in enumerate(forms):
-        alone = len(images if form else whole) == 1 and (form is not None or place in whole)
-        word = "image" if form else "label" if place in whole else "field"
-        names.append(word if alone else f"{word}_{place}")
-    return tuple(names)
+    words = []
+    for value, form in zip(sample, forms, strict=True):
+        is_label = isinstance(_plain(value), int) and not isinstance(value, bool)
+        words.append("image" if form in IMAGE_FORMS else "label" if is_label else "field")
+    return tuple(
+        word if words.count(word) == 1 and word != "field" else f"{word}_{place}" for place, word in enumerate(words)
+    )
 
 
 def _form(value: Any) -> str:
@@ -282,16 +283,20 @@ def _form(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return "array"
     if isinstance(value, Tensor) and value.ndim == 3:
-        return "uint8" if value.dtype == torch.uint8 else "float"
+        return "uint8 image" if value.dtype == torch.uint8 else "float image"
     raise ValueError(
         f"Expected single images in a sample, but got {type(value).__name__} of shape {tuple(value.shape)}."
     )
 
 
+def _other_form(value: Any) -> str | None:
+    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else None
+
+
 def _features_of(dataset: Any, layout: Layout, values: Sequence[Any]) -> Features:
     found = {}
     for name, form, value in zip(layout.names, layout.forms, values, strict=True):
-        found[name] = Image() if form else _feature(name, _plain(value), _classes(dataset))
+        found[name] = Image() if form in IMAGE_FORMS else _feature(name, _plain(value), _classes(dataset))
     return Features(found)
 
 
@@ -344,14 +349,17 @@ def _stored_image(value: Any, index: int) -> dict[str, Any]:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def _restored(image: PILImage.Image, form: str) -> Any:
-    if form == "pil":
-        return image
+def _restored(value: Any, form: str | None) -> Any:
+    if form is None or form == "pil":
+        return value
+    if form not in IMAGE_FORMS:
+        return torch.tensor(value, dtype=getattr(torch, form))
+    image = value
     if form == "array":
         pixels = np.array(image)
         return pixels[..., None] if pixels.ndim == 2 else pixels
     pixels = F.pil_to_tensor(image)
-    return pixels if form == "uint8" else F.to_dtype(pixels, torch.float32, scale=True)
+    return pixels if form == "uint8 image" else F.to_dtype(pixels, torch.float32, scale=True)
 
 
 def _with(sample: Any, place: Any, change: Callable[[Any], Any]) -> Any:

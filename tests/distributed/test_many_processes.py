@@ -22,7 +22,7 @@ def command(source, destination, checkpoint, *options, processes=1):
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
     )
-    options = (*options, "--checkpoint", checkpoint, "--steps", 3, "--device", "cpu", "--dtype", "float32")
+    options = (*options, "--checkpoint", checkpoint, "--steps", 100, "--device", "cpu", "--dtype", "float32")
     return [sys.executable, *launcher, "-m", "puregen_transforms", "purify", *map(str, (source, destination, *options))]
 
 
@@ -51,14 +51,14 @@ def source(table, tmp_path_factory):
 def whole(source, checkpoint, tmp_path_factory):
     """By one process, left alone."""
     destination = tmp_path_factory.mktemp("whole") / "out"
-    run(source, destination, checkpoint, "--part-rows", 8)
+    run(source, destination, checkpoint, "--part-rows", 4)
     return content(destination)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("processes", [2, 3])
 def test_the_number_of_processes_does_not_matter(source, checkpoint, whole, tmp_path, processes):
-    done = run(source, tmp_path / "out", checkpoint, "--part-rows", 8, processes=processes)
+    done = run(source, tmp_path / "out", checkpoint, "--part-rows", 4, processes=processes)
     assert content(tmp_path / "out") == whole
     assert done.stdout.count("Purified 60 images") == 1
 
@@ -68,10 +68,10 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
     """Two processes, killed whenever so many parts are finished, and once or twice more at random moments."""
     destination, random_moments = tmp_path / "out", random.Random(0)
     finished = []
-    for kill in range(5):
+    for number in range(5):
         process = start(source, destination, checkpoint)
         parts = tmp_path / "out.unfinished/parts"
-        while process.poll() is None and len(list(parts.glob("*.json"))) < 2 * kill:
+        while process.poll() is None and len(list(parts.glob("*.json"))) < 3 * number:
             time.sleep(0.01)
         time.sleep(random_moments.random() / 2)
         if process.poll() is not None:
@@ -83,7 +83,7 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
             load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))
     assert finished == sorted(finished)
     assert len(finished) >= 3
-    run(source, destination, checkpoint, "--part-rows", 8, processes=2)
+    run(source, destination, checkpoint, "--part-rows", 4, processes=2)
     assert content(destination) == whole
     assert not list(problems_of(destination))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["out"]
@@ -99,7 +99,7 @@ def kill(process):
 
 def start(source, destination, checkpoint):
     return subprocess.Popen(
-        command(source, destination, checkpoint, "--part-rows", 8, processes=2),
+        command(source, destination, checkpoint, "--part-rows", 4, processes=2),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -105,6 +105,7 @@ class TestTorch:
         assert after.dtype == batch.dtype
         assert torch.allclose(after.float(), purifier(batch).float(), atol=1e-6)
         assert clean.targets == [0, 1, 2, 3]
+        assert torch.equal(clean[3][1], torch.tensor(3))
 
     def test_dicts_lists_and_images_alone(self, pictures, purifier, tmp_path):
         expected = purifier(pictures[:6])
@@ -116,9 +117,15 @@ class TestTorch:
         clean = {
             name: purify_dataset(Samples(make), purifier, output_dir=tmp_path / name) for name, make in kinds.items()
         }
-        assert clean["dict"][2] == {"picture": expected[2], "name": "n2", "box": [1.0, 2.0]}
-        assert clean["list"][3] == [3, expected[3], 0.5]
-        assert clean["alone"][4] == expected[4]
+        sample = clean["dict"][2]
+        assert list(sample) == ["picture", "name", "box"]
+        assert sample["name"] == "n2"
+        assert torch.equal(sample["box"], torch.tensor([1.0, 2.0]))
+        assert np.array_equal(sample["picture"], expected[2])
+        row, image, half = clean["list"][3]
+        assert (row, half) == (3, 0.5)
+        assert np.array_equal(image, expected[3])
+        assert np.array_equal(clean["alone"][4], expected[4])
 
     def test_what_a_table_cannot_hold_is_explained(self, pictures, purifier, tmp_path):
         with pytest.raises(ValueError, match="object as 'field_1'"):
