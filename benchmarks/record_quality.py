@@ -19,6 +19,7 @@ import dynamics_tradeoff
 import purify_quality
 import purify_speed
 import triggerless_attacks
+import whole_sets
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.evaluate.protocols import PROTOCOLS
@@ -32,6 +33,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
 SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
+WHOLE_SETS = RESULTS / "whole_sets.json"
 NARCISSUS = RESULTS / "narcissus.json"
 KEPT = ("command", "seed", "machine", "versions")
 
@@ -73,6 +75,7 @@ def with_tables(readme: str) -> str:
         "attacks": attacks.markdown(json.loads(ATTACKS.read_text(encoding="utf-8"))),
         "triggerless_attacks": triggerless_attacks.markdown(json.loads(TRIGGERLESS.read_text(encoding="utf-8"))),
         "purify_speed": purify_speed.markdown(json.loads(SPEED.read_text(encoding="utf-8"))),
+        "whole_sets": whole_sets.markdown(json.loads(WHOLE_SETS.read_text(encoding="utf-8"))),
     }
     for name, table in tables.items():
         marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"

@@ -252,6 +252,54 @@ def pixels_of(folder: Path, *, sort: str | None = None) -> np.ndarray:
     return np.stack([np.asarray(picture) for picture in rows["image"]])
 
 
+def markdown(record: dict[str, Any]) -> str:
+    """A row for each section that was measured."""
+    rows = {name: _WORDS[name](record[name]) for name in SECTIONS if name in record}
+    lines = ["| | measured |", "|---|---|", *(f"| {name} | {words} |" for name, words in rows.items())]
+    machines = sorted({section["machine"] for section in record.values()})
+    return "\n".join([*lines, "", f"`python benchmarks/whole_sets.py CIFAR10_TEST`, seed 0; {'; '.join(machines)}."])
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "**no**"
+
+
+def _throughput(row: dict[str, Any]) -> str:
+    bare, whole = (statistics.median(row["images_per_second"][name]) for name in ("bare_loop", "purify_dataset"))
+    return (
+        f"`purify_dataset` from Parquet to Parquet {whole:.1f} images a second, the bare loop {bare:.1f} "
+        f"({row['seconds_more']:+.1%} time)"
+    )
+
+
+def _memory(row: dict[str, Any]) -> str:
+    small, large = (row["peak"][rows]["bytes"] / 2**20 for rows in ("10000", "100000"))
+    return f"peak {small:.0f} MiB at 10,000 rows, {large:.0f} MiB at 100,000 ({row['ratio']:.2f} times)"
+
+
+def _kills(row: dict[str, Any]) -> str:
+    return (
+        f"{row['kills']} SIGKILLs in a run of 10,000 images by two processes: same bytes {_yes(row['same_bytes'])}, "
+        f"each row once {_yes(row['each_row_once'])}"
+    )
+
+
+_WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "throughput": _throughput,
+    "cache": lambda row: f"second epoch through `cache_dir` {row['times_faster']:.0f} times faster than the first",
+    "processes": lambda row: (
+        f"1, 2 and 3 processes: same bytes {_yes(row['same_bytes'])}; one and two threads: at most "
+        f"{row['most_between_one_and_two_threads']}/255 apart"
+    ),
+    "memory": _memory,
+    "kills": _kills,
+    "ray": lambda row: (
+        f"5,000 images by Ray as by `purify_dataset`: {_yes(row['same_pixels'])}; with its driver killed and started "
+        f"again: {_yes(row['same_pixels_after_kill'])}"
+    ),
+}
+
+
 def main() -> None:
     """Measure the sections that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
