@@ -6,13 +6,13 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.atomic import check_free, make_parents, remove_if_empty, try_writing
@@ -72,7 +72,7 @@ class Job:
             for folder in parents:
                 remove_if_empty(folder)
 
-    def _locked(self) -> AcquireReturnProxy:
+    def _locked(self) -> AbstractContextManager[object]:
         try:
             return FileLock(self.folder / "lock").acquire(timeout=0)
         except Timeout as error:

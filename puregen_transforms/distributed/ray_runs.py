@@ -142,9 +142,10 @@ class _Crew:
 
         if not ray.is_initialized():
             ray.init(log_to_driver=False)
+        resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = self.gpus_per_actor
         if gpus is None:
-            gpus = 1 if ray.cluster_resources().get("GPU", 0) else 0
+            gpus = 1 if resources.get("GPU", 0) else 0
         context = ray.data.DataContext.get_current()
         before = context.checkpoint_config
         job.checkpoints.mkdir(exist_ok=True)
@@ -164,7 +165,7 @@ class _Crew:
                 fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
                 batch_size=self.rows_per_call,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(**self._pool(ray.cluster_resources(), gpus)),
+                compute=self._pool(resources, gpus),
                 num_gpus=gpus,
                 num_cpus=None if gpus else 1,
                 udf_modifying_row_count=False,
@@ -172,11 +173,13 @@ class _Crew:
         finally:
             context.checkpoint_config = before
 
-    def _pool(self, resources: Mapping[str, float], gpus: float) -> dict[str, int]:
+    def _pool(self, resources: Mapping[str, float], gpus: float) -> Any:
+        from ray.data import ActorPoolStrategy
+
         if isinstance(self.actors, tuple):
-            return {"min_size": self.actors[0], "max_size": self.actors[1]}
+            return ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1])
         room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 1))
-        return {"size": self.actors or max(1, room)}
+        return ActorPoolStrategy(size=self.actors or max(1, room))
 
 
 def _parquet_files(source: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.images import Purify
-from puregen_transforms.data.outcome import Outcome, Progress
+from puregen_transforms.data.outcome import Outcome, Progress, Skipped
 from puregen_transforms.data.parts import Copy, Part, PartRecord, Way
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import SETTLED, filled_in, manifest_path, read_records, settings_of
@@ -235,7 +235,8 @@ def draw_seed() -> int:
 
 
 def _outcome(records: Iterable[PartRecord]) -> Outcome:
-    images, resisting, skipped = 0, 0, []
+    images, resisting = 0, 0
+    skipped: list[Skipped] = []
     for record in records:
         images += record.images
         resisting += record.resisting
