@@ -159,7 +159,8 @@ class _Crew:
             schema = schema.append(pa.field(ROW_HASH, pa.uint64()))
         device = None if purifier.device is None else str(purifier.device)
         try:
-            rows = ray.data.read_parquet([str(path) for path in table.paths], include_row_hash=self.id_column is None)
+            paths = [str(path) for path in table.paths]
+            rows = ray.data.read_parquet(paths, include_row_hash=self.id_column is None, num_cpus=0.5)
             rows.map_batches(
                 PurifyBatches,
                 fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
@@ -167,9 +168,14 @@ class _Crew:
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
                 num_gpus=gpus,
-                num_cpus=None if gpus else 1,
+                # Actors that held all cores would leave none for those who read and write, and wait for them forever.
+                num_cpus=0.5 if resources.get("CPU", 0) >= 2 else 0,
                 udf_modifying_row_count=False,
-            ).write_parquet(str(job.results.folder / DATA_FOLDER), arrow_parquet_args={"schema": schema})
+            ).write_parquet(
+                str(job.results.folder / DATA_FOLDER),
+                arrow_parquet_args={"schema": schema},
+                ray_remote_args={"num_cpus": 0.5},
+            )
         finally:
             context.checkpoint_config = before
 
