@@ -173,7 +173,7 @@ class _Crew:
                 udf_modifying_row_count=False,
             ).write_parquet(
                 str(job.results.folder / DATA_FOLDER),
-                arrow_parquet_args={"schema": schema},
+                schema=schema,
                 ray_remote_args={"num_cpus": 0.5},
             )
         finally:
