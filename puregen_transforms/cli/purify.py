@@ -114,9 +114,8 @@ def purify(
         _try_out(purifier)
         if engine == "ray":
             refused = {"--split": split, "--column": column, "--on-error": on_error != "stop"}
-            _purify_with_ray(
-                source, destination, purifier, id_column, [name for name, value in refused.items() if value]
-            )
+            names = [name for name, value in refused.items() if value]
+            _purify_with_ray(source, destination, purifier, id_column, part_rows, names)
             return
         if engine != "accelerate" or id_column is not None:
             raise ValueError(f"Expected engine accelerate, or ray, which alone has ids, but got {engine!r}.")
@@ -145,14 +144,14 @@ def purify(
 
 
 def _purify_with_ray(
-    source: str, destination: Path, purifier: PureGen, id_column: str | None, refused: list[str]
+    source: str, destination: Path, purifier: PureGen, id_column: str | None, part_rows: int, refused: list[str]
 ) -> None:
     from puregen_transforms.distributed.ray_runs import purify_with_ray
 
     if refused:
         raise ValueError(f"Expected options that engine ray has, but got {', '.join(refused)}.")
     started = time.monotonic()
-    outcome = purify_with_ray(source, destination, purifier, id_column=id_column)
+    outcome = purify_with_ray(source, destination, purifier, id_column=id_column, part_rows=part_rows)
     _report(outcome, destination, seconds=time.monotonic() - started)
 
 

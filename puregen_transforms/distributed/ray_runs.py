@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.outcome import Outcome
-from puregen_transforms.data.parts import PartRecord
+from puregen_transforms.data.parts import PART_ROWS, PartRecord, check_part_rows
 from puregen_transforms.data.results import sha256_of
 from puregen_transforms.data.sources import ParquetSplit
 from puregen_transforms.data.tables import DATA_FOLDER, image_columns_of, purify_rows
@@ -25,6 +26,11 @@ from puregen_transforms.distributed.run import draw_seed
 
 ROW_HASH = "row_hash"
 """The column of ids that Ray makes out of file and row, where the data have none."""
+
+
+_OTHERS = 3
+"""Cores for listing files, leaving out what is done, reading and writing. Actors that held all cores would wait for
+these forever; where there are few, actors count for none."""
 
 
 class PurifyBatches:
@@ -63,6 +69,7 @@ def purify_with_ray(
     *,
     id_column: str | None = None,
     rows_per_call: int = 256,
+    part_rows: int = PART_ROWS,
     actors: int | tuple[int, int] | None = None,
     gpus_per_actor: float | None = None,
 ) -> Outcome:
@@ -78,6 +85,7 @@ def purify_with_ray(
         purifier: without a seed, one is drawn, and kept for the calls that go on with this one.
         id_column: of unique ids; None has Ray make them, as a column "row_hash".
         rows_per_call: images that an actor is given at once.
+        part_rows: rows that are written, and noted, at once: about so many.
         actors: how many, or at least and at most; None is one for each GPU or CPU core of the cluster.
         gpus_per_actor: None is 1 where the cluster has GPUs, else 0.
 
@@ -117,6 +125,7 @@ def purify_with_ray(
                 columns=columns,
                 id_column=id_column,
                 rows_per_call=rows_per_call,
+                part_rows=check_part_rows(part_rows),
                 actors=actors,
                 gpus_per_actor=gpus_per_actor,
             )
@@ -132,6 +141,7 @@ class _Crew:
     columns: Sequence[str]
     id_column: str | None
     rows_per_call: int
+    part_rows: int
     actors: int | tuple[int, int] | None
     gpus_per_actor: float | None
 
@@ -159,8 +169,12 @@ class _Crew:
             schema = schema.append(pa.field(ROW_HASH, pa.uint64()))
         device = None if purifier.device is None else str(purifier.device)
         try:
-            paths = [str(path) for path in table.paths]
-            rows = ray.data.read_parquet(paths, include_row_hash=self.id_column is None, num_cpus=0.5)
+            rows = ray.data.read_parquet(
+                [str(path) for path in table.paths],
+                include_row_hash=self.id_column is None,
+                num_cpus=0.5,
+                override_num_blocks=ceil(table.rows / self.part_rows),
+            )
             rows.map_batches(
                 PurifyBatches,
                 fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
@@ -168,8 +182,7 @@ class _Crew:
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
                 num_gpus=gpus,
-                # Actors that held all cores would leave none for those who read and write, and wait for them forever.
-                num_cpus=0.5 if resources.get("CPU", 0) >= 2 else 0,
+                num_cpus=0 if gpus or resources.get("CPU", 0) <= 2 * _OTHERS else 1,
                 udf_modifying_row_count=False,
             ).write_parquet(
                 str(job.results.folder / DATA_FOLDER),
@@ -184,7 +197,8 @@ class _Crew:
 
         if isinstance(self.actors, tuple):
             return ActorPoolStrategy(min_size=self.actors[0], max_size=self.actors[1])
-        room = int(resources.get("GPU", 0) / gpus) if gpus else int(resources.get("CPU", 1))
+        cores = int(resources.get("CPU", 1))
+        room = int(resources.get("GPU", 0) / gpus) if gpus else cores - _OTHERS if cores > 2 * _OTHERS else cores
         return ActorPoolStrategy(size=self.actors or max(1, room))
 
 

@@ -82,18 +82,18 @@ from puregen_transforms import PureGen
 from puregen_transforms.distributed.ray_runs import purify_with_ray
 ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2 * 10**8, log_to_driver=False)
 purifier = PureGen(checkpoint=sys.argv[3], ebm_steps=int(sys.argv[4]), seed=0, device="cpu", dtype="float32")
-purify_with_ray(sys.argv[1], sys.argv[2], purifier, id_column="row", rows_per_call=5, actors=1)
+purify_with_ray(sys.argv[1], sys.argv[2], purifier, id_column="row", rows_per_call=5, part_rows=10, actors=1)
 """
 
 
 def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path):
     from puregen_transforms import PureGen
 
-    steps = 800
+    steps = 300
     arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
     driver = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     data, deadline = tmp_path / "out.unfinished/result/data", time.monotonic() + 120
-    while not list(data.glob("*.parquet")):
+    while len(list(data.glob("*.parquet"))) < 3:
         assert driver.poll() is None, driver.stderr.read().decode()[-3000:]
         assert time.monotonic() < deadline
         time.sleep(0.02)
