@@ -84,11 +84,20 @@ def test_full_disk(source, purify, whole, disk, tmp_path):
 
 def test_disk_that_becomes_read_only(source, purify, whole, disk, tmp_path, monkeypatch):
     disk("size=10m")
-    after_parts(monkeypatch, 2, lambda: disk("ro"))
+    files = tmp_path / "disk/out.unfinished"
+
+    def becomes_read_only():
+        # The lock is open for writing, so that the disk as a whole cannot be made read-only.
+        subprocess.run(["mount", "--bind", files, files], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", files], check=True)
+
+    after_parts(monkeypatch, 2, becomes_read_only)
     stopped = purify(source, tmp_path / "disk/out")
+    subprocess.run(["umount", files], check=True)
     monkeypatch.undo()
     assert stopped.exit_code == 1
     assert "Read-only file system" in stopped.stderr
+    assert disk("ro").returncode == 0
     before = purify(source, tmp_path / "disk/out")
     assert before.exit_code == 1
     assert "Expected to be able to write in" in before.stderr
