@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -173,9 +172,9 @@ class _Crew:
                 [str(path) for path in table.paths],
                 include_row_hash=self.id_column is None,
                 num_cpus=0.5,
-                override_num_blocks=ceil(table.rows / self.part_rows),
             )
-            rows.map_batches(
+            # One block is one file: what a killed run has to do again at most, for each actor.
+            rows.repartition(target_num_rows_per_block=self.part_rows).map_batches(
                 PurifyBatches,
                 fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
                 batch_size=self.rows_per_call,
