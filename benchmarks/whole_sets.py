@@ -171,7 +171,7 @@ def ray(source: Path, work: Path) -> dict[str, Any]:
     pq.write_table(pq.read_table(source).slice(0, 5000), plain)
     run(plain, work / "accelerate", "--steps", 5)
     expected = pixels_of(work / "accelerate")
-    options = ("--steps", 5, "--engine", "ray", "--id-column", "row")
+    options = ("--steps", 5, "--engine", "ray", "--id-column", "row", "--part-rows", 250)
     run(work / "in", work / "ray", *options)
     process = start(work / "in", work / "ray-killed", *options)
     files = work / "ray-killed.unfinished/result/data"

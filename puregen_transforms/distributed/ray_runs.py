@@ -76,7 +76,8 @@ def purify_with_ray(
 
     An image comes out as from `purify_dataset` with the same seed, whatever the number of actors; the order of the
     rows is not kept. What is written is noted by Ray's checkpoints: the same call goes on where an earlier one was
-    killed. A cluster that is already running is used (`RAY_ADDRESS`), else one is started on this machine.
+    killed. A cluster that is already running is used (`RAY_ADDRESS`), else one is started on this machine. In the end
+    all ids are held in memory at once, to see that each is there and none twice.
 
     Args:
         source: a .parquet file or a folder of them, where every machine can read it.

@@ -89,7 +89,7 @@ purify_with_ray(sys.argv[1], sys.argv[2], purifier, id_column="row", rows_per_ca
 def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path):
     from puregen_transforms import PureGen
 
-    steps = 300
+    steps = 150
     arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
     driver = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     data, deadline = tmp_path / "out.unfinished/result/data", time.monotonic() + 120
