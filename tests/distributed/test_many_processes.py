@@ -67,7 +67,7 @@ def test_the_number_of_processes_does_not_matter(source, checkpoint, whole, tmp_
 def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_path):
     """Two processes, killed whenever so many parts are finished, and once or twice more at random moments."""
     destination, random_moments = tmp_path / "out", random.Random(0)
-    finished = []
+    finished, written = [], {}
     for number in range(5):
         process = start(source, destination, checkpoint)
         parts = tmp_path / "out.unfinished/parts"
@@ -77,7 +77,10 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
         if process.poll() is not None:
             break
         kill(process)
-        finished.append(len(list(parts.glob("*.json"))))
+        names = [path.stem for path in parts.glob("*.json")]
+        finished.append(len(names))
+        data = tmp_path / "out.unfinished/result/data"
+        written = {name: (data / f"{name}.parquet").stat().st_mtime_ns for name in names} | written
         assert not destination.exists()
         for path in (tmp_path / "out.unfinished/result").rglob("*.parquet"):
             load_dataset("parquet", data_files=str(path), cache_dir=str(tmp_path / "cache"))
@@ -85,6 +88,10 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
     assert len(finished) >= 3
     run(source, destination, checkpoint, "--part-rows", 4, processes=2)
     assert content(destination) == whole
+    again = [
+        name for name, when in written.items() if (destination / f"data/{name}.parquet").stat().st_mtime_ns != when
+    ]
+    assert written and not again, "finished parts are not done again"
     assert not list(problems_of(destination))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["out"]
 
