@@ -12,6 +12,8 @@ throughput, which is measured in the fastest arithmetic of the machine, where al
 - processes: 1,000 images, 5 steps, one thread a process; bytes of the copy by 1, 2 and 3 processes, and how far two
   threads are from one.
 - memory: peak resident memory of `puregen purify` with 1 step on 10,000 rows, and on ten times as many.
+- streams: peak resident memory of `purify_dataset` on 10 WebDataset shards of 1,000 images, and on 100; method "jpeg",
+  so that it is the way through, and no network, that is measured.
 - kills: 10,000 images, 5 steps, two processes of one thread; SIGKILL to all at random moments, 50 times, and each time
   the same command again; bytes of the copy against a run that was left alone, and the parts that were done again.
 - ray: 5,000 images, 5 steps, Ray with two actors against `purify_dataset`, image for image; then with the driver
@@ -28,6 +30,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable
@@ -122,6 +125,38 @@ def memory(source: Path, work: Path) -> dict[str, Any]:
     return {"peak": peaks, "ratio": peaks["100000"]["bytes"] / peaks["10000"]["bytes"]}
 
 
+STREAM = """
+import sys
+from datasets import load_dataset
+from puregen_transforms import PureGen, purify_dataset
+stream = load_dataset("webdataset", data_files=sys.argv[1] + "/*.tar", split="train", streaming=True)
+purify_dataset(stream, PureGen("jpeg", seed=0), output_dir=sys.argv[2])
+"""
+
+
+def streams(source: Path, work: Path) -> dict[str, Any]:
+    """Peak resident memory by the number of WebDataset shards."""
+    cells = pq.read_table(source)["image"].to_pylist()
+    peaks = {}
+    for shards in (10, 100):
+        folder = work / f"{shards}-shards"
+        folder.mkdir()
+        for shard in range(shards):
+            write_shard(folder / f"{shard:03d}.tar", cells[1000 * (shard % 10) : 1000 * (shard % 10) + 1000])
+        arguments = [sys.executable, "-c", STREAM, str(folder), str(work / f"out-{shards}")]
+        peaks[str(1000 * shards)] = {"bytes": peak_of(arguments)}
+    return {"peak": peaks, "ratio": peaks["100000"]["bytes"] / peaks["10000"]["bytes"]}
+
+
+def write_shard(path: Path, cells: list[dict[str, Any]]) -> None:
+    """Images as members of an archive, numbered."""
+    with tarfile.open(path, "w") as archive:
+        for row, cell in enumerate(cells):
+            member = tarfile.TarInfo(f"{row:04d}.png")
+            member.size = len(cell["bytes"])
+            archive.addfile(member, BytesIO(cell["bytes"]))
+
+
 def kills(source: Path, work: Path, count: int = 50) -> dict[str, Any]:
     """Kill a run of two processes at random moments, and compare what comes out in the end."""
     options = ("--steps", 5, "--part-rows", 100)
@@ -198,6 +233,7 @@ SECTIONS: dict[str, Callable[[Path, Path], dict[str, Any]]] = {
     "cache": cache,
     "processes": processes,
     "memory": memory,
+    "streams": streams,
     "kills": kills,
     "ray": ray,
 }
@@ -230,8 +266,13 @@ def start(source: Path, destination: Path, *options: Any, **settings: Any) -> su
 
 def run(source: Path, destination: Path, *options: Any, threads: int = 1, **settings: Any) -> int:
     """Run `puregen purify`; its peak resident memory in bytes."""
+    return peak_of(command(source, destination, *options, **settings), threads=threads)
+
+
+def peak_of(arguments: list[str], *, threads: int = 1) -> int:
+    """Run a command; its peak resident memory in bytes."""
     process = subprocess.Popen(  # noqa: S603
-        command(source, destination, *options, **settings),
+        arguments,
         env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -311,6 +352,7 @@ _WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
         f"{row['most_between_one_and_two_threads']}/255 apart"
     ),
     "memory": _memory,
+    "streams": _memory,
     "kills": _kills,
     "ray": lambda row: (
         f"5,000 images by Ray as by `purify_dataset`: {_yes(row['same_pixels'])}; with its driver killed and started "
