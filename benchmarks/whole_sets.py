@@ -52,6 +52,9 @@ from puregen_transforms.distributed.manifest import read_records
 from puregen_transforms.distributed.verify import problems_of
 from puregen_transforms.evaluate.records import describe_machine, write_record
 
+PLAIN_RAY = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+"""Under `uv run` Ray would have every worker make an environment of its own first."""
+
 RESULT = Path(__file__).parent / "results/whole_sets.json"
 
 
@@ -258,7 +261,7 @@ def start(source: Path, destination: Path, *options: Any, **settings: Any) -> su
     """Begin `puregen purify`, with one thread a process."""
     return subprocess.Popen(  # noqa: S603
         command(source, destination, *options, **settings),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **PLAIN_RAY, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -273,7 +276,7 @@ def peak_of(arguments: list[str], *, threads: int = 1) -> int:
     """Run a command; its peak resident memory in bytes."""
     process = subprocess.Popen(  # noqa: S603
         arguments,
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        env={**os.environ, **PLAIN_RAY, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

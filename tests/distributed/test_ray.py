@@ -16,6 +16,9 @@ from puregen_transforms.distributed.verify import problems_of
 from tests.distributed.conftest import pixels
 from tests.distributed.test_many_processes import kill
 
+# Under `uv run` Ray would have every worker make an environment of its own first.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
 pytest.importorskip("ray")
 
 pytestmark = pytest.mark.timeout(300)
