@@ -65,7 +65,8 @@ def purify(
     on_error: Annotated[
         str,
         typer.Option(
-            help="At an image that cannot be repaired: stop, and write nothing; or skip it, list it, and exit with 3."
+            help="At an image that cannot be repaired: stop, and write nothing; or skip it, list it, and exit with 3 "
+            "(0 under a launcher)."
         ),
     ] = "stop",
     part_rows: Annotated[
@@ -139,7 +140,7 @@ def purify(
                 f"{method!r} does. Find them with: puregen inspect {destination}",
                 err=True,
             )
-    if outcome.skipped:
+    if outcome.skipped and processes.count == 1:  # a launcher would take it for a crash
         raise typer.Exit(INCOMPLETE)
 
 

@@ -139,8 +139,13 @@ class FolderCopy:
         names = hashlib.sha256()
         for path in self._paths:
             names.update(json.dumps([path, self.plan.targets.get(path), self.plan.formats.get(path)]).encode())
+        others = hashlib.sha256()
+        for path in self.plan.others:
+            is_metadata = PurePosixPath(path).name in METADATA_NAMES
+            content = sha256_of(self.source / path) if is_metadata else (self.source / path).stat().st_size
+            others.update(json.dumps([path, content]).encode())
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
-        return {**described, "names of the images": names.hexdigest()}
+        return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """See `Copy`."""

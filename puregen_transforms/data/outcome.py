@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 Progress = Callable[[int, int | None], None]
 """Called with (images done, images in all, where that is known)."""
@@ -65,9 +64,9 @@ class UnreadableImageError(ValueError):
         self.skipped = skipped
 
 
-def write_skipped(skipped: tuple[Skipped, ...], path: Path) -> None:
-    """Save the list of the images left out as JSON."""
+def list_of(skipped: tuple[Skipped, ...]) -> bytes:
+    """The images left out, as JSON."""
     rows = [item.to_dict() for item in skipped]
     # A file name that is no valid Unicode becomes an escape, which JSON can read.
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+    return text.encode(errors="backslashreplace")

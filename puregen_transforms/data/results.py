@@ -25,7 +25,11 @@ class Results:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Lend a path to write a file to; it becomes `name` at the end, and is removed if the body raises."""
+        """Lend a path to write a file to; it becomes `name` at the end, and is removed if the body raises.
+
+        Args:
+            name: in the folder, or an absolute path on the same disk.
+        """
         temporary = self.scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             yield temporary

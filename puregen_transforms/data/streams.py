@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
@@ -12,7 +13,14 @@ from datasets import IterableDataset
 
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.results import Results
-from puregen_transforms.data.tables import DATA_FOLDER, SLICE_ROWS, cut_by_bytes, image_columns_of, write_part
+from puregen_transforms.data.tables import (
+    DATA_FOLDER,
+    SLICE_ROWS,
+    cut_by_bytes,
+    image_columns_of,
+    split_name,
+    write_part,
+)
 
 
 class StreamCopy:
@@ -39,11 +47,12 @@ class StreamCopy:
                 "`.map(..., features=...)`, or call `.cast(features)`."
             )
         self.features = known.features
-        self.split = str(dataset.split or "train")
+        self.split = split_name(dataset.split)
         self.columns = image_columns_of(self.features, columns)
         self.part_rows = check_part_rows(part_rows)
         # Encoded images as they are; without the types of columns a stream would lose the names of others.
         self._dataset = known.decode(False)
+        self._shards = 1 if _is_cut(self._dataset._ex_iterable) else self._dataset.num_shards
         self._open: tuple[str, int, IterableDataset, Iterator[dict[str, Any]]] | None = None
 
     @property
@@ -54,7 +63,7 @@ class StreamCopy:
     def describe(self) -> dict[str, Any]:
         """See `Copy`; the content of a stream is not looked at."""
         return {
-            "shards": self._dataset.num_shards,
+            "shards": self._shards,
             "split": self.split,
             "features": self.features.to_dict(),
             "columns": list(self.columns),
@@ -64,7 +73,7 @@ class StreamCopy:
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """See `Copy`."""
         self._finished = finished
-        total = self._dataset.num_shards
+        total = self._shards
         for shard in range(rank, total, count):
             start = number = 0
             while True:
@@ -97,7 +106,9 @@ class StreamCopy:
         """The shard, read as far as the part's beginning."""
         if self._open is None or self._open[:2] != (part.split, part.start):
             shard, number = int(part.name.split("-")[-4]), int(part.name.split("-")[-1])
-            dataset = self._dataset.shard(num_shards=self._dataset.num_shards, index=shard)
+            dataset = copy(self._dataset)
+            if self._shards > 1:
+                dataset = dataset.shard(num_shards=self._shards, index=shard)
             if number:
                 before = self._finished(f"{part.name.rpartition('-')[0]}-{number - 1:05d}")
                 assert before is not None
@@ -116,3 +127,11 @@ class StreamCopy:
     def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """See `Copy`."""
         return list(records), ()
+
+
+def _is_cut(iterable: Any) -> bool:
+    """Whether rows were taken or skipped: how many is counted over all shards, so that none can be read alone."""
+    if type(iterable).__name__ in ("TakeExamplesIterable", "SkipExamplesIterable"):
+        return True
+    inner = [getattr(iterable, "ex_iterable", None), *(getattr(iterable, "ex_iterables", None) or ())]
+    return any(_is_cut(found) for found in inner if found is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,12 @@ SLICE_ROWS = 256
 
 DATA_FOLDER = "data"
 """Where `datasets` looks for the files of splits."""
+
+
+def split_name(split: object) -> str:
+    """What a copy of a split is called: of a slice as "train[:10%]" the split's own name, "train" where it has none."""
+    found = re.match(r"\w+(\.\w+)*", str(split or ""))
+    return found[0] if found else "train"
 
 
 def choose_image_columns(tables: Mapping[str, TableSplit], columns: Collection[str] | None) -> list[str]:

@@ -17,10 +17,10 @@ from filelock import FileLock, Timeout
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.atomic import check_free, make_parents, remove_if_empty, try_writing
 from puregen_transforms.data.folders import SKIPPED
-from puregen_transforms.data.outcome import Skipped, write_skipped
+from puregen_transforms.data.outcome import Skipped, list_of
 from puregen_transforms.data.parts import PartRecord
 from puregen_transforms.data.results import Results, sha256_of
-from puregen_transforms.distributed.manifest import differences, filled_in, manifest_path, read_settings, write_manifest
+from puregen_transforms.distributed.manifest import differences, filled_in, manifest_of, manifest_path, read_settings
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ class Job:
             records = self._joined(records)
         # Of a single file, these two come first: where it is, they are.
         home = self.destination if self.is_file else result
-        write_manifest(manifest_path(home), settings, records)
+        self.results.put(str(manifest_path(home)), manifest_of(settings, records))
         if skipped:
-            write_skipped(skipped, skipped_path(home))
+            self.results.put(str(skipped_path(home)), list_of(skipped))
         check_free(self.destination, folder=not self.is_file)
         if self.is_file:
             (result / self.destination.name).rename(self.destination)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from puregen_transforms import PureGen
-from puregen_transforms._files import write_atomically
 from puregen_transforms.data.folders import MANIFEST
 from puregen_transforms.data.parts import PartRecord
 from puregen_transforms.purifier.recipe import ALGORITHM_VERSION
@@ -23,10 +22,10 @@ def manifest_path(destination: Path) -> Path:
     return destination / MANIFEST
 
 
-def write_manifest(path: Path, settings: Mapping[str, Any], records: Iterable[PartRecord]) -> None:
+def manifest_of(settings: Mapping[str, Any], records: Iterable[PartRecord]) -> bytes:
     """One line of settings, then one of each record."""
     rows = [{"format": FORMAT, **settings}, *(record.to_dict() for record in records)]
-    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def read_settings(path: Path) -> dict[str, Any]:

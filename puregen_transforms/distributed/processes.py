@@ -49,7 +49,7 @@ def started_processes(device: torch.device | str | None = None) -> Processes:
     """The processes of this run: one alone, unless a launcher has started several.
 
     Each of several gets a GPU of its own where there are any; on a CPU they share the cores, unless `OMP_NUM_THREADS`
-    says otherwise.
+    says otherwise, as it does under `torchrun`, which sets it to 1 where it is not set.
 
     Args:
         device: asked for; "cpu" keeps all processes off the GPUs.

@@ -20,6 +20,7 @@ from puregen_transforms.data.outcome import Progress
 from puregen_transforms.data.parts import PART_ROWS, Copy
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
 from puregen_transforms.data.streams import StreamCopy
+from puregen_transforms.data.tables import split_name
 from puregen_transforms.distributed.processes import Processes, started_processes
 from puregen_transforms.distributed.run import purify_copy
 from puregen_transforms.distributed.torch_sets import (
@@ -71,7 +72,7 @@ def purify_dataset(
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     columns = purifier.recipe.columns or ()
-    source = _source(dataset, destination, columns, part_rows)
+    source = _source(dataset, destination, columns, part_rows, skip=on_error == "skip")
     processes = started_processes(purifier.device)
     with _bar(processes) as progress:
         outcome = purify_copy(
@@ -115,14 +116,14 @@ class _Source:
     open: Callable[[], Any]
 
 
-def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], part_rows: int) -> _Source:
+def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], part_rows: int, *, skip: bool) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
         path = os.fspath(dataset)
         is_images = is_image_folder(path)
         return _Source(
             copy=copy_of(path, destination, columns=names, part_rows=part_rows),
-            samples=lambda: iterate_images(path, columns=names),
+            samples=lambda: iterate_images(path, columns=names, skip_broken=skip),
             open=lambda: load_dataset("imagefolder", data_dir=folder) if is_images else load_dataset(folder),
         )
     if isinstance(dataset, IterableDataset):
@@ -133,12 +134,14 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], par
             open=lambda: load_dataset(folder, split=stream.split, streaming=True),
         )
     if isinstance(dataset, (Dataset, DatasetDict)):
-        splits = dataset if isinstance(dataset, DatasetDict) else {str(dataset.split or "train"): dataset}
+        splits = dataset if isinstance(dataset, DatasetDict) else {split_name(dataset.split): dataset}
+        if wrong := [name for name in splits if split_name(name) != name]:
+            raise ValueError(f"Expected splits named by letters, digits, dots and underscores, but got {wrong}.")
         tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
         copy = table_copy(tables, names, part_rows)
         return _Source(
             copy=copy,
-            samples=lambda: (row for split in splits.values() for row in split.select_columns(list(copy.columns))),
+            samples=lambda: _rows(*(split.select_columns(list(copy.columns)) for split in splits.values()), skip=skip),
             open=lambda: load_dataset(folder, split=None if isinstance(dataset, DatasetDict) else next(iter(tables))),
         )
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
@@ -146,13 +149,26 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], par
         raw = without_transforms(dataset)
         return _Source(
             copy=TorchCopy(tables={"train": split}, columns=split.image_columns, part_rows=part_rows),
-            samples=lambda: (raw[index] for index in range(len(raw))),
+            samples=lambda: _rows(raw, skip=skip),
             open=lambda: PurifiedDataset(folder, **transforms_of(dataset)),
         )
     raise ValueError(
         "Expected a torch map-style data set, a data set of `datasets`, or a path or name, but got "
         f"{type(dataset).__name__}. Give an iterable one as a `datasets.IterableDataset`."
     )
+
+
+def _rows(*datasets: Any, skip: bool) -> Iterator[Any]:
+    """All samples, without those that cannot be read if these are to be skipped."""
+    for dataset in datasets:
+        for index in range(len(dataset)):
+            try:
+                row = dataset[index]
+            except (OSError, ValueError, SyntaxError):  # Pillow reports broken files by any of these
+                if not skip:
+                    raise
+                continue
+            yield row
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,7 @@ def purify_with_ray(
     if id_column is not None and id_column not in table.features:
         raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
     described = {"rows": {"train": table.rows}, "features": table.features.to_dict(), "columns": columns}
+    described["files"] = _fingerprint(source, table.paths)
     settings = settings_of(purifier, {**described, "id column": id_column}, engine="ray")
     job = Job(destination)
     if not job.found_complete(settings):
@@ -210,6 +213,24 @@ def _parquet_files(source: Path) -> list[Path]:
             "`dataset.to_parquet(path)` of a `datasets.Dataset`."
         )
     return found
+
+
+def _fingerprint(source: Path, paths: Sequence[Path]) -> str:
+    """sha256 of the files' names, sizes and footers: to read them whole is work for the cluster."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _FOOTER_LENGTH))
+            length = int.from_bytes(file.read(4), "little") + _FOOTER_LENGTH
+            file.seek(max(0, size - length))
+            found.update(f"{path.relative_to(source)} {size} ".encode())
+            found.update(file.read())
+    return found.hexdigest()
+
+
+_FOOTER_LENGTH = 8
+"""Bytes at the end of a Parquet file: how long its footer is, and the format's name."""
 
 
 def _records(job: Job, table: ParquetSplit, ids: str) -> list[PartRecord]:

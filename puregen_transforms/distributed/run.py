@@ -144,6 +144,7 @@ class _Run:
                 continue
             before = counting.resisting
             record = self.source.write(part, self.job.results, way)
+            self._check_folder()
             self.job.add(replace(record, resisting=counting.resisting - before))
 
     def complete(self) -> None:
@@ -166,6 +167,15 @@ class _Run:
         """What the manifest tells."""
         outcome = _outcome(read_records(manifest_path(self.job.destination)))
         return replace(outcome, notes=(*notes, *self._notes))
+
+    def _check_folder(self) -> None:
+        """See that this is still the run's own folder: a process may outlive the first, which keeps others away.
+
+        Raises:
+            BlockingIOError: another run has begun there.
+        """
+        if self.job.earlier() != self.settings:
+            raise BlockingIOError(f"Expected to be alone in {self.job.folder}, but another run has begun there.")
 
     def _still_holds(self, record: PartRecord, part: Part) -> bool:
         """Whether a finished part is whole, which is false if it is to be done again.

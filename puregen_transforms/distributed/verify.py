@@ -74,7 +74,10 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
         ValueError, OSError: as in `problems_of`; or the source cannot be opened.
     """
     manifest = manifest_path(copy)
-    before = read_settings(manifest)["source"]
+    settings = read_settings(manifest)
+    if settings.get("engine") == "ray":
+        raise ValueError(f"Expected a copy whose rows are in the source's order, but Ray has written {copy}.")
+    before = settings["source"]
     splits = before.get("splits", list(before.get("rows", ())))
     now = copy_of(source, copy, columns=before.get("columns", ()), splits=splits, part_rows=before["rows of a part"])
     if changes := differences(before, json.loads(json.dumps(now.describe()))):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from puregen_transforms.functional.images import rounded
@@ -33,8 +34,8 @@ CREATE TABLE IF NOT EXISTS images (
 );
 """
 
-_DROP_OLDEST = """
-DELETE FROM images WHERE rowid IN (SELECT rowid FROM images WHERE purifier != ? ORDER BY rowid LIMIT 1000)
+_DROP_OTHERS = """
+DELETE FROM images WHERE rowid IN (SELECT rowid FROM images WHERE purifier < ?1 OR purifier > ?1 LIMIT 1000)
 """
 
 _INHERITED: list[object] = []
@@ -73,16 +74,22 @@ class ImageCache:
         return found
 
     def put(self, pixels: Mapping[bytes, bytes]) -> None:
-        """Keep some, as far as there is room."""
+        """Keep some, as far as there is room and nobody else writes for a minute on end."""
+        if getattr(self._local, "full", False):
+            return
         database, number = self._opened()
         rows = [(number, key, value) for key, value in pixels.items()]
         try:
             self._insert(database, rows)
         except sqlite3.OperationalError as error:
-            if "full" not in str(error):  # error codes came with Python 3.11
+            if "locked" in str(error):  # error codes came with Python 3.11
+                return
+            if "full" not in str(error):
                 raise
             if self._make_room(database, number):
                 self.put(pixels)
+            else:
+                self._local.full = True
 
     def _insert(self, database: sqlite3.Connection, rows: list[tuple[int, bytes, bytes]]) -> None:
         with database:
@@ -93,7 +100,7 @@ class ImageCache:
         """Whether images of other purifiers could be taken away."""
         with database:
             database.execute("BEGIN IMMEDIATE")
-            return database.execute(_DROP_OLDEST, (number,)).rowcount > 0
+            return database.execute(_DROP_OTHERS, (number,)).rowcount > 0
 
     def _opened(self) -> tuple[sqlite3.Connection, int]:
         """The connection of this thread; one made before a fork must not be used after it."""
@@ -106,6 +113,10 @@ class ImageCache:
     def _open(self) -> tuple[sqlite3.Connection, int]:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "purified.sqlite"
+        with FileLock(self.folder / "opening.lock", timeout=_PATIENCE):  # SQLite does not wait where the mode changes
+            return self._connect(path)
+
+    def _connect(self, path: Path) -> tuple[sqlite3.Connection, int]:
         try:
             database = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
             database.execute("PRAGMA journal_mode = WAL")

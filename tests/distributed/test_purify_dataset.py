@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -156,6 +158,12 @@ class TestHuggingFace:
         assert isinstance(clean, DatasetDict)
         assert {name: split["row"][:] for name, split in clean.items()} == {"train": [0, 1, 2, 3], "extra": [4, 5]}
 
+    def test_a_slice_of_a_split(self, table, purifier, tmp_path):
+        table.to_parquet(tmp_path / "in.parquet")
+        half = load_dataset("parquet", data_files=str(tmp_path / "in.parquet"), split="train[50%:]")
+        clean = purify_dataset(half, purifier, output_dir=tmp_path / "out")
+        assert clean["row"][:] == list(range(30, 60))
+
     def test_path(self, folder, table, purifier, tmp_path):
         clean = purify_dataset(folder, purifier, output_dir=tmp_path / "images")
         assert clean["train"].features["label"].names == ["cat", "dog"]
@@ -200,6 +208,12 @@ class TestStreams:
         monkeypatch.undo()
         purify_dataset(shards, purifier, output_dir=tmp_path / "out", part_rows=8)
         assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+    @pytest.mark.parametrize("cut", ["take", "skip"])
+    def test_rows_that_were_cut_off(self, shards, purifier, tmp_path, cut):
+        stream = getattr(shards, cut)(25)
+        rows = list(purify_dataset(stream, purifier, output_dir=tmp_path / "out", part_rows=8))
+        assert [row["row"] for row in rows] == [row["row"] for row in stream]
 
     def test_webdataset_shards(self, pictures, purifier, tmp_path):
         import io
@@ -327,6 +341,30 @@ class TestGoingOn:
         with pytest.raises(FileExistsError, match="rows 40 to 59 of split 'train' have changed"):
             self.go_on(other, purifier, tmp_path)
 
+    def test_changed_metadata_of_a_folder_are_noticed(self, pictures, purifier, tmp_path):
+        (tmp_path / "in").mkdir()
+        pictures[0].save(tmp_path / "in/0.png")
+        (tmp_path / "in/metadata.csv").write_text("file_name,label\n0.png,1\n")
+        purify_dataset(tmp_path / "in", purifier, output_dir=tmp_path / "out")
+        (tmp_path / "in/metadata.csv").write_text("file_name,label\n0.png,2\n")
+        with pytest.raises(FileExistsError, match="other files was"):
+            purify_dataset(tmp_path / "in", purifier, output_dir=tmp_path / "out")
+
+    def test_a_process_that_outlived_its_run_stops(self, table, purifier, tmp_path, monkeypatch):
+        from puregen_transforms.distributed.job import Job
+
+        add = Job.add
+
+        def begun_anew_meanwhile(job, record):
+            add(job, record)
+            settings = job.earlier()
+            (job.folder / "job.json").write_text(json.dumps({**settings, "on_error": "skip"}))
+
+        monkeypatch.setattr(Job, "add", begun_anew_meanwhile)
+        with pytest.raises(BlockingIOError, match="another run has begun"):
+            purify_dataset(table, purifier, output_dir=tmp_path / "out", part_rows=20)
+        assert [record.name for record in Job(tmp_path / "out").records()] == ["train-00000-of-00003"]
+
     def test_random_images_are_noticed(self, pictures, purifier, tmp_path, monkeypatch):
         source = Samples(lambda row: (torch.rand(3, 32, 32), row), rows=60)
         self.begin(source, purifier, tmp_path, monkeypatch)
@@ -372,10 +410,21 @@ def counting(seen):
     return counted
 
 
-def test_broken_rows_stop_or_are_left_out(table, purifier, tmp_path):
+@pytest.fixture
+def broken(table):
     cells = table.cast_column("image", Image(decode=False)).to_dict()
     cells["image"][7] = {"bytes": b"no image", "path": None}
-    broken = Dataset.from_dict(cells, features=table.features)
+    return Dataset.from_dict(cells, features=table.features)
+
+
+def test_broken_rows_are_left_out_of_the_first_look_too(broken, tiny_checkpoint, tiny_ddpm, tmp_path):
+    purifier = PureGen("filt", checkpoint=tiny_checkpoint, ddpm_checkpoint=tiny_ddpm, ddpm_steps=2, seed=0)
+    with pytest.warns(UserWarning, match="1 images could not be repaired"):
+        clean = purify_dataset(broken, purifier, output_dir=tmp_path / "out", on_error="skip")
+    assert len(clean) == 59
+
+
+def test_broken_rows_stop_or_are_left_out(broken, purifier, tmp_path):
     with pytest.raises(ValueError, match="row 7, column image"):
         purify_dataset(broken, purifier, output_dir=tmp_path / "out")
     with pytest.warns(UserWarning, match="1 images could not be repaired"):

@@ -67,6 +67,21 @@ def test_ids_are_made_where_there_are_none(ray, source, purifier, tmp_path):
     assert again.images == 60
 
 
+def test_other_data_are_refused(ray, source, table, purifier, tmp_path):
+    from puregen_transforms.distributed.ray_runs import purify_with_ray
+    from puregen_transforms.distributed.verify import changes_since
+
+    purify_with_ray(source, tmp_path / "out", purifier, id_column="row", actors=1)
+    backwards = table.select(range(59, -1, -1)).remove_columns("row").add_column("row", list(range(60)))
+    (tmp_path / "other").mkdir()
+    for part in range(6):
+        backwards.select(range(10 * part, 10 * part + 10)).to_parquet(tmp_path / f"other/{part}.parquet")
+    with pytest.raises(FileExistsError, match="source, files was"):
+        purify_with_ray(tmp_path / "other", tmp_path / "out", purifier, id_column="row", actors=1)
+    with pytest.raises(ValueError, match="Ray has written"):
+        list(changes_since(tmp_path / "out", str(source)))
+
+
 def test_wrong_settings_are_explained(ray, source, purifier, tmp_path):
     from puregen_transforms import PureGen
     from puregen_transforms.distributed.ray_runs import purify_with_ray

@@ -147,6 +147,21 @@ for index in range(int(sys.argv[2]), 1_000_000, 2):
 """
 
 
+OPEN = """
+import sys
+from pathlib import Path
+from puregen_transforms.transforms.cache import ImageCache
+for number in range(40):
+    ImageCache(Path(sys.argv[1]) / str(number), "digest").put({b"key": b"pixels"})
+"""
+
+
+def test_many_workers_may_open_a_new_cache_at_once(tmp_path):
+    workers = [subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)]
+    problems = [worker.communicate()[1].decode() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * 4, problems
+
+
 @pytest.mark.timeout(120)
 def test_two_writers_killed_leave_whole_images(tmp_path):
     for _ in range(3):
