@@ -34,6 +34,13 @@ def with_trigger(demo, rows, strength=1.0):
     return images
 
 
+def with_noise(demo, rows):
+    images, generator = demo.images.clone(), torch.Generator().manual_seed(0)
+    noise = 16 * torch.randn(len(rows), 3, 32, 32, generator=generator).sign()
+    images[rows] = (images[rows].float() + noise).clamp(0, 255).to(torch.uint8)
+    return images
+
+
 def of_class(demo, label, count):
     return (demo.labels == label).nonzero().flatten()[:count].tolist()
 
@@ -113,11 +120,7 @@ def test_copies_of_one_picture_are_no_pattern(demo, judged):
 
 
 def test_noise_of_each_image_its_own_is_unusual_but_no_pattern(demo, judged):
-    rows = of_class(demo, 7, 4)
-    images, generator = demo.images.clone(), torch.Generator().manual_seed(0)
-    noise = 16 * torch.randn(4, 3, 32, 32, generator=generator).sign()
-    images[rows] = (images[rows].float() + noise).clamp(0, 255).to(torch.uint8)
-    judgement = judged(images, demo.labels)
+    judgement = judged(with_noise(demo, of_class(demo, 7, 4)), demo.labels)
     assert judgement.patterns == ()
     assert judgement.level == UNUSUAL
     assert judgement.classes[0].name == "horse"
@@ -127,10 +130,7 @@ def test_noise_of_each_image_its_own_is_unusual_but_no_pattern(demo, judged):
 def test_a_class_crowded_with_outliers_is_named(demo, judged):
     # Half of the class: by its own median and spread nothing would stand out.
     rows = of_class(demo, 7, 10)
-    images, generator = demo.images.clone(), torch.Generator().manual_seed(0)
-    noise = 16 * torch.randn(10, 3, 32, 32, generator=generator).sign()
-    images[rows] = (images[rows].float() + noise).clamp(0, 255).to(torch.uint8)
-    judgement = judged(images, demo.labels)
+    judgement = judged(with_noise(demo, rows), demo.labels)
     assert judgement.patterns == ()
     assert judgement.level == UNUSUAL
     assert [group.name for group in judgement.classes if group.level == UNUSUAL] == ["horse"]
