@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,32 @@ def test_killed_at_any_moment_nothing_is_lost(source, checkpoint, whole, tmp_pat
     assert written and not again, "finished parts are not done again"
     assert not list(problems_of(destination))
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "cache") == ["out"]
+
+
+DIES_AT_THE_MANIFEST = """
+import os, signal
+from puregen_transforms.cli.main import app
+from puregen_transforms.data import results
+flush = results._flush
+def dying(path):
+    if path.is_file() and path.read_bytes().startswith(b'{"format"'):
+        os.kill(os.getpid(), signal.SIGKILL)
+    flush(path)
+results._flush = dying
+app()
+"""
+
+
+def test_killed_while_the_manifest_is_written(source, checkpoint, whole, tmp_path):
+    arguments = command(source, tmp_path / "out", checkpoint, "--part-rows", 4)
+    dying = [sys.executable, "-c", DIES_AT_THE_MANIFEST, *arguments[arguments.index("puregen_transforms") + 1 :]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(dying, capture_output=True, env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list((tmp_path / "out.unfinished/scratch").iterdir())) == 1, "it was being written"
+    run(source, tmp_path / "out", checkpoint, "--part-rows", 4)
+    assert content(tmp_path / "out") == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def kill(process):
