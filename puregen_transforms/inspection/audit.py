@@ -24,7 +24,7 @@ from puregen_transforms.inspection.judge import (
     judge,
 )
 from puregen_transforms.inspection.measure import ImageMeter, Progress, commonest_size
-from puregen_transforms.inspection.statistics import PatternGauge, fit_gauge, robust_scores
+from puregen_transforms.inspection.statistics import PatternGauge, as_many_as_fit, fit_gauge, robust_scores
 from puregen_transforms.inspection.verdict import headline, notes, reasons
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
@@ -337,7 +337,7 @@ class _Audit:
         plain = comparable & (numbers == 0) & (judgement.scores < OUTLIER)
         typical = self._some(plain if int(plain.sum()) > 1 else comparable, sample)
         suspects = self._suspects(judgement, comparable, sample)
-        gauges = [self._gauge(pattern, plain, labels) for pattern in judgement.patterns]
+        gauges = [self._gauge(pattern, plain, labels, size) for pattern in judgement.patterns]
         groups = [to_uint8(self.meter.batch(rows)) for rows in (suspects, typical)]
         dynamics = study(
             self.chain,
@@ -393,14 +393,15 @@ class _Audit:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
         return rows[order[:count]].tolist()
 
-    def _gauge(self, found: FoundPattern, plain: Tensor, labels: Tensor | None) -> PatternGauge:
+    def _gauge(self, found: FoundPattern, plain: Tensor, labels: Tensor | None, size: tuple[int, int]) -> PatternGauge:
         """What the carriers have in common, beyond other images of their classes where there are some."""
         others = plain
         if labels is not None:
             same = plain & torch.isin(labels, labels[torch.tensor(found.carriers)])
             others = same if int(same.sum()) >= _LEAST_AVERAGED else plain
-        rows = self._some(others, _AVERAGED)
-        pixels = [self.meter.batch(some) * 127.5 for some in (found.carriers[:_AVERAGED], rows or found.carriers)]
+        count = as_many_as_fit(size, most=_AVERAGED, least=_LEAST_AVERAGED)
+        carriers = found.carriers[:count]
+        pixels = [self.meter.batch(some).mul_(127.5) for some in (carriers, self._some(others, count) or carriers)]
         return fit_gauge(*pixels)
 
     def _describe(
@@ -415,7 +416,8 @@ class _Audit:
         if labels is not None:
             counted = Counter(_class_name(int(labels[row]), class_names) or "no label" for row in found.carriers)
             by_class = dict(counted.most_common())
-        taken = self._taken_away(found.carriers[:_DESCENDED]) - self._taken_away(typical)
+        at_once = self.meter.batch_size(gauge.estimate.shape[-2:])
+        taken = self._taken_away(found.carriers[:_DESCENDED], at_once) - self._taken_away(typical, at_once)
         return SharedPattern(
             carriers=len(found.carriers),
             by_class=by_class,
@@ -424,11 +426,11 @@ class _Audit:
             excess=gauge.estimate.cpu(),
         )
 
-    def _taken_away(self, rows: Sequence[int]) -> Tensor:
+    def _taken_away(self, rows: Sequence[int], at_once: int) -> Tensor:
         """What noise-free Langevin steps remove, averaged over images: (3, H, W) on the CPU."""
-        images = self.meter.batch(rows)
-        parts = images.split(self.meter.batch_size(images.shape[-2:]))
-        return torch.cat([self.chain.taken_away(part) for part in parts]).mean(0).cpu()
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        sums = [self.chain.taken_away(self.meter.batch(part)).sum(0).cpu() for part in parts]
+        return torch.stack(sums).sum(0) / len(rows)
 
     def _settings(self, judgement: Judgement, sample: int) -> dict[str, Any]:
         return {

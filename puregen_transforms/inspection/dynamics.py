@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -187,51 +188,82 @@ def study(
         progress: told about images done.
     """
     start, count = torch.cat([suspicious, typical]), len(suspicious)
-    parts: list[list[Tensor]] = []
+    repaired: list[Tensor] = []
+    parts: list[list[_Measured]] = []
     for batch in start.split(batch_size):
         # Noise by content, as `PureGen` has it, so that the images shown are those it gives.
-        parts.append(chain.stops(to_signed(batch), content_ids(batch).to(batch.device)))
-        progress("purifying a sample", sum(len(part[0]) for part in parts), len(start))
-    stops = [torch.cat(at_mark) for at_mark in zip(*parts, strict=True)]
+        stops = chain.stops(to_signed(batch), content_ids(batch).to(batch.device))
+        repaired.append(stops[MARKS.index(DEFAULT_STEPS)].cpu())
+        parts.append([_measure(chain, gauge, batch, after) for after in (*stops, *_compressed(batch))])
+        progress("purifying a sample", sum(map(len, repaired)), len(start))
+    joined = [_Measured(*map(torch.cat, zip(*of_batches, strict=True))) for of_batches in zip(*parts, strict=True)]
+    own, usual = ([measured.of(rows) for measured in joined] for rows in (slice(count), slice(count, None)))
+    left = [_left(gauge, *pair) for pair in zip(own, usual, strict=True)]
 
-    def left(after: Tensor) -> float | None:
-        change = start.float() - after.float()
-        return gauge.left(change[:count], change[count:]) if gauge is not None and gauge.usable else None
-
-    def treatment(words: str, after: Tensor) -> Treatment:
-        low, high = chain.energies(after[count:]).quantile(torch.tensor([0.25, 0.75])).tolist()
+    def treatment(words: str, place: int) -> Treatment:
+        low, high = usual[place].energy.quantile(torch.tensor([0.25, 0.75])).tolist()
         return Treatment(
             words=words,
-            energy=float(chain.energies(after[:count]).median()),
+            energy=float(own[place].energy.median()),
             usual=(low, high),
-            left=left(after),
-            cost=_moved(after[count:], start[count:]),
+            left=left[place],
+            cost=float(usual[place].distance.median()),
         )
 
-    treatments = [treatment(f"ebm, {n} steps", stops[MARKS.index(n)]) for n in (DEFAULT_STEPS, 2 * DEFAULT_STEPS)]
-    for quality in _JPEG_QUALITIES:
-        compressed = to_uint8(JPEGStage(quality)(to_signed(start), KeyedNoise(0, torch.arange(len(start)))))
-        treatments.append(treatment(f"jpeg, quality {quality}", compressed))
+    treatments = [treatment(f"ebm, {n} steps", MARKS.index(n)) for n in (DEFAULT_STEPS, 2 * DEFAULT_STEPS)]
+    treatments += [treatment(f"jpeg, quality {q}", len(MARKS) + place) for place, q in enumerate(_JPEG_QUALITIES)]
     return Dynamics(
-        suspicious=_follow(chain, suspicious, [images[:count] for images in stops]),
-        typical=_follow(chain, typical, [images[count:] for images in stops]),
-        left=tuple(share for images in stops if (share := left(images)) is not None),
+        suspicious=_curves(own[: len(MARKS)]),
+        typical=_curves(usual[: len(MARKS)]),
+        left=tuple(share for share in left[: len(MARKS)] if share is not None),
         treatments=tuple(treatments),
         rows=tuple(rows),
-        repaired=stops[MARKS.index(DEFAULT_STEPS)][:count].cpu(),
+        repaired=torch.cat(repaired)[:count],
     )
 
 
-def _follow(chain: Chain, start: Tensor, stops: Sequence[Tensor]) -> Curves:
+class _Measured(NamedTuple):
+    """What purification has done to images, a number for each: the images themselves would fill the memory.
+
+    Args:
+        distance: (N,) root mean square change, in units of 1/255.
+        energy: (N,) afterwards.
+        removed: (N,) how much of the common pattern went; see `PatternGauge`.
+    """
+
+    distance: Tensor
+    energy: Tensor
+    removed: Tensor
+
+    def of(self, rows: slice) -> _Measured:
+        return _Measured(*(values[rows] for values in self))
+
+
+def _measure(chain: Chain, gauge: PatternGauge | None, before: Tensor, after: Tensor) -> _Measured:
+    change = before.float() - after.float()
+    return _Measured(
+        distance=change.square().mean((1, 2, 3)).sqrt().cpu(),
+        energy=chain.energies(after),
+        removed=torch.zeros(len(change)) if gauge is None else gauge.amounts(change).cpu(),
+    )
+
+
+def _compressed(images: Tensor) -> list[Tensor]:
+    """By each of `_JPEG_QUALITIES`."""
+    noise = KeyedNoise(0, torch.arange(len(images)))
+    return [to_uint8(JPEGStage(quality)(to_signed(images), noise)) for quality in _JPEG_QUALITIES]
+
+
+def _left(gauge: PatternGauge | None, own: _Measured, usual: _Measured) -> float | None:
+    return gauge.left(own.removed, usual.removed) if gauge is not None and gauge.usable else None
+
+
+def _curves(measured: Sequence[_Measured]) -> Curves:
     levels = torch.tensor(QUANTILES)
     return Curves(
-        distance=tuple(_moved(images, start) for images in stops),
-        energy=tuple(tuple(chain.energies(images).quantile(levels).tolist()) for images in stops),
+        distance=tuple(float(stop.distance.median()) for stop in measured),
+        energy=tuple(tuple(stop.energy.quantile(levels).tolist()) for stop in measured),
     )
-
-
-def _moved(images: Tensor, start: Tensor) -> float:
-    return float((images.float() - start.float()).square().mean((1, 2, 3)).sqrt().median())
 
 
 @dataclass(frozen=True, kw_only=True)

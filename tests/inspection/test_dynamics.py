@@ -49,6 +49,17 @@ def test_study_compares_both_groups(chain, images):
     assert dynamics.treatments[3].cost > dynamics.treatments[2].cost > 0
 
 
+def test_study_measures_no_more_images_at_once_than_it_may(chain, images):
+    sizes = []
+
+    def measure(batch):
+        sizes.append(len(batch))
+        return chain.measure(batch)
+
+    study(replace(chain, measure=measure), images[:3], images[3:8], rows=[5, 6, 7], gauge=None, batch_size=2)
+    assert max(sizes) == 2
+
+
 def curves(medians):
     return Curves(
         distance=tuple(float(mark) for mark in MARKS),
