@@ -13,6 +13,7 @@ from torch import Tensor
 
 from puregen_transforms import __version__
 from puregen_transforms.functional.images import to_uint8
+from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
 from puregen_transforms.inspection.judge import (
@@ -373,6 +374,7 @@ class _Audit:
                 carriers=int((numbers > 0).sum()),
                 images=measured,
                 outliers=judgement.unusual_energies,
+                options=self._options,
             ),
             notes=notes(energies, comparable, size, labels),
             settings=self._settings(judgement, sample),
@@ -431,6 +433,13 @@ class _Audit:
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
         sums = [self.chain.taken_away(self.meter.batch(part)).sum(0).cpu() for part in parts]
         return torch.stack(sums).sum(0) / len(rows)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What a `PureGen` needs beside its defaults to be the chain that was measured."""
+        reference = self.checkpoint.reference
+        found = {} if reference == DEFAULT_EBM else {"checkpoint": reference}
+        return found | ({"seed": self.seed} if self.seed else {})
 
     def _settings(self, judgement: Judgement, sample: int) -> dict[str, Any]:
         return {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -275,20 +275,31 @@ class Advice:
         method: of `PureGen`, for the images that stay.
         steps: Langevin steps.
         sentences: why, in plain words.
+        options: other options of `PureGen` that the steps were measured with, where they are not its defaults.
     """
 
     action: str
     method: str
     steps: int
     sentences: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def call(self) -> str:
         """The purifier in Python."""
-        return "PureGen()" if self.steps == DEFAULT_STEPS else f"PureGen(ebm_steps={self.steps})"
+        steps = {} if self.steps == DEFAULT_STEPS else {"ebm_steps": self.steps}
+        return f"PureGen({', '.join(f'{name}={value!r}' for name, value in {**steps, **self.options}.items())})"
 
 
-def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int, outliers: int = 0) -> Advice:
+def advise(
+    dynamics: Dynamics,
+    *,
+    level: str,
+    carriers: int,
+    images: int,
+    outliers: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Advice:
     """Turn findings into a recommendation.
 
     Args:
@@ -297,9 +308,16 @@ def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int, outlie
         carriers: images with a shared pattern.
         images: of the set.
         outliers: images of far too high energy, where there are more than chance would give.
+        options: see `Advice`.
     """
     if carriers:
-        return _advise_against_pattern(dynamics, carriers=carriers, images=images)
+        advice = _advise_against_pattern(dynamics, carriers=carriers, images=images)
+    else:
+        advice = _advise_without_pattern(dynamics, level=level, outliers=outliers)
+    return replace(advice, options=options or {})
+
+
+def _advise_without_pattern(dynamics: Dynamics, *, level: str, outliers: int) -> Advice:
     cost = dynamics.typical.distance[MARKS.index(DEFAULT_STEPS)]
     price = f"{DEFAULT_STEPS} Langevin steps change typical images by {cost:.0f}/255 (root mean square)."
     if level == "nothing found":

@@ -108,6 +108,9 @@ def test_advice_for_a_clean_set_is_to_do_nothing():
 def test_advice_is_to_purify_only_if_energy_and_pattern_go():
     advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100)
     assert (advice.action, advice.steps, advice.call) == ("purify", 250, "PureGen(ebm_steps=250)")
+    options = {"checkpoint": "owner/it's", "seed": 3}
+    advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100, options=options)
+    assert advice.call == """PureGen(ebm_steps=250, checkpoint="owner/it's", seed=3)"""
     for medians, left in ((AT_200, [1.0] * len(MARKS)), (HIGH, GONE_AT_250), (AT_200, ())):
         advice = advise(dynamics(medians, left), level="suspicious", carriers=10, images=100)
         assert advice.action == "remove"
