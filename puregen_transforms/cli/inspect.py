@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -53,6 +54,7 @@ def inspect(
     changed. The exit code is 0 whatever the verdict.
     """
     with explain_errors():
+        check_path(source)
         from puregen_transforms.inspection.audit import inspect_images
         from puregen_transforms.inspection.page import Origin, write_report
 
@@ -162,7 +164,8 @@ def _choose(source: str, split: str | None, column: str | None, label_column: st
     """
     from datasets.utils.logging import disable_progress_bar
 
-    from puregen_transforms.data.sources import image_columns, local_path, open_source
+    from puregen_transforms.data.local import local_path
+    from puregen_transforms.data.sources import image_columns, open_source
 
     disable_progress_bar()  # of copying to the cache; ours follows
     splits = open_source(source)
@@ -240,20 +243,13 @@ def _read_labels(dataset: Dataset, column: str) -> tuple[list[int], Sequence[str
 
 @contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """One line for each thing that is being done."""
+    """Of each thing that is being done."""
     from rich.console import Console
 
-    from puregen_transforms.cli.progress import image_progress
+    from puregen_transforms.cli.progress import shown_progress
 
-    with image_progress(Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=min(done, total))
-
-        yield progress
+    with shown_progress(Console(stderr=True)) as show:
+        yield show
 
 
 def _command(words: Sequence[str], options: Mapping[str, object]) -> str:

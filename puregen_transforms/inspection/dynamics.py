@@ -190,6 +190,7 @@ def study(
     start, count = torch.cat([suspicious, typical]), len(suspicious)
     repaired: list[Tensor] = []
     parts: list[list[_Measured]] = []
+    progress("purifying a sample", 0, len(start))
     for batch in start.split(batch_size):
         # Noise by content, as `PureGen` has it, so that the images shown are those it gives.
         stops = chain.stops(to_signed(batch), content_ids(batch).to(batch.device))

@@ -90,6 +90,7 @@ class ImageMeter:
         energies = torch.full((len(self),), float("nan"))
         sizes: list[tuple[int, int] | None] = [None] * len(self)
         done = 0
+        progress("measuring energies", done, len(self))
         for chunk in self._chunks(range(len(self))):
             members: dict[tuple[int, int], list[int]] = {}
             for row, image in chunk.items():
