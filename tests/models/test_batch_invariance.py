@@ -13,13 +13,6 @@ from puregen_transforms.purifier.device import has_bfloat16
 DTYPES = [torch.float32, torch.bfloat16] if has_bfloat16(torch.device("cpu")) else [torch.float32]
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def noise(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 

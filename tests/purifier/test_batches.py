@@ -16,13 +16,6 @@ from puregen_transforms.purifier.stages import LangevinStage
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_wider_networks_and_larger_images_mean_smaller_batches():
     assert [default_batch_size(nf * 32 * 32 * 2, CPU) for nf in (32, 64, 128)] == [64, 32, 16]
     assert default_batch_size(64 * 40 * 40 * 4, CPU) == 8, "a power of two"

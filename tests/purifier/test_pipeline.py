@@ -9,13 +9,6 @@ from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.stages import LangevinStage
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def test_stages_run_in_order_with_their_own_noise(threads):
     seen = []
     threads(1)

@@ -63,13 +63,6 @@ def test_every_method_changes_images_and_keeps_their_form(make, images, method, 
     assert not torch.equal(out, images[:16])
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("size", [(32, 32), (33, 35)])
 @pytest.mark.parametrize("method", SMALL)
 def test_batch_order_threads_and_process_do_not_matter(make, images, method, size, threads, quiet):

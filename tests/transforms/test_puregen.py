@@ -72,21 +72,18 @@ def test_batch_size_does_not_matter(tiny_checkpoint, images, expected):
     assert difference(odd(images), expected) == 0
 
 
-def test_network_calls_are_for_many_images_at_once(purify, images, monkeypatch):
-    sizes, threads = [], torch.get_num_threads()
+def test_network_calls_are_for_many_images_at_once(purify, images, threads, monkeypatch):
+    sizes = []
+    threads(1)
     original = FrozenEBM.with_gradient
     monkeypatch.setattr(FrozenEBM, "with_gradient", lambda self, x: sizes.append(len(x)) or original(self, x))
     mixed = [as_pil(images[0]), as_pil(images[1]).resize((40, 36)), as_pil(images[2])]
     same = [as_pil(image) for image in images[:8]]
-    torch.set_num_threads(1)
-    try:
-        for batch, expected in [(same, [8] * 3), (mixed, [1, 1, 1, 2, 2, 2])]:
-            purify(batch)  # the first call of a size also tries whether it changes the results
-            sizes.clear()
-            purify(batch)
-            assert sorted(sizes) == expected
-    finally:
-        torch.set_num_threads(threads)
+    for batch, expected in [(same, [8] * 3), (mixed, [1, 1, 1, 2, 2, 2])]:
+        purify(batch)  # the first call of a size also tries whether it changes the results
+        sizes.clear()
+        purify(batch)
+        assert sorted(sizes) == expected
 
 
 def test_mixed_sizes_keep_their_order(purify, images, expected):
