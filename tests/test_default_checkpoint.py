@@ -43,10 +43,12 @@ def test_energy_separates_the_demo_trigger(purify, demo):
     assert auroc(purify.energy(demo.poisoned()), purify.energy(demo.images)) >= 0.95
 
 
-def test_purified_clean_images_stay_close(purify, demo):
-    batch = demo.images[:16]
+def test_purified_clean_images_stay_close_and_keep_their_mean_color(purify, demo):
+    batch = demo.images[:48]
     purified = purify(batch)
     assert psnr(purified, batch).mean() >= 25.5
+    change = (purified.float() - batch.float()).mean((0, 2, 3))
+    assert change.abs().max() < 1, f"of 255, by channel: {change.tolist()}"
     for index in (0, 9):
         assert torch.equal(purify(batch[index]), purified[index]), "150 steps alone equal 150 steps in a batch"
 

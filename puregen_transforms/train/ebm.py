@@ -39,7 +39,9 @@ class EBMTraining:
         temperature: of the chain and the loss.
         data_noise: standard deviation added to real images, in image units.
         bank_size: persistent chains (published: 1,250 a device x 8), started from noisy data.
-        rejuvenation: share of the drawn chains that restart from data at each update.
+        rejuvenation: share of the drawn chains that restart from data at each update (published: 0.05). With so few,
+            little keeps the energy level along the short chains of purification, which start from data: colours may
+            drift. A short run on trained weights with 1 settles that.
         learning_rate: of Adam.
         milestones: shares of `updates` after which the rate falls.
         rate_factors: the rate's factor from each milestone on (published: x0.1 at 1/3, 5/8, 5/6).
