@@ -2,8 +2,9 @@
 
     uv run python benchmarks/record_quality.py
 
-Run it after any of the benchmarks whose results it reads. A checkpoint's record gets the rows of its own methods, if
-they were measured with these very weights; the README gets all tables.
+Run it after any of the benchmarks whose results it reads. A checkpoint's record gets the rows of its own methods that
+were measured with these very weights, and keeps what it has where the results are those of another network; the README
+gets all tables.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.records import write_record
 from puregen_transforms.evaluate.tables import grouped, markdown, summarize
 from puregen_transforms.hub.cards import write_card
-from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, PACKAGED_CHECKPOINTS
+from puregen_transforms.hub.catalogue import CATALOGUE
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -60,6 +61,11 @@ def victims_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
     return {**about, "rows": rows}
 
 
+def of_these_weights(results: list[dict[str, Any]], record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Choose the results that were measured with a checkpoint's weights."""
+    return [result for result in results if result["weights_sha256"][record["kind"]] == record["weights_sha256"]]
+
+
 def protocol_tables() -> dict[str, str]:
     """Of every named grid that was run at the preset `cpu`."""
     paths = [path for name in PROTOCOLS if (path := RESULTS / f"{name}.json").exists()]
@@ -86,20 +92,17 @@ def with_tables(readme: str) -> str:
 
 def main() -> None:
     """Update records, cards and README."""
-    measured = json.loads(QUALITY.read_text(encoding="utf-8"))
-    for name in (DEFAULT_EBM, DEFAULT_DDPM):
-        path = PACKAGED_CHECKPOINTS / name / "record.json"
+    measured = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("purify_quality*.json")]
+    attacked = [json.loads(NARCISSUS.read_text(encoding="utf-8"))]
+    for entry in (entry for entry in CATALOGUE.values() if entry.packaged):
+        path = entry.folder / "record.json"
         record = json.loads(path.read_text(encoding="utf-8"))
-        if measured["weights_sha256"][record["kind"]] != record["weights_sha256"]:
-            raise SystemExit(f"{QUALITY.name} judges other weights than those of {name}. Run purify_quality.py.")
-        record["quality"] = quality_of(record["kind"], measured)
-        if NARCISSUS.exists():
-            victims = json.loads(NARCISSUS.read_text(encoding="utf-8"))
-            if victims["weights_sha256"][record["kind"]] != record["weights_sha256"]:
-                raise SystemExit(f"{NARCISSUS.name} judges other weights than those of {name}. Run narcissus.py.")
-            record["victims"] = victims_of(record["kind"], victims)
+        for quality in of_these_weights(measured, record):
+            record["quality"] = quality_of(entry.kind, quality)
+        for victims in of_these_weights(attacked, record):
+            record["victims"] = victims_of(entry.kind, victims)
         write_record(path, record)
-        write_card(name, ROOT / "hub_cards" / name / "README.md")
+        write_card(entry.name, ROOT / "hub_cards" / entry.name / "README.md")
     path = ROOT / "README.md"
     write_atomically(path, with_tables(path.read_text(encoding="utf-8")).encode())
 

@@ -60,6 +60,9 @@ def train_ebm(
     batch_size: Annotated[int, typer.Option(help="Images, and chains, in an update, over all processes.")] = 16,
     langevin_steps: Annotated[int, typer.Option(help="Chain length of an update.")] = 100,
     bank_size: Annotated[int, typer.Option(help="Persistent chains.")] = 10_000,
+    rejuvenation: Annotated[
+        float, typer.Option(help="Share of the chains that restart from data at each update; 1 polishes a network.")
+    ] = 0.05,
     learning_rate: Annotated[float, typer.Option(help="Of Adam.")] = 1e-4,
     rate_drops: Annotated[
         str, typer.Option(help="Where the rate falls: share of the run, colon, factor from there on; comma; ...")
@@ -86,6 +89,7 @@ def train_ebm(
             batch_size=batch_size,
             langevin_steps=langevin_steps,
             bank_size=bank_size,
+            rejuvenation=rejuvenation,
             learning_rate=learning_rate,
             milestones=milestones,
             rate_factors=factors,

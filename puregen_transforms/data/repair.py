@@ -75,7 +75,8 @@ def repair(
             bad = [(source, picture) for source, picture in chunk if isinstance(picture, ImageProblemError)]
             good = [(source, picture) for source, picture in chunk if not isinstance(picture, ImageProblemError)]
             yield from (Repaired(key=source.key, problem=str(problem)) for source, problem in bad)
-            done(len(bad))
+            if bad:
+                done(len(bad))
             results = _purify_all([picture for _, picture in good], purify, at_once, done)
             yield from encoded
             encoded = pool.map(_encode_one, good, results)

@@ -49,11 +49,11 @@ def part_rows_for(source: Copy, recipe: Recipe) -> int:
 
 
 def images_at_once(purifier: PureGen, pixels: int) -> int:
-    """Images of so many pixels in one network call, which progress is told after."""
-    if purifier.batch_size:
-        return purifier.batch_size
+    """Images of so many pixels that keep the machine busy: a batch, or on a CPU one for each thread."""
+    place = choose_device(purifier.device)
     widest = max((getattr(stage, "bytes_per_pixel", 0) for stage in purifier.purifier.stages), default=0)
-    return default_batch_size(pixels * max(widest, LEAST_BYTES_PER_PIXEL), choose_device(purifier.device))
+    batch = purifier.batch_size or default_batch_size(pixels * max(widest, LEAST_BYTES_PER_PIXEL), place)
+    return batch * torch.get_num_threads() if place.type == "cpu" else batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def _seconds_of_an_image(purifier: PureGen, side: int) -> float:
         if isinstance(stage, FilterStage):
             return share * sum(map(seconds, stage.stages))
         short, factor = _shortened(stage)
-        run = Purifier([short], device=choose_device(purifier.device), batch_size=count)
+        run = Purifier([short], device=choose_device(purifier.device), batch_size=purifier.batch_size)
         started = time.monotonic()
         run(images, sample_ids=torch.zeros(count, dtype=torch.int64), seed=0)
         return factor * (time.monotonic() - started)

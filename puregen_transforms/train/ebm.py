@@ -39,7 +39,9 @@ class EBMTraining:
         temperature: of the chain and the loss.
         data_noise: standard deviation added to real images, in image units.
         bank_size: persistent chains (published: 1,250 a device x 8), started from noisy data.
-        rejuvenation: share of the drawn chains that restart from data at each update.
+        rejuvenation: share of the drawn chains that restart from data at each update (published: 0.05). With so few,
+            little keeps the energy level along the short chains of purification, which start from data: colours may
+            drift. A short run on trained weights with 1 settles that.
         learning_rate: of Adam.
         milestones: shares of `updates` after which the rate falls.
         rate_factors: the rate's factor from each milestone on (published: x0.1 at 1/3, 5/8, 5/6).
@@ -161,9 +163,10 @@ class EBMTrainer(Trainer):
         """
         training, generator = self.training, self._generator(self.update)
         rate = training.rate(self.update)
-        positives = self._share(self._draw_noisy_data(training.batch_size, generator)).to(self.device)
+        data = self._draw_noisy_data(training.batch_size, generator)
+        positives = self._share(data).to(self.device)
         try:
-            negatives, moved = self._draw_chains(generator)
+            negatives, moved = self._draw_chains(data, generator)
         except FloatingPointError as error:
             raise TrainingDivergedError(f"{_ENERGIES_LOST % self.update} ({error})") from error
 
@@ -225,8 +228,11 @@ class EBMTrainer(Trainer):
         images = self._draw_data(count, generator)
         return images.add_(torch.randn(images.shape, generator=generator), alpha=self.training.data_noise)
 
-    def _draw_chains(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw_chains(self, data: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Run drawn chains of the bank for an update's Langevin steps, and put them back.
+
+        Chains that restart from data do so from the update's own positive images: what these have by chance, such as
+        their mean colour, then is no difference between positives and negatives, which the energy would learn.
 
         Returns:
             This process's share of the chains, and their mean square move.
@@ -234,7 +240,6 @@ class EBMTrainer(Trainer):
         training = self.training
         drawn = torch.randperm(training.bank_size, generator=generator)[: training.batch_size]
         restart = torch.rand(training.batch_size, 1, 1, 1, generator=generator) < training.rejuvenation
-        data = self._draw_noisy_data(training.batch_size, generator)
         starts = self._share(torch.where(restart, data, self.bank[drawn])).to(self.device)
         on_device = self._device_generator(self.update)
 

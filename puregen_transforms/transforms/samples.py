@@ -16,7 +16,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from puregen_transforms.transforms.formats import OpenImage, looks_like_image, open_image
+from puregen_transforms.transforms.formats import OpenImage, has_image_shape, open_image
 
 Path = tuple[str | int, ...]
 Columns = tuple[str | int, ...]
@@ -126,7 +126,7 @@ def _rank(value: Any) -> int | None:
         return None
     if isinstance(value, PIL.Image.Image):
         return 1
-    if looks_like_image(value):
+    if has_image_shape(value):
         return 2
     if isinstance(value, list):
         return _rank_of_list(value)

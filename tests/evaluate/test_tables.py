@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from puregen_transforms.cli.main import app
 from puregen_transforms.evaluate.report import read_record, write_report
 from puregen_transforms.evaluate.tables import markdown, summarize, tables
+from puregen_transforms.hub.catalogue import CATALOGUE
 
 
 def record_of(defense, group, accuracy, success=None, *, target="a", seed=0, detection=None):
@@ -44,6 +45,7 @@ def record():
         "command": "python benchmarks/narcissus.py --preset cpu",
         "preset": "cpu",
         "images": "cifar10-jpeg-train.parquet",
+        "weights_sha256": {"ebm": CATALOGUE["ebm-imagenet32-nf64"].sha256, "ddpm": "d"},
         "machine": "2 cores",
         "cells": cells,
     }
@@ -83,6 +85,9 @@ def test_what_has_to_be_said(record):
     assert "python benchmarks/narcissus.py --preset cpu" in text
     assert "2 victims a cell" in text
     assert "JPEG 75 and 85 are no fair rivals" in text
+    assert "PureGen-EBM of ebm-imagenet32-nf64;" in text
+    other = {**record, "weights_sha256": {"ebm": "0123456789abcdef", "ddpm": "d"}}
+    assert "PureGen-EBM of weights 0123456789ab;" in markdown(other)
     assert "mean nothing" not in text
     assert "mean nothing" in markdown({**record, "preset": "smoke"})
 

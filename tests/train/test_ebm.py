@@ -45,6 +45,17 @@ def test_an_update_moves_the_weights_and_only_the_drawn_chains(images):
     assert statistics.chain_distance > 0.01
 
 
+def test_chains_restart_from_the_positive_images_of_their_update(images):
+    """Then chance differences between the two halves of an update, as of colour, are nothing that could be learned."""
+    still = dict(updates=3, batch_size=8, bank_size=8, langevin_steps=1, step_size=1e-6)
+    paired, apart = (EBMTraining(**still, rejuvenation=share) for share in (1.0, 0.0))
+    differences = []
+    for training in (paired, apart):
+        statistics = trainer(images, training).step()
+        differences.append(abs(statistics.positive_energy - statistics.negative_energy))
+    assert differences[0] < 1e-3 * differences[1]
+
+
 def test_energy_rises_where_the_chains_are_and_falls_on_data(images):
     """With chains held at noisy images (a tiny step), the energy learns to tell those from data."""
     training = EBMTraining(
