@@ -261,7 +261,8 @@ class _Bar:
         """More are done, or have been by an earlier run."""
         self._done += count
         self._kept += count if kept else 0
-        self._progress(self._done, self._total, self._kept)
+        if count:
+            self._progress(self._done, self._total, self._kept)
 
 
 def _cut(source: Copy, purifier: PureGen, *, asked: int | None, begun: int | None, say: Callable[[str], None]) -> Copy:
