@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+
+from puregen_transforms.purifier.device import free_memory, is_out_of_memory, release_memory
 
 _CPU_BYTES_PER_THREAD = 4 * 2**20
 _CPU_MOST_BYTES = 48 * 2**20
@@ -28,19 +29,13 @@ def default_batch_size(bytes_per_image: int, device: torch.device) -> int:
         bytes_per_image: of the network's widest activation.
         device: where the network runs.
     """
-    if device.type == "cuda":
-        most = min(_GPU_BYTES, int(_free_memory(device) * _GPU_SHARE))
+    if device.type != "cpu":
+        free = free_memory(device)
+        most = _GPU_BYTES if free is None else min(_GPU_BYTES, int(free * _GPU_SHARE))
     else:
         most = min(_CPU_MOST_BYTES, _CPU_BYTES_PER_THREAD * torch.get_num_threads())
     size = max(1, most // bytes_per_image)
     return size - size % 8 if size > 8 else size  # whole tiles of the matrix units
-
-
-@functools.cache
-def _free_memory(device: torch.device) -> int:
-    """Bytes, when first asked; what torch itself has set aside by then counts as free."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def run_in_batches(
@@ -67,11 +62,13 @@ def run_in_batches(
         try:
             yield function(images.to(device), ids.to(device)).to(images.device)
             return
-        except torch.OutOfMemoryError:
-            if len(images) == 1:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
                 raise
+            if len(images) == 1:
+                raise torch.OutOfMemoryError(str(error)) from error
         # Outside the handler, which keeps the failed call's tensors alive.
-        torch.cuda.empty_cache()
+        release_memory(device)
         for part in zip(images.chunk(2), ids.chunk(2), strict=True):
             yield from results(*part)
 
