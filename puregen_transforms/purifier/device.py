@@ -61,7 +61,11 @@ def _try_out(device: torch.device) -> None:
     try:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        available = getattr(getattr(torch, device.type, None), "is_available", None)
+        if available is not None and not available():
+            reason = "torch finds none."
+        else:
+            reason = re.split(r"(?<=\.)\s", str(error).strip())[0]  # the rest is for torch's developers
         raise ValueError(
             f"Expected a device that works on this machine, but {str(device)!r} does not: {reason} Leave `device` out "
             f"for {str(default_device())!r}; `puregen doctor` lists the devices that work."
