@@ -31,6 +31,7 @@ from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.plots import draw_victims
 from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.evaluate.store import fingerprint
 from puregen_transforms.evaluate.victim import accuracy, share_called_target
 from puregen_transforms.models.classifiers import small_classifier
 from puregen_transforms.train.classifier import train_classifier
@@ -59,8 +60,8 @@ def subset(labels: Tensor, per_class: int) -> Tensor:
 
 
 def purified_set(folder: Path, purify: PureGen, images: Tensor) -> Tensor:
-    """The purified clean images; kept by the method's digest."""
-    path = folder / f"set-{purify.digest[:16]}-{int(images.long().sum())}.safetensors"
+    """The purified clean images; kept by the method's digest and the images' content."""
+    path = folder / f"set-{purify.digest[:16]}-{fingerprint(images)}.safetensors"
     if not path.exists():
         purified = purify.purifier(images, sample_ids=torch.arange(len(images)), seed=purify.recipe.seed or 0)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +69,9 @@ def purified_set(folder: Path, purify: PureGen, images: Tensor) -> Tensor:
     return load_file(path)["images"]
 
 
-def victim(path: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> torch.nn.Module:
-    """A classifier trained on a set, or the kept one."""
+def victim(folder: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> torch.nn.Module:
+    """A classifier trained on a set; kept by the set's content."""
+    path = folder / f"victim-{fingerprint(images, labels)}-{seed}-{epochs}.safetensors"
     torch.manual_seed(seed)
     model = small_classifier(10)
     if path.exists():
@@ -79,6 +81,7 @@ def victim(path: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: int
         model, images, labels, recipe=FastRecipe(epochs=epochs), generator=torch.Generator().manual_seed(seed)
     ):
         pass
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
     return model
 
@@ -129,13 +132,7 @@ def main() -> None:
 
     def judge(images: Tensor) -> dict[str, Any]:
         models = [
-            victim(
-                arguments.cache / f"victim-{int(images.long().sum())}-{seed}-{arguments.epochs}.safetensors",
-                images,
-                labels,
-                epochs=arguments.epochs,
-                seed=seed,
-            )
+            victim(arguments.cache, images, labels, epochs=arguments.epochs, seed=seed)
             for seed in range(arguments.seeds)
         ]
         return {

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from purify_speed import RESULTS, SIDE, sizes_with_default, timed_once
+from purify_speed import RESULTS, SIDE, timed_once
 from torch import Tensor
 from torch.profiler import profile
 
@@ -36,6 +36,7 @@ from puregen_transforms.models import ebm_inference, unet_inference
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.unet_inference import FrozenUNet
+from puregen_transforms.purifier.batches import default_batch_size
 from puregen_transforms.purifier.device import choose_dtype
 
 CPU = torch.device("cpu")
@@ -48,9 +49,9 @@ def networks() -> dict[str, tuple[Callable[[Tensor], Any], int]]:
     found: dict[str, tuple[Callable[[Tensor], Any], int]] = {}
     for nf in (32, 64, 128):
         energy = FrozenEBM(EBM(EBMConfig(nf=nf)), dtype=dtype)
-        found[f"EBM {nf}"] = energy.with_gradient, sizes_with_default([], energy.bytes_per_pixel, CPU)[0]
+        found[f"EBM {nf}"] = energy.with_gradient, default_batch_size(energy.bytes_per_pixel * SIDE**2, CPU)
     predictor = FrozenUNet(load_unet(resolve_ddpm()), dtype=dtype)
-    found["DDPM"] = (lambda x: predictor(x, 50)), sizes_with_default([], predictor.bytes_per_pixel, CPU)[0]
+    found["DDPM"] = (lambda x: predictor(x, 50)), default_batch_size(predictor.bytes_per_pixel * SIDE**2, CPU)
     return found
 
 

@@ -29,8 +29,10 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor
 from puregen_transforms.evaluate.plots import draw_solvers, draw_tradeoff
+from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.quality import judge
 from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.evaluate.store import fingerprint
 from puregen_transforms.hub.ddpm import resolve_ddpm
 from puregen_transforms.hub.load import resolve_checkpoint
 from puregen_transforms.hub.references import hash_file
@@ -88,12 +90,12 @@ def cell(
     if purify.recipe.uses_threshold:
         share = max(1, len(clean) // 100)
         purify.fit(torch.cat([clean[share:], poisoned[16][:share]]))
-    content = f"{len(clean)}-{int(clean.long().sum())}-{','.join(map(str, poisoned))}"
-    path = folder / f"{purify.digest[:16]}-{content}.json"
+    content = fingerprint(clean, *poisoned.values(), torch.tensor(list(poisoned)))
+    path = folder / f"{purify.digest[:16]}-{detector.digest[:16]}-{content}.json"
     if path.exists():
         kept: dict[str, Any] = json.loads(path.read_text())
         return kept
-    result = {"recipe": purify.to_dict(), **judge(purify, clean, poisoned, detector.energy).to_dict()}
+    result = {"recipe": portable(purify.to_dict()), **judge(purify, clean, poisoned, detector.energy).to_dict()}
     write_record(path, result)
     return result
 

@@ -3,10 +3,11 @@
     uv run python benchmarks/purify_speed.py
 
 Contract: one run on one machine. For each width of the energy network and for the packaged noise predictor, the plain
-float32 loop (`references.py`: eager, default layout, autograd; for DDPM diffusers' own network) and `langevin` or
-`restore` with the inference form take the same steps, from the same images, with the same weights and the same noise
-(drawn beforehand for the reference; drawn on the way, as in use, for ours). Reported: milliseconds a step and an image,
-images a second over the paper's steps (150 and 75), the median of `--repeats` timings after a warm-up and their spread;
+float32 loop (`references.py`: eager, default layout, autograd; for DDPM diffusers' own network) and a `Purifier`, as in
+use (batches on one thread each, no image's result depending on its batch), take the same steps, from the same images,
+with the same weights and the same noise (drawn beforehand for the reference; drawn on the way for ours). Reported:
+milliseconds a step and an image, images a second over the paper's steps (150 and 75), the median of `--repeats` timings
+after a warm-up and their spread; "batch" is the number of images handed over at once;
 arithmetic done a second, and its share of the rate of a large matrix product measured in the same run in the same
 dtype. The arithmetic counted is that of the folded network: multiply-adds of all convolutions, forward and input
 gradient, two operations each. "compiled" is `torch.compile`, with what it took to compile: of diffusers' network in
@@ -48,13 +49,12 @@ from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM, EBMConfig
-from puregen_transforms.models.ebm_inference import FrozenEBM
-from puregen_transforms.models.unet_inference import FrozenUNet
-from puregen_transforms.purifier.batches import default_batch_size
-from puregen_transforms.purifier.config import LangevinConfig
+from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
+from puregen_transforms.models.unet_inference import FrozenUNet, InvariantUNet
+from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.stages import LangevinStage
+from puregen_transforms.purifier.stages import DiffusionStage, LangevinStage
 
 RESULTS = Path(__file__).parent / "results"
 SIDE = 32
@@ -156,17 +156,13 @@ def dtypes_on(device: torch.device) -> list[torch.dtype]:
     return list(dict.fromkeys((torch.float32, choose_dtype("auto", device))))
 
 
-def sizes_with_default(batches: list[int], bytes_per_pixel: int, device: torch.device) -> list[int]:
-    """The batch sizes asked for, and the one that is chosen by default."""
-    return sorted({*batches, default_batch_size(bytes_per_pixel * SIDE**2, device)})
-
-
 def time_ebm(table: Table, nf: int, batches: list[int], threads: list[int], ceilings: dict[str, float]) -> None:
     """The reference at one batch size; ours at all of them."""
     torch.manual_seed(0)
     model, device, steps = EBM(EBMConfig(nf=nf)), table.device, TIMED_STEPS["ebm"]
     weights, own = weights_of(model, device), choose_dtype("auto", device)
-    images = to_signed(load_demo().images).to(device)
+    demo = load_demo().images.to(device)
+    images = to_signed(demo)
     about = {"kind": "ebm", "nf": nf, "operations": operations_of_ebm(nf)}
     count = min(64, max(batches))
     noise = [torch.randn(count, 3, SIDE, SIDE, device=device) for _ in range(steps)]
@@ -180,37 +176,40 @@ def time_ebm(table: Table, nf: int, batches: list[int], threads: list[int], ceil
             temperature=1.0,  # of random weights: the chain stays among images
         )
 
-    def ours(energy: FrozenEBM, x: Tensor) -> Tensor:
-        drawn = KeyedNoise(0, torch.arange(len(x), device=device))
-        return langevin(x, energy, steps=steps, step_size=PAPER.step_size, temperature=1.0, noise=drawn)
-
     table.add(reference, path="reference", dtype="float32", images=count, ceiling=ceilings["float32"], **about)
+    config = replace(PAPER, steps=steps, temperature=1.0)
     for dtype in dtypes_on(device):
-        energy, name = FrozenEBM(model, dtype=dtype, device=device), name_of(dtype)
-        chosen = default_batch_size(energy.bytes_per_pixel * SIDE**2, device)
-        for size in sizes_with_default(batches, energy.bytes_per_pixel, device):
-            x = images[torch.arange(size) % len(images)]
-            for number in threads if dtype == own and size == chosen else threads[-1:]:
+        energy, name = InvariantEBM(model, dtype=dtype, device=device), name_of(dtype)
+        purify = Purifier([LangevinStage(energy, config, trained_size=SIDE)], device=device)
+        for size in sorted({*batches, count}):
+            x = demo[torch.arange(size) % len(demo)]
+            for number in threads if dtype == own and size == count else threads[-1:]:
                 torch.set_num_threads(number)
                 table.add(
-                    lambda x=x, energy=energy: ours(energy, x),  # type: ignore[misc]
+                    lambda x=x, purify=purify: purify(x, sample_ids=torch.arange(len(x)), seed=0),  # type: ignore[misc]
                     path="ours",
                     dtype=name,
                     images=size,
                     threads=number,
-                    default=size == chosen,
+                    default=size == count,
                     ceiling=ceilings[f"{name}, {number} threads"],
                     **about,
                 )
-    energy.with_gradient = torch.compile(energy.with_gradient)  # type: ignore[method-assign]
-    x = images[:chosen]
-    seconds = timed_once(lambda: ours(energy, x))
+    fast = FrozenEBM(model, dtype=own, device=device)
+    fast.with_gradient = torch.compile(fast.with_gradient)  # type: ignore[method-assign]
+    x = images[:count]
+
+    def compiled() -> Tensor:
+        drawn = KeyedNoise(0, torch.arange(len(x), device=device))
+        return langevin(x, fast, steps=steps, step_size=PAPER.step_size, temperature=1.0, noise=drawn)
+
+    seconds = timed_once(compiled)
     table.add(
-        lambda: ours(energy, x),
+        compiled,
         path="ours, compiled",
-        dtype=name,
-        images=chosen,
-        ceiling=ceilings[name],
+        dtype=name_of(own),
+        images=count,
+        ceiling=ceilings[name_of(own)],
         compile_seconds=seconds,
         **about,
     )
@@ -229,7 +228,8 @@ def time_ddpm(table: Table, batches: list[int], ceilings: dict[str, float]) -> N
     model, own = load_unet(resolve_ddpm()), choose_dtype("auto", device)
     about = {"kind": "ddpm", "operations": operations_of_unet(model)}
     model = model.to(device)
-    images = to_signed(load_demo().images).to(device)
+    demo = load_demo().images.to(device)
+    images = to_signed(demo)
     count, betas = min(64, max(batches)), beta_schedule()
     noise = [torch.randn(count, 3, SIDE, SIDE, device=device) for _ in range(steps)]
 
@@ -240,18 +240,21 @@ def time_ddpm(table: Table, batches: list[int], ceilings: dict[str, float]) -> N
         )
 
     table.add(reference, path="reference", dtype="float32", images=count, ceiling=ceilings["float32"], **about)
+    config = DiffusionConfig(steps=steps)
     for dtype in dtypes_on(device):
-        predict, name = FrozenUNet(model, dtype=dtype), name_of(dtype)
-        chosen = default_batch_size(predict.bytes_per_pixel * SIDE**2, device)
-        for size in sizes_with_default(batches, predict.bytes_per_pixel, device):
-            x = images[torch.arange(size) % len(images)]
-
-            def run(x: Tensor = x, predict: FrozenUNet = predict) -> Tensor:
-                drawn = KeyedNoise(0, torch.arange(len(x), device=device))
-                return restore(x, predict, steps=steps, alpha_bars=alpha_bars_of(betas), noise=drawn)
-
+        predict, name = InvariantUNet(model, dtype=dtype), name_of(dtype)
+        stage = DiffusionStage(predict, config, alpha_bars_of(betas), predict.side_multiple)
+        purify = Purifier([stage], device=device)
+        for size in sorted({*batches, count}):
+            x = demo[torch.arange(size) % len(demo)]
             table.add(
-                run, path="ours", dtype=name, images=size, default=size == chosen, ceiling=ceilings[name], **about
+                lambda x=x, purify=purify: purify(x, sample_ids=torch.arange(len(x)), seed=0),  # type: ignore[misc]
+                path="ours",
+                dtype=name,
+                images=size,
+                default=size == count,
+                ceiling=ceilings[name],
+                **about,
             )
     plain = copy.deepcopy(model).to(own).to(memory_format=torch.channels_last)
     with torch._inductor.config.patch(freezing=True):
@@ -335,7 +338,7 @@ def whole_set(device: torch.device, count: int) -> dict[str, Any]:
     """So many 8-bit images through the paper's network and chain: `nf` 128, 150 steps."""
     torch.manual_seed(0)
     dtype = choose_dtype("auto", device)
-    energy = FrozenEBM(EBM(EBMConfig(nf=128)), dtype=dtype, device=device)
+    energy = InvariantEBM(EBM(EBMConfig(nf=128)), dtype=dtype, device=device)
     purify = Purifier([LangevinStage(energy, replace(PAPER, temperature=1.0), trained_size=SIDE)], device=device)
     images = load_demo().images
     images, ids = images[torch.arange(count) % len(images)], torch.arange(count)
@@ -368,7 +371,7 @@ def starting(repeats: int) -> dict[str, float]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """A table of the reference, of ours at the default batch size, and of what is compiled."""
+    """A table of the reference, of ours at the reference's batch size, and of what is compiled."""
     lines = [
         "| | arithmetic | batch | ms a step and image | images a second | times the reference | share of ceiling |",
         "|---|---|---|---|---|---|---|",

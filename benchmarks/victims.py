@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from puregen_transforms._files import write_atomically
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.surrogates import Progress
+from puregen_transforms.evaluate.store import fingerprint
 from puregen_transforms.models.classifiers import build_classifier, small_classifier
 from puregen_transforms.models.features import add_dropout
 from puregen_transforms.train.classifier import train_classifier
@@ -94,12 +95,14 @@ def kept_networks(
 
 
 def trained(images: Tensor, labels: Tensor, arguments: argparse.Namespace, name: str, *, seed: int = 0) -> nn.Module:
-    """A victim, on the CPU; from disk, if it is there."""
+    """A victim, on the CPU; kept by the content of its set."""
     seed += arguments.seed
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = small_classifier(10, arguments.width)
-    kept = arguments.runs / f"{name}-{arguments.width}-{arguments.epochs}-{seed}.safetensors"
+    kept = (
+        arguments.runs / f"{name}-{fingerprint(images, labels)}-{arguments.width}-{arguments.epochs}-{seed}.safetensors"
+    )
     if kept.exists():
         model.load_state_dict(load_file(kept))
         return model.eval()

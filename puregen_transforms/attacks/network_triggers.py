@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,7 +40,8 @@ class Generated:
 
     def __call__(self, images: Tensor) -> Tensor:
         """See `Trigger`."""
-        parts = [self.on(part / 127.5 - 1, part / 127.5 - 1) for part in _batches(images, self.pattern, self.mask)]
+        with torch.no_grad():
+            parts = [self.on(part / 127.5 - 1, part / 127.5 - 1) for part in _batches(images, self.pattern, self.mask)]
         return _joined(parts, images)
 
     def on(self, images: Tensor, sources: Tensor) -> Tensor:
@@ -79,10 +80,11 @@ class Encoded:
 
     def __call__(self, images: Tensor) -> Tensor:
         """See `Trigger`."""
-        parts = [
-            hidden(self.encoder, part / 127.5 - 1, self.secret[None], self.epsilon)
-            for part in _batches(images, self.encoder)
-        ]
+        with torch.no_grad():
+            parts = [
+                hidden(self.encoder, part / 127.5 - 1, self.secret[None], self.epsilon)
+                for part in _batches(images, self.encoder)
+            ]
         return _joined(parts, images)
 
     def numbers(self) -> dict[str, Any]:
@@ -106,12 +108,11 @@ def opacity(values: Tensor) -> Tensor:
     return torch.sigmoid(10 * values)
 
 
-def _batches(images: Tensor, *networks: nn.Module) -> Iterator[Tensor]:
-    """Parts of the images, 0 ... 255, while the networks only look."""
+def _batches(images: Tensor, *networks: nn.Module) -> Sequence[Tensor]:
+    """Cut images into float parts, 0 ... 255, for networks that from now on only look."""
     for network in networks:
         network.eval()
-    with torch.no_grad():
-        yield from images.float().split(_BATCH)
+    return images.float().split(_BATCH)
 
 
 def _joined(parts: list[Tensor], images: Tensor) -> Tensor:

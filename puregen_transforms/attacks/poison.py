@@ -9,12 +9,12 @@ else is in `poison.json`, with the sha256 of the tensors' file. `trigger.form` t
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ from torch.utils.data import Dataset as TorchDataset
 from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.attacks.trigger_forms import to_trigger
 from puregen_transforms.data.atomic import complete_or_absent
+from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -101,10 +102,15 @@ class Poison:
         aim = "" if self.target_class is None else f", target class {self.target_class}"
         return f"Poison({self.attack!r}, {about} rows of {self.set_rows}{aim})"
 
-    @property
+    def __getstate__(self) -> dict[str, Any]:
+        # Whether the digest is known already must not change how `datasets` names a result of `map`.
+        return {name: value for name, value in vars(self).items() if name != "digest"}
+
+    @cached_property
     def digest(self) -> str:
         """Sha256 of everything in it."""
-        return hashlib.sha256(self._tensor_bytes() + self._description().encode()).hexdigest()
+        content = self._tensor_bytes()
+        return hashlib.sha256(content + self._description(content).encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
         """Write the two files; see the module.
@@ -115,7 +121,7 @@ class Poison:
         content = self._tensor_bytes()
         with complete_or_absent(Path(folder), folder=True) as temporary:
             (temporary / TENSORS).write_bytes(content)
-            (temporary / DESCRIPTION).write_text(self._description(), encoding="utf-8")
+            (temporary / DESCRIPTION).write_text(self._description(content), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Poison:
@@ -163,7 +169,7 @@ class Poison:
             if index in place_of:
                 place = place_of[index]
                 self._check_original(place, to_tensor(images[position]))
-                images[position], labels[position] = to_pil(self.images[place]), int(self.labels[place])
+                images[position], labels[position] = to_pil(self.images[place]), self._label(place, labels[position])
         return {**rows, "image": images, "label": labels}
 
     def apply_to(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,9 +189,9 @@ class Poison:
         """The poisoned data set.
 
         Args:
-            dataset: the set that was attacked: a `datasets.Dataset`, or a map-style torch data set of (image, label)
-                with its images as they are stored. The transforms of a torchvision data set act on the poisoned
-                images, too.
+            dataset: the set that was attacked: a `datasets.Dataset`, or a map-style torch data set of (image, label),
+                or a `Subset` of one. Its images are taken as they are stored: its own `transform`,
+                `target_transform` or `transforms` act after the poison, on all images.
             image: its image column, in a `datasets.Dataset`.
             label: its label column.
 
@@ -232,15 +238,20 @@ class Poison:
                     buffer = io.BytesIO()
                     to_pil(self.images[place]).save(buffer, "PNG")
                     rows[image][position] = {"bytes": buffer.getvalue(), "path": None}
-                    rows[label][position] = int(self.labels[place])
+                    rows[label][position] = self._label(place, rows[label][position])
             return rows
 
         encoded = dataset.cast_column(image, Image(decode=False))
-        poisoned = encoded.map(replace, with_indices=True, batched=True, new_fingerprint=self._fingerprint(dataset))
+        # `datasets` takes an earlier result of this name for the new one: all that decides it is in here.
+        decided_by = json.dumps([dataset._fingerprint, self.digest, image, label])
+        fingerprint = hashlib.sha256(decided_by.encode()).hexdigest()[:16]
+        poisoned = encoded.map(replace, with_indices=True, batched=True, new_fingerprint=fingerprint)
         return poisoned.cast(dataset.features)
 
-    def _fingerprint(self, dataset: Dataset) -> str:
-        return hashlib.sha256(f"{dataset._fingerprint} {self.digest}".encode()).hexdigest()[:16]
+    def _label(self, place: int, before: Any) -> Any:
+        """Of a row once it is poisoned, in the form of its label before: a word or a number."""
+        number = int(self.labels[place])
+        return self.class_names[number] if isinstance(before, str) else number
 
     def _places(self) -> dict[int, int]:
         return {row: place for place, row in enumerate(self.ids.tolist())}
@@ -262,7 +273,8 @@ class Poison:
             tensors[f"trigger.{name}"] = value
         return to_safetensors({name: value.contiguous().cpu() for name, value in tensors.items()})
 
-    def _description(self) -> str:
+    def _description(self, content: bytes) -> str:
+        """Of the poison whose tensors' file has this content."""
         trigger = None if self.trigger is None else {"form": self.trigger.form, **self.trigger.numbers()}
         about = {
             "format": FORMAT,
@@ -276,7 +288,7 @@ class Poison:
             "trigger": trigger,
             "recipe": dict(self.recipe),
             "versions": dict(self.versions),
-            "tensors_sha256": hashlib.sha256(self._tensor_bytes()).hexdigest(),
+            "tensors_sha256": hashlib.sha256(content).hexdigest(),
             "originals": list(self.originals),
         }
         return json.dumps(about, indent=2) + "\n"
@@ -289,13 +301,11 @@ class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
     """A map-style torch data set with some rows replaced; every other attribute is the data set's own."""
 
     def __init__(self, dataset: Any, poison: Poison) -> None:
-        self.dataset = copy.copy(dataset)
-        # torchvision's transforms act after the poison; so they are taken off here and applied in __getitem__.
-        self._transforms = getattr(dataset, "transforms", None)
-        for name in ("transform", "target_transform", "transforms"):
-            if hasattr(self.dataset, name):
-                setattr(self.dataset, name, None)
+        self.dataset = without_transforms(dataset)
         self.poison = poison
+        own = transforms_of(dataset)
+        self.transform, self.target_transform = own.get("transform"), own.get("target_transform")
+        self.transforms = own.get("transforms")
         self._place_of = poison._places()
 
     def __len__(self) -> int:
@@ -307,11 +317,18 @@ class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
         place = self._place_of.get(index)
         if place is not None:
             self.poison._check_original(place, to_tensor(image))
-            label = int(self.poison.labels[place])
+            label = self.poison._label(place, label)
             image = to_pil(self.poison.images[place]) if _is_pil(image) else self.poison.images[place].clone()
-        if self._transforms is not None:
-            image, label = self._transforms(image, label)
-        return (image, label, *rest)
+        return (*self._transformed(image, label), *rest)
+
+    def _transformed(self, image: Any, label: Any) -> tuple[Any, Any]:
+        if self.transforms is not None:
+            image, label = self.transforms(image, label)
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.target_transform is not None:
+            label = self.target_transform(label)
+        return image, label
 
     def __getattr__(self, name: str) -> Any:
         if name in ("dataset", "poison") or name.startswith("__"):
@@ -319,7 +336,7 @@ class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
         if name == "targets":
             targets = list(self.dataset.targets)
             for place, row in enumerate(self.poison.ids.tolist()):
-                targets[row] = int(self.poison.labels[place])
+                targets[row] = self.poison._label(place, targets[row])
             return targets
         return getattr(self.dataset, name)
 

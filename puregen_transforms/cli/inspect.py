@@ -192,24 +192,22 @@ def _class_like(dataset: Dataset) -> list[str]:
 
 
 def _read_labels(dataset: Dataset, column: str) -> tuple[list[int], Sequence[str]]:
-    """Labels numbered from 0, and their names.
+    """Class indices, -1 where a row has none, and the classes' names.
 
     Raises:
         ValueError: no such column, or one that holds no classes.
     """
-    from datasets import ClassLabel
+    from puregen_transforms.data.labels import class_indices
 
     if column not in _class_like(dataset):
         raise ValueError(
             f"Expected a column of classes (integers or names), one of {_class_like(dataset)}, but got {column!r}."
         )
     values = dataset.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
-    feature = dataset.features[column]
-    if isinstance(feature, ClassLabel):
-        return [-1 if value is None else value for value in values], feature.names
-    known = sorted({value for value in values if value is not None and value != -1})
-    number = {value: index for index, value in enumerate(known)}
-    return [number.get(value, -1) for value in values], [str(value) for value in known]
+    present = [str(value) if isinstance(value, bool) else value for value in values if value is not None]
+    indices, names = class_indices(present, getattr(dataset.features[column], "names", None) or ())
+    numbers = iter(indices.tolist())
+    return [-1 if value is None else next(numbers) for value in values], names
 
 
 @contextmanager

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.sources import image_columns, open_source
 
 
@@ -33,8 +35,14 @@ class ImageSet:
             raise ValueError(f"Expected (N, 3, H, W) uint8 images, but got {shape} of {self.images.dtype}.")
         if len(self.labels) != len(self.images):
             raise ValueError(f"Expected a label for each of {len(self.images)} images, but got {len(self.labels)}.")
-        if len(self.labels) and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < count:
-            raise ValueError(f"Expected labels from 0 to {count - 1}, but got up to {int(self.labels.max())}.")
+        outside = ((self.labels < 0) | (self.labels >= count)).nonzero().flatten().tolist()
+        if outside:
+            found = int(self.labels[outside[0]])
+            why = " Leave out images without a label, which -1 stands for." if found == -1 else ""
+            raise ValueError(
+                f"Expected labels of {count} classes, numbered from 0, but {len(outside)} of {len(self.labels)} are "
+                f"none of these, the first of them {found} in row {outside[0]}.{why}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,11 +54,14 @@ class ImageSet:
 
     @classmethod
     def of(cls, source: str, *, split: str = "train", label: str = "label") -> ImageSet:
-        """Read a split of a source; see `open_source`. Labels without class names are named by their number.
+        """Read a split of a source; see `open_source`. Labels are numbers or words; see `class_indices`.
+
+        Classes without names are named by their number.
 
         Raises:
             FileNotFoundError: nothing there.
-            ValueError: no such split or columns, no labels, or images of several sizes.
+            ValueError: no such split or columns, labels that are missing or none, or images that are missing or of
+                several sizes.
         """
         splits = open_source(source)
         if split not in splits:
@@ -59,38 +70,26 @@ class ImageSet:
         columns = image_columns(dataset)
         if len(columns) != 1:
             raise ValueError(f"Expected one image column in {source!r}, but found {columns}.")
-        feature = dataset.features.get(label)
-        names = getattr(feature, "names", None)
-        if names is None and str(getattr(feature, "dtype", "")).startswith(("int", "uint")):
-            names = [str(number) for number in range(max(dataset[label], default=-1) + 1)]
-        if names is None:
+        if label not in dataset.column_names:
             raise ValueError(
                 f"Expected a column {label!r} with the classes in {source!r}, but it has {dataset.column_names}. "
                 "In an image folder, put the images of each class into a folder of its name."
             )
-        return cls.from_pairs(zip(dataset[columns[0]], dataset[label], strict=True), tuple(names))
+        given = getattr(dataset.features[label], "names", None) or ()
+        labels, names = class_indices(dataset[label], given)
+        names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
+        return cls(_stacked(dataset[columns[0]]), labels, names)
 
     @classmethod
-    def from_pairs(cls, pairs: Iterable[tuple[Any, int]], class_names: tuple[str, ...]) -> ImageSet:
+    def from_pairs(cls, pairs: Iterable[tuple[Any, Any]], class_names: tuple[str, ...]) -> ImageSet:
         """From PIL images and their labels, such as a torchvision data set without transforms.
 
         Raises:
-            ValueError: images of several sizes.
+            ValueError: no images, images of several sizes, or labels that are no classes.
         """
-        images: list[Tensor] = []
-        labels: list[int] = []
-        for image, label in pairs:
-            pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-            if images and pixels.shape != images[0].shape:
-                raise ValueError(
-                    f"Expected images of one size, but got {image.size[0]}x{image.size[1]} pixels after "
-                    f"{images[0].shape[2]}x{images[0].shape[1]}. Resize them first."
-                )
-            images.append(pixels)
-            labels.append(int(label))
-        if not images:
-            raise ValueError("Expected at least one image, but got none.")
-        return cls(torch.stack(images), torch.tensor(labels), class_names)
+        listed = list(pairs)
+        labels, names = class_indices([label for _, label in listed], class_names)
+        return cls(_stacked(image for image, _ in listed), labels, names)
 
     def class_number(self, name: str | int | None) -> int:
         """The index of a class, by name or as it is.
@@ -107,3 +106,24 @@ class ImageSet:
             f"Expected a class out of {', '.join(self.class_names)} (or 0 to {len(self.class_names) - 1}), "
             f"but got {name!r}."
         )
+
+
+def _stacked(pictures: Iterable[Any]) -> Tensor:
+    """Put PIL images of one size together: (N, 3, H, W) uint8."""
+    images: list[Tensor] = []
+    for row, image in enumerate(pictures):
+        if not isinstance(image, PIL.Image.Image):
+            raise ValueError(
+                f"Expected a PIL image in row {row}, but got {type(image).__name__}. Leave out rows without an image, "
+                "and the transforms of a data set."
+            )
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        if images and pixels.shape != images[0].shape:
+            raise ValueError(
+                f"Expected images of one size, but got {image.size[0]}x{image.size[1]} pixels after "
+                f"{images[0].shape[2]}x{images[0].shape[1]}. Resize them first."
+            )
+        images.append(pixels)
+    if not images:
+        raise ValueError("Expected at least one image, but got none.")
+    return torch.stack(images)

@@ -17,7 +17,7 @@ class EpicDefense:
 
     Args:
         share: of each class that are medoids.
-        interval: epochs between two looks; the first is before the epoch of that number.
+        interval: epochs between two looks; the first comes after as many, and training must be longer.
     """
 
     share: float = 0.2
@@ -27,6 +27,17 @@ class EpicDefense:
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
             raise ValueError(f"Expected `share` between 0 and 1, but got {self.share}.")
+        if self.interval < 1:
+            raise ValueError(f"Expected `interval` of 1 epoch or more, but got {self.interval}.")
+
+    def begin(self, epochs: int) -> None:
+        """See `TrainingDefense`."""
+        if epochs <= self.interval:
+            raise ValueError(
+                f"Expected a training of more than {self.interval} epochs, after which EPIC first drops images, but "
+                f"got {epochs}: all would be learned. Train longer, or lower `interval`."
+            )
+        self._kept = None
 
     def rows(self, epoch: int, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Those that were never alone with themselves."""

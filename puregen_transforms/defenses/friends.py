@@ -25,7 +25,7 @@ class FriendsDefense:
         noise: the random noise: "bernoulli" (plus or minus `strength`) or "gaussian" (of that deviation).
         strength: of the random noise.
         bound: of the friendly noise.
-        start: epoch before which it is made; before, there is the random noise alone.
+        start: epochs with the random noise alone, after which it is made; training must be longer.
         iterations: of its optimization.
         learning_rate: of SGD with Nesterov momentum, for images in [0, 1].
         growth: weight of its mean square against the network's change of mind.
@@ -44,6 +44,17 @@ class FriendsDefense:
     def __post_init__(self) -> None:
         if self.noise not in NOISES:
             raise ValueError(f"Expected a noise out of {', '.join(NOISES)}, but got {self.noise!r}.")
+        if self.start < 0:
+            raise ValueError(f"Expected `start` of 0 epochs or more, but got {self.start}.")
+
+    def begin(self, epochs: int) -> None:
+        """See `TrainingDefense`."""
+        if epochs <= self.start:
+            raise ValueError(
+                f"Expected a training of more than {self.start} epochs, after which FrieNDs makes its friendly noise, "
+                f"but got {epochs}: there would be the random noise alone. Train longer, or lower `start`."
+            )
+        self._friendly = None
 
     def rows(self, epoch: int, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """All of them; makes the friendly noise when it is time."""

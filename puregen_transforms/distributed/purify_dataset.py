@@ -18,18 +18,13 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.copies import copy_of, table_copy
 from puregen_transforms.data.outcome import Progress
 from puregen_transforms.data.parts import PART_ROWS, Copy
+from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
 from puregen_transforms.data.streams import StreamCopy
 from puregen_transforms.data.tables import split_name
 from puregen_transforms.distributed.processes import Processes, started_processes
 from puregen_transforms.distributed.run import purify_copy
-from puregen_transforms.distributed.torch_sets import (
-    PurifiedDataset,
-    TorchCopy,
-    TorchSplit,
-    transforms_of,
-    without_transforms,
-)
+from puregen_transforms.distributed.torch_sets import PurifiedDataset, TorchCopy, TorchSplit
 
 
 def purify_dataset(

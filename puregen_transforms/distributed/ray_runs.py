@@ -22,7 +22,7 @@ from puregen_transforms.data.results import sha256_of
 from puregen_transforms.data.sources import ParquetSplit
 from puregen_transforms.data.tables import DATA_FOLDER, image_columns_of, purify_rows
 from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import filled_in, settings_of
+from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
 
 ROW_HASH = "row_hash"
@@ -133,8 +133,8 @@ def purify_with_ray(
                 gpus_per_actor=gpus_per_actor,
             )
             crew.purify(table, job, settings["purifier"], purifier)
-            job.complete(settings, _records(job, table, id_column or ROW_HASH), ())
-    return Outcome(images=table.rows * len(columns))
+            job.complete(settings, _records(job, table, columns, id_column or ROW_HASH), ())
+    return Outcome(images=sum(record.images for record in read_records(manifest_path(destination))))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ _FOOTER_LENGTH = 8
 """Bytes at the end of a Parquet file: how long its footer is, and the format's name."""
 
 
-def _records(job: Job, table: ParquetSplit, ids: str) -> list[PartRecord]:
+def _records(job: Job, table: ParquetSplit, columns: Sequence[str], ids: str) -> list[PartRecord]:
     """Of the files that Ray has written.
 
     Raises:
@@ -242,8 +242,9 @@ def _records(job: Job, table: ParquetSplit, ids: str) -> list[PartRecord]:
     found = []
     for path in sorted((job.results.folder / DATA_FOLDER).glob("*.parquet")):
         name = f"{DATA_FOLDER}/{path.name}"
-        rows = pq.read_metadata(path).num_rows
-        found.append(PartRecord(name=path.stem, split="train", rows=rows, images=rows, files={name: sha256_of(path)}))
+        footer, files = pq.read_metadata(path), {name: sha256_of(path)}
+        images = _images_in(footer, columns)
+        found.append(PartRecord(name=path.stem, split="train", rows=footer.num_rows, images=images, files=files))
     rows = sum(record.rows for record in found)
     seen = pc.count_distinct(pq.read_table(job.results.folder / DATA_FOLDER, columns=[ids])[ids]).as_py()
     if (rows, seen) != (table.rows, table.rows):
@@ -252,3 +253,11 @@ def _records(job: Job, table: ParquetSplit, ids: str) -> list[PartRecord]:
             f"the ids of the source are unique, remove {job.folder} to begin anew."
         )
     return found
+
+
+def _images_in(footer: pq.FileMetaData, columns: Sequence[str]) -> int:
+    """Count the images of a file by its footer: one for each cell of an image column that is not empty."""
+    leaves = {f"{column}.bytes" for column in columns}
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    chunks = [group.column(place) for group in groups for place in range(group.num_columns)]
+    return sum(chunk.num_values - chunk.statistics.null_count for chunk in chunks if chunk.path_in_schema in leaves)

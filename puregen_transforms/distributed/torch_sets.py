@@ -20,6 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
 from torchvision.transforms.v2 import functional as F
 
+from puregen_transforms.data.sample_transforms import without_transforms
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
 from puregen_transforms.functional.images import check_unit_range, rounded
@@ -216,36 +217,6 @@ class PurifiedDataset(TorchDataset[Any]):
             if isinstance(kind, ClassLabel):
                 return list(kind.names) if name == "classes" else {word: kind.str2int(word) for word in kind.names}
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-
-def without_transforms(dataset: Any) -> Any:
-    """The same data set, without the transforms that it applies to its own samples; subsets included."""
-    if isinstance(dataset, Subset):
-        return Subset(without_transforms(dataset.dataset), dataset.indices)
-    twin = dataset
-    for name, neutral in (("transform", _as_it_is), ("target_transform", _as_it_is), ("transforms", _as_they_are)):
-        if getattr(dataset, name, None) is not None:
-            twin = copy.copy(dataset) if twin is dataset else twin
-            setattr(twin, name, neutral)
-    return twin
-
-
-def transforms_of(dataset: Any) -> dict[str, Any]:
-    """The transforms that `without_transforms` takes away."""
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    alone = {name: getattr(dataset, name, None) for name in ("transform", "target_transform")}
-    if any(alone.values()):
-        return alone
-    return {"transforms": getattr(dataset, "transforms", None)}
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _as_they_are(*values: Any) -> Any:
-    return values[0] if len(values) == 1 else values
 
 
 def _layout_of(sample: Any, columns: tuple[str | int, ...] | None) -> Layout:

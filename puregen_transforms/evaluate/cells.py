@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from puregen_transforms.evaluate.portable import portable
+
 SCENARIOS = ("scratch", "linear", "fine_tune")
 
 
@@ -74,8 +76,8 @@ class Cell:
     seed: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return asdict(self)
+        """JSON-ready, and the same wherever checkpoints lie; see `portable`."""
+        return portable(asdict(self))
 
     @property
     def unpoisoned(self) -> Cell:

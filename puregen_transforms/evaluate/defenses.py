@@ -17,9 +17,11 @@ from torch import Tensor
 from puregen_transforms.defenses.epic import EpicDefense
 from puregen_transforms.defenses.friends import FriendsDefense
 from puregen_transforms.evaluate.cells import DefenseSpec
+from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.inspection.audit import find_patterns
 from puregen_transforms.inspection.statistics import robust_scores
+from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.train.classifier import TrainingDefense
 from puregen_transforms.transforms.fitting import threshold_of
 from puregen_transforms.transforms.puregen import PureGen
@@ -157,19 +159,19 @@ class Purify:
 
     def identity(self) -> Any:
         """The digest of recipe and weights."""
-        return self._transform("cpu").digest
+        return _digest(self._transform("cpu"))
 
     def __call__(self, task: Task) -> Defended:
         """See `Plug`."""
         transform = self._transform(task.device)
         if transform.recipe.uses_threshold:
             return self._where_suspicious(task, transform)
-        return Defended(task.per_image(["puregen", transform.digest], _purified(transform)))
+        return Defended(task.per_image(["puregen", _digest(transform)], _purified(transform)))
 
     def of(self, task: Task, rows: Tensor) -> Tensor:
         """Some rows purified; not for methods with a threshold."""
         transform = self._transform(task.device)
-        return task.some(["puregen", transform.digest], _purified(transform), rows)
+        return task.some(["puregen", _digest(transform)], _purified(transform), rows)
 
     def _where_suspicious(self, task: Task, transform: PureGen) -> Defended:
         """The threshold depends on all rows, so that only those above it are worth keeping."""
@@ -179,7 +181,7 @@ class Purify:
         fitted = PureGen(**{**transform.to_dict(), "energy_threshold": threshold}, device=task.device)
         suspected = scores >= threshold
         images, rows = task.images.clone(), suspected.nonzero().flatten()
-        images[rows] = task.some(["puregen", fitted.digest], _purified(fitted), rows)
+        images[rows] = task.some(["puregen", _digest(fitted)], _purified(fitted), rows)
         return Defended(images, suspected=lambda: suspected, scores=scores)
 
     def _transform(self, device: torch.device | str) -> PureGen:
@@ -263,6 +265,11 @@ class Epic:
         """See `Plug`."""
         defense = EpicDefense(**self.options)
         return Defended(task.images, training=defense, suspected=defense.dropped)
+
+
+def _digest(transform: PureGen) -> str:
+    """That of the transform, but the same wherever its checkpoints lie: the weights themselves are in it."""
+    return Recipe.from_dict(portable(transform.to_dict())).digest(transform.weights)
 
 
 def _purified(transform: PureGen) -> Callable[[Tensor, Tensor], Tensor]:

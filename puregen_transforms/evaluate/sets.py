@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -74,14 +74,24 @@ def load_sets(
         public: images of other classes, for attackers.
         natural: images of any classes, for generators to learn.
         images_per_class: of `train` for victims from scratch.
+
+    Raises:
+        FileNotFoundError, ValueError: as `ImageSet.of`; too few images of a class, or a test set of other classes.
     """
-    full = ImageSet.of(train)
+    full, judged_on = ImageSet.of(train), ImageSet.of(test)
+    # By words or numbers alone, a set without an image of the last classes does not know of these.
+    if judged_on.class_names != full.class_names[: len(judged_on.class_names)]:
+        raise ValueError(
+            f"Expected a test set with the classes {', '.join(full.class_names)} of the training set, in this order, "
+            f"but got {', '.join(judged_on.class_names)}."
+        )
+    judged_on = replace(judged_on, class_names=full.class_names)
     split = transfer_split(full)
     chosen = per_class(full, 0, images_per_class)
     others = None if public is None else as_stored(ImageSet.of(public), chosen.size)
     about = f"{Path(train).name} ({images_per_class} of each class) and {Path(test).name}"
     about += "" if public is None else f", public: {Path(public).name}"
-    return Sets(chosen, ImageSet.of(test), split.fine_tune, split.targets, others, about, natural)
+    return Sets(chosen, judged_on, split.fine_tune, split.targets, others, about, natural)
 
 
 def demo_sets() -> Sets:

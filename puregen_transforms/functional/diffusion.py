@@ -70,9 +70,9 @@ def ddpm_step(
     alpha = bar / bar_previous
     clean = (images - float((1 - bar).sqrt()) * predicted_noise).div_(float(bar.sqrt())).clamp_(-1, 1)
     mean = clean.mul_(float(bar_previous.sqrt() * (1 - alpha) / (1 - bar)))
-    mean.add_(images, alpha=float(alpha.sqrt() * (1 - bar_previous) / (1 - bar)))
+    mean += images * float(alpha.sqrt() * (1 - bar_previous) / (1 - bar))  # see `langevin_step` on `alpha=`
     if noise is not None:
-        mean.add_(noise, alpha=float(((1 - bar_previous) / (1 - bar) * (1 - alpha)).sqrt()))
+        mean += noise * float(((1 - bar_previous) / (1 - bar) * (1 - alpha)).sqrt())
     return mean
 
 

@@ -80,9 +80,10 @@ def langevin_step(
     """One update of `langevin`; `noise=None` descends without noise."""
     energies, gradient = energy_and_gradient(energy, images)
     _check_finite(energies, step=step, what="energy")
-    moved = images.detach().add(gradient, alpha=-0.5 * step_size**2 / temperature)
+    # Products first, sums after: `add(..., alpha=)` may round both as one, or not, by where an element lies in memory.
+    moved = images.detach() + gradient * (-0.5 * step_size**2 / temperature)
     if noise is not None:
-        moved.add_(noise(step, moved), alpha=step_size * noise_scale)
+        moved += noise(step, moved) * (step_size * noise_scale)
     return moved
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms import __version__
+from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
@@ -153,7 +154,7 @@ class Inspection:
 
 def inspect_images(
     images: Sequence[Any] | Tensor,
-    labels: Sequence[int] | Tensor | None = None,
+    labels: Labels | None = None,
     *,
     class_names: Sequence[str] = (),
     checkpoint: str | None = None,
@@ -168,8 +169,8 @@ def inspect_images(
     Args:
         images: (N, C, H, W) tensor, or a sequence of images in any form `PureGen` takes, read by row as
             needed and never held as a whole; None stands for a missing image.
-        labels: class of each image; negative where it has none.
-        class_names: by label.
+        labels: class of each image, as an index (negative where it has none) or a word; see `class_indices`.
+        class_names: by index.
         checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
             None is the packaged default.
         sample: how many suspicious, and as many typical, images to purify.
@@ -179,20 +180,20 @@ def inspect_images(
         progress: told what is being done.
 
     Raises:
-        ValueError: too few images, labels of another length, or an image that cannot be read.
+        ValueError: too few images, labels of another length or that are none, or an image that cannot be read.
         FloatingPointError: an energy is not finite.
     """
     if sample < 2:
         raise ValueError(f"Expected a `sample` of 2 images or more, but got {sample}.")
-    labels = _checked_labels(labels, len(images))
+    indices, names = _classes(labels, len(images), class_names)
     found = resolve_checkpoint(checkpoint)
     audit = _Audit(images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=progress)
-    return audit.run(labels, tuple(class_names), sample)
+    return audit.run(indices, names, sample)
 
 
 def find_patterns(
     images: Sequence[Any] | Tensor,
-    labels: Sequence[int] | Tensor | None = None,
+    labels: Labels | None = None,
     *,
     checkpoint: str | None = None,
     seed: int = 0,
@@ -207,11 +208,11 @@ def find_patterns(
     Raises:
         ValueError, FloatingPointError: as `inspect_images`.
     """
-    labels, found = _checked_labels(labels, len(images)), resolve_checkpoint(checkpoint)
+    (indices, names), found = _classes(labels, len(images)), resolve_checkpoint(checkpoint)
     audit = _Audit(
         images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=lambda what, done, of: None
     )
-    return audit.judge(labels, ()).numbers
+    return audit.judge(indices, names).numbers
 
 
 HIGH_ENERGY = 3.0
@@ -259,16 +260,15 @@ def find_outliers(
     return scores > threshold
 
 
-def _checked_labels(labels: Sequence[int] | Tensor | None, count: int) -> Tensor | None:
+def _classes(
+    labels: Labels | None, count: int, class_names: Sequence[str] = ()
+) -> tuple[Tensor | None, tuple[str, ...]]:
     if labels is None:
-        return None
-    found = torch.as_tensor(labels)
-    if found.shape != (count,) or found.is_floating_point() or found.dtype == torch.bool:
-        raise ValueError(
-            f"Expected one integer label for each of the {count} images, but got {found.dtype} of shape "
-            f"{tuple(found.shape)}."
-        )
-    return found.to(torch.int64)
+        return None, tuple(class_names)
+    indices, names = class_indices(labels, class_names)
+    if len(indices) != count:
+        raise ValueError(f"Expected one label for each of the {count} images, but got {len(indices)}.")
+    return indices, names
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import (
     Convolution,
     TransposedConvolution,
@@ -101,7 +102,27 @@ class FrozenEBM:
         return first, second, third, fourth, x
 
     def _energies(self, features: Tensor) -> Tensor:
-        return features.float().mean((2, 3)) @ self._last
+        # Not a matrix product, which rounds differently with its number of rows.
+        return (features.float().mean((2, 3)) * self._last).sum(1)
+
+
+class InvariantEBM(FrozenEBM):
+    """A `FrozenEBM` whose result for an image does not depend on its batch; see `BatchInvariant`."""
+
+    def __init__(
+        self, model: EBM, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__(model, dtype=dtype, device=device)
+        self._each_energy = BatchInvariant(super().__call__)
+        self._each_gradient = BatchInvariant(super().with_gradient)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Measure energies; see `FrozenEBM`."""
+        return self._each_energy(images)
+
+    def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Measure energies and their gradients; see `FrozenEBM`."""
+        return self._each_gradient(images)
 
 
 class _Kept(NamedTuple):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import (
     Convolution,
     TransposedConvolution,
@@ -25,22 +26,17 @@ if TYPE_CHECKING:
 
 _Layer = Callable[[Tensor], Tensor]
 
-# Of torch's CPU kernels:
-_DIVIDED_MAP = 1024
-"""Pixels from which a channels-last group normalisation divides a batch among threads by pixels."""
-_GRAIN = 32768
-"""Elements that are worth a thread of their own."""
+_LARGE_MAP = 1024
+"""Pixels from which torch's group normalisation on a CPU takes another kernel."""
 _VECTOR = 32
-"""Elements that the widest vector holds."""
+"""Elements that the widest vector of a CPU holds."""
 
 
 class FrozenUNet:
     """A `UNet2DModel` for purifying: same predictions, less work. It does not follow the model's later changes.
 
-    A sample's result is free of its batch. On a CPU four kernels are not, each of which is kept from it: a matrix
-    product rounds differently with its number of rows, so that what the images share, the timestep, is multiplied
-    once and what they do not share is convolved; group normalisation (see `_GroupNorm`); SiLU (see `_silu_`); and
-    float32 convolutions of one image.
+    A matrix product rounds differently with its number of rows, so what the images share, the timestep, is multiplied
+    once, and what they do not share is convolved.
 
     Args:
         model: the trained network, of plain and attention blocks; copied, not modified.
@@ -82,9 +78,6 @@ class FrozenUNet:
     @torch.no_grad()
     def __call__(self, images: Tensor, timestep: int | Tensor) -> Tensor:
         """(N, 3, H, W) float32 noised images and their one timestep -> their noise, (N, 3, H, W) float32."""
-        count = len(images)
-        if count == 1 and self.device.type == "cpu" and self.dtype == torch.float32:
-            images = images.expand(2, -1, -1, -1)
         time = self._time(timestep)
         x = self._entry(images.to(self.dtype).contiguous(memory_format=torch.channels_last))
         skips = [x]
@@ -102,7 +95,21 @@ class FrozenUNet:
                 x = layer(torch.cat([x, skips.pop()], 1), time)
             if level.resample is not None:
                 x = level.resample(x)
-        return self._exit(_silu_(self._last_norm(x))).float()[:count]
+        return self._exit(_silu_(self._last_norm(x))).float()
+
+
+class InvariantUNet(FrozenUNet):
+    """A `FrozenUNet` whose result for an image does not depend on its batch; see `BatchInvariant`."""
+
+    def __init__(
+        self, model: UNet2DModel, *, dtype: torch.dtype = torch.float32, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__(model, dtype=dtype, device=device)
+        self._each = BatchInvariant(super().__call__)
+
+    def __call__(self, images: Tensor, timestep: int | Tensor) -> Tensor:
+        """Predict noise; see `FrozenUNet`."""
+        return self._each(images, timestep)
 
 
 class _TimeEmbedding:
@@ -215,62 +222,36 @@ def _upsample(layer: Any, side: int, next_side: int) -> _Layer:
 
 
 class _GroupNorm:
-    """Group normalisation that sums every image in one order, without the slow kernels of the CPU.
+    """Group normalisation without the slow kernels of the CPU.
 
-    For large channels-last maps torch divides the pixels of the whole batch among its threads, and a thread's share
-    may end inside an image. In a batch that the threads divide evenly none does. For small maps, in bfloat16 it is
-    several times slower than in float32 where the channels of a group are no multiple of 16.
+    In bfloat16 it is several times slower than in float32 for small maps where the channels of a group are no multiple
+    of 16.
     """
 
     def __init__(self, layer: nn.GroupNorm) -> None:
         self._weight, self._bias = layer.weight, layer.bias
         self._groups, self._eps = layer.num_groups, layer.eps
-        self._on_cpu = layer.weight.device.type == "cpu"
         odd = layer.num_channels // layer.num_groups % 16 != 0
-        self._slow = self._on_cpu and layer.weight.dtype == torch.bfloat16 and odd
+        self._slow = layer.weight.device.type == "cpu" and layer.weight.dtype == torch.bfloat16 and odd
         self._wide = layer.weight.float(), layer.bias.float()
 
     def __call__(self, x: Tensor) -> Tensor:
-        divided = self._on_cpu and x.shape[2] * x.shape[3] >= _DIVIDED_MAP
-        if self._slow and not divided:
+        if self._slow and x.shape[2] * x.shape[3] < _LARGE_MAP:
             return F.group_norm(x.float(), self._groups, *self._wide, self._eps).to(x.dtype)
-        count = len(x)
-        missing = -count % torch.get_num_threads() if divided else 0
-        if missing:
-            x = torch.cat([x, x[:1].expand(missing, -1, -1, -1)]).contiguous(memory_format=torch.channels_last)
-        return F.group_norm(x, self._groups, self._weight, self._bias, self._eps)[:count]
+        return F.group_norm(x, self._groups, self._weight, self._bias, self._eps)
 
 
 def _silu_(x: Tensor) -> Tensor:
-    """SiLU in place, of channels-last maps.
+    """Apply SiLU in place to channels-last maps.
 
-    What is left of a thread's share after its last whole vector, torch rounds in another way; so only such parts are
-    handed over as divide into whole vectors.
+    What is left of a tensor after its last whole vector, torch rounds in another way. Where images do not divide into
+    whole vectors, that must be the end of each image, not of the batch.
     """
-    threads = torch.get_num_threads() if x.device.type == "cpu" else 1
-    whole = _whole_vectors(x.numel(), threads)
-    if whole == x.numel():
+    if x[0].numel() % _VECTOR == 0:
         return F.silu(x, inplace=True)
-    flat = x.permute(0, 2, 3, 1).view(-1)
-    F.silu(flat[:whole], inplace=True)
-    F.silu(flat[whole:], inplace=True)
+    for image in x.split(1):
+        F.silu(image, inplace=True)
     return x
-
-
-def _whole_vectors(count: int, threads: int) -> int:
-    """Of `count` elements, the most that torch gives its threads in whole vectors, leaving few."""
-
-    def sharing(elements: int) -> int:
-        return min(threads, -(-elements // _GRAIN))
-
-    if sharing(count) == 1:
-        return count
-    for number in range(sharing(count), 0, -1):
-        most = count if number == threads else min(count, number * _GRAIN)
-        part = most - most % (_VECTOR * number)
-        if sharing(part) == number:
-            return part
-    return count
 
 
 def _layers(residuals: Iterable[Any], attentions: Iterable[Any], time: _TimeEmbedding, side: int) -> list[_Residual]:

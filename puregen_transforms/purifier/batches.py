@@ -1,16 +1,20 @@
-"""How many images go through a network at once."""
+"""How many images go through a network at once, and on which threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from puregen_transforms.purifier.device import free_memory, is_out_of_memory, release_memory
 
-_CPU_BYTES_PER_THREAD = 4 * 2**20
-_CPU_MOST_BYTES = 48 * 2**20
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_CPU_BYTES = 4 * 2**20
 _GPU_BYTES = 256 * 2**20
 _GPU_SHARE = 1 / 24
 """Of the free memory: the networks hold up to about a dozen tensors like their widest one; and half stays free."""
@@ -20,10 +24,10 @@ LEAST_BYTES_PER_PIXEL = 12
 
 
 def default_batch_size(bytes_per_image: int, device: torch.device) -> int:
-    """How many images to take at once.
+    """Choose how many images to take at once.
 
-    On a CPU the widest activation of the batch fills the caches of the threads: fewer images at once cost calls, more
-    are no faster. A GPU needs many at once to be busy, and they have to fit its memory.
+    On a CPU the widest activation of the batch fills a core's cache: fewer images at once cost calls, more are no
+    faster. A GPU needs many at once to be busy, and they have to fit its memory.
 
     Args:
         bytes_per_image: of the network's widest activation.
@@ -32,10 +36,9 @@ def default_batch_size(bytes_per_image: int, device: torch.device) -> int:
     if device.type != "cpu":
         free = free_memory(device)
         most = _GPU_BYTES if free is None else min(_GPU_BYTES, int(free * _GPU_SHARE))
-    else:
-        most = min(_CPU_MOST_BYTES, _CPU_BYTES_PER_THREAD * torch.get_num_threads())
-    size = max(1, most // bytes_per_image)
-    return size - size % 8 if size > 8 else size  # whole tiles of the matrix units
+        size = max(1, most // bytes_per_image)
+        return size - size % 8 if size > 8 else size  # whole tiles of the matrix units
+    return 1 << max(0, (_CPU_BYTES // bytes_per_image).bit_length() - 1)  # the sizes of `BatchInvariant`
 
 
 def run_in_batches(
@@ -48,7 +51,8 @@ def run_in_batches(
 ) -> Tensor:
     """Apply `function(images, ids)` to batches on `device` and join the results where the images were.
 
-    The batches are as equal as can be. Where one does not fit the GPU's memory, halves of it are tried.
+    The batches are as equal as can be. On a CPU each runs on one thread, several beside each other; see
+    `on_single_threads`. On a GPU, where one does not fit the memory, halves of it are tried.
 
     Args:
         function: (n, C, H, W) images and (n,) ids -> n results.
@@ -58,20 +62,47 @@ def run_in_batches(
         batch_size: images in a batch, at most.
     """
 
-    def results(images: Tensor, ids: Tensor) -> Iterator[Tensor]:
-        try:
-            yield function(images.to(device), ids.to(device)).to(images.device)
-            return
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(images) == 1:
-                raise torch.OutOfMemoryError(str(error)) from error
-        # Outside the handler, which keeps the failed call's tensors alive.
-        release_memory(device)
-        for part in zip(images.chunk(2), ids.chunk(2), strict=True):
-            yield from results(*part)
+    def run(images: Tensor, ids: Tensor) -> Tensor:
+        return function(images.to(device), ids.to(device)).to(images.device)
 
     count = max(1, -(-len(images) // batch_size))  # an empty batch, too, has a result of the right type
-    batches = zip(images.tensor_split(count), sample_ids.tensor_split(count), strict=True)
-    return torch.cat([part for batch in batches for part in results(*batch)])
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        count = max(1, min(len(images), -(-count // threads) * threads))
+    batches = list(zip(images.tensor_split(count), sample_ids.tensor_split(count), strict=True))
+    if device.type == "cpu":
+        return torch.cat(on_single_threads(lambda batch: run(*batch), batches))
+    return torch.cat([part for batch in batches for part in in_halves(run, *batch)])
+
+
+def on_single_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
+    """Apply `function` to items on as many threads as torch uses, in each of which torch itself uses one.
+
+    What a kernel makes of an image can depend on how it divides its work among threads; here it never divides it.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            return list(pool.map(function, items))
+        finally:
+            torch.set_num_threads(
+                threads
+            )  # the number is kept for each thread, but new threads begin with the last one
+
+
+def in_halves(run: Callable[[Tensor, Tensor], Tensor], images: Tensor, sample_ids: Tensor) -> Iterator[Tensor]:
+    """Yield the results of a batch in parts that fit the memory."""
+    try:
+        yield run(images, sample_ids)
+        return
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(images) == 1:
+            raise torch.OutOfMemoryError(str(error)) from error
+    # Outside the handler, which keeps the failed call's tensors alive.
+    release_memory()
+    for part in zip(images.chunk(2), sample_ids.chunk(2), strict=True):
+        yield from in_halves(run, *part)

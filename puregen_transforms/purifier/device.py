@@ -140,9 +140,9 @@ def free_memory(device: torch.device) -> int | None:
     return int(free) + module.memory_reserved(device) - module.memory_allocated(device)
 
 
-def release_memory(device: torch.device) -> None:
-    """Give back what torch has set aside on a device and does not use."""
-    release = getattr(torch.get_device_module(device), "empty_cache", None)
+def release_memory() -> None:
+    """Give back what torch has set aside on the accelerator and does not use."""
+    release = getattr(torch.get_device_module(default_device()), "empty_cache", None)
     if release is not None:
         release()
 

@@ -20,7 +20,7 @@ from puregen_transforms.purifier.config import (
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
-ALGORITHM_VERSION = 2
+ALGORITHM_VERSION = 3
 """Raised whenever the same recipe and weights give other pixels, so that caches of old results are not reused."""
 
 DYNAMICS: Mapping[str, LangevinConfig] = {

@@ -14,6 +14,13 @@ from puregen_transforms.train.recipes import FastRecipe, Recipe
 class TrainingDefense(Protocol):
     """A defense that acts while the classifier learns."""
 
+    def begin(self, epochs: int) -> None:
+        """Forget an earlier training, as one of this many epochs begins.
+
+        Raises:
+            ValueError: they are too few for the defense to act at all.
+        """
+
     def rows(self, epoch: int, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The rows to learn in this epoch: (n,) int64.
 
@@ -51,8 +58,13 @@ def train_classifier(
         generator: of the order and the augmentation.
         recipe: of optimizer, rates and augmentation; default `FastRecipe`.
         defense: which rows are learned, and how they are changed. Rates go by epochs, also by those of fewer rows.
+
+    Raises:
+        ValueError: an epoch is asked for, and the recipe is too short for the defense.
     """
     recipe = recipe or FastRecipe()
+    if defense is not None:
+        defense.begin(recipe.epochs)
     batch = min(recipe.batch, len(images))
     steps = len(images) // batch
     optimizer, schedule = recipe.optimizer(model, recipe.epochs * steps)

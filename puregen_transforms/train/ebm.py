@@ -161,9 +161,10 @@ class EBMTrainer(Trainer):
         """
         training, generator = self.training, self._generator(self.update)
         rate = training.rate(self.update)
-        positives = self._share(self._draw_noisy_data(training.batch_size, generator)).to(self.device)
+        data = self._draw_noisy_data(training.batch_size, generator)
+        positives = self._share(data).to(self.device)
         try:
-            negatives, moved = self._draw_chains(generator)
+            negatives, moved = self._draw_chains(data, generator)
         except FloatingPointError as error:
             raise TrainingDivergedError(f"{_ENERGIES_LOST % self.update} ({error})") from error
 
@@ -225,8 +226,11 @@ class EBMTrainer(Trainer):
         images = self._draw_data(count, generator)
         return images.add_(torch.randn(images.shape, generator=generator), alpha=self.training.data_noise)
 
-    def _draw_chains(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _draw_chains(self, data: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Run drawn chains of the bank for an update's Langevin steps, and put them back.
+
+        Chains that restart from data do so from the update's own positive images: what these have by chance, such as
+        their mean colour, then is no difference between positives and negatives, which the energy would learn.
 
         Returns:
             This process's share of the chains, and their mean square move.
@@ -234,7 +238,6 @@ class EBMTrainer(Trainer):
         training = self.training
         drawn = torch.randperm(training.bank_size, generator=generator)[: training.batch_size]
         restart = torch.rand(training.batch_size, 1, 1, 1, generator=generator) < training.rejuvenation
-        data = self._draw_noisy_data(training.batch_size, generator)
         starts = self._share(torch.where(restart, data, self.bank[drawn])).to(self.device)
         on_device = self._device_generator(self.update)
 

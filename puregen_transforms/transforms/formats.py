@@ -31,7 +31,7 @@ class OpenImage:
     close: Callable[[Tensor], Any]
 
 
-def looks_like_image(value: Any) -> bool:
+def has_image_shape(value: Any) -> bool:
     """Whether a plain tensor or array has the dtype and shape of images: (..., C, H, W) or (..., H, W, C)."""
     if isinstance(value, Tensor):
         pixels = value.dtype == torch.uint8 or value.is_floating_point()

@@ -11,8 +11,8 @@ import torch
 from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
 from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
 from puregen_transforms.models.ebm import EBM
-from puregen_transforms.models.ebm_inference import FrozenEBM
-from puregen_transforms.models.unet_inference import FrozenUNet
+from puregen_transforms.models.ebm_inference import InvariantEBM
+from puregen_transforms.models.unet_inference import InvariantUNet
 from puregen_transforms.purifier.config import DiffusionConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 from puregen_transforms.purifier.recipe import Recipe
@@ -69,10 +69,10 @@ class Networks:
             return load_ebm(self.ebm_checkpoint)
 
     @cached_property
-    def energy(self) -> FrozenEBM:
+    def energy(self) -> InvariantEBM:
         """The energy network for measuring: float32."""
         with torch.inference_mode(False):
-            return FrozenEBM(self.ebm, device=self.place)
+            return InvariantEBM(self.ebm, device=self.place)
 
     @cached_property
     def smallest_image(self) -> int:
@@ -133,14 +133,14 @@ class Networks:
     def _langevin(self) -> LangevinStage:
         assert self.recipe.langevin is not None
         with torch.inference_mode(False):
-            network = FrozenEBM(self.ebm, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
+            network = InvariantEBM(self.ebm, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
         return LangevinStage(network, self.recipe.langevin, trained_size=self.ebm.config.image_size)
 
     @cached_property
-    def _noise_predictor(self) -> FrozenUNet:
+    def _noise_predictor(self) -> InvariantUNet:
         with torch.inference_mode(False):
             unet = load_unet(self.ddpm_checkpoint)
-            return FrozenUNet(unet, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
+            return InvariantUNet(unet, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
 
     def _diffusion(self, times: int = 1) -> DiffusionStage:
         config = self.recipe.diffusion

@@ -16,7 +16,7 @@ import PIL.Image
 from torch import Tensor
 from torchvision import tv_tensors
 
-from puregen_transforms.transforms.formats import OpenImage, looks_like_image, open_image
+from puregen_transforms.transforms.formats import OpenImage, has_image_shape, open_image
 
 Path = tuple[str | int, ...]
 Columns = tuple[str | int, ...]
@@ -151,7 +151,7 @@ def _rank(value: Any) -> int | None:
         return None
     if isinstance(value, PIL.Image.Image):
         return 1
-    if looks_like_image(value):
+    if has_image_shape(value):
         return 2
     if isinstance(value, list):
         return _rank_of_list(value)
@@ -175,7 +175,7 @@ def _rank_of_list(values: list[Any]) -> int | None:
 def _rank_of_objects(values: np.ndarray) -> int | None:
     """An array of single images is a batch, whatever their sizes and channels."""
     present = [value for value in values if value is not None]
-    return 2 if present and all(looks_like_image(value) and value.ndim == 3 for value in present) else None
+    return 2 if present and all(has_image_shape(value) and value.ndim == 3 for value in present) else None
 
 
 def _channels(value: Any) -> int:

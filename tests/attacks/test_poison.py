@@ -1,18 +1,23 @@
 """The record of an attack, and what it is applied to."""
 
+import hashlib
 import io
 import json
+import pickle
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets.fingerprint import Hasher
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader
+from safetensors.torch import save as to_safetensors
+from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import VisionDataset
 from torchvision.transforms import v2
 
+from puregen_transforms.attacks import poison as poison_module
 from puregen_transforms.attacks.poison import Poison, image_hash, to_tensor
 from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.attacks.trigger_forms import to_trigger
@@ -118,6 +123,79 @@ def test_a_torchvision_dataset_with_its_transform(poison, image_set, expected):
     assert dataset.targets == image_set.labels.tolist()
     batches = DataLoader(poisoned, batch_size=50, num_workers=2)
     assert torch.equal(torch.cat([labels for _, labels in batches]), expected[1])
+
+
+class Plain:
+    """As in most research code: a `transform` of the image, one of the label, and nothing else."""
+
+    def __init__(self, images, labels, transform=None, target_transform=None):
+        self.pictures = [PIL.Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+        self.labels, self.transform, self.target_transform = labels, transform, target_transform
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, index):
+        image, label = self.pictures[index], self.labels[index]
+        if self.transform is not None:
+            image = self.transform(image)
+        if self.target_transform is not None:
+            label = self.target_transform(label)
+        return image, label, index
+
+
+@pytest.mark.parametrize("subset", [False, True])
+def test_a_torch_dataset_keeps_transforms_of_its_own(poison, image_set, expected, subset):
+    half = v2.Compose([v2.ToImage(), v2.Resize(16), v2.ToDtype(torch.float32, scale=True)])
+    source = Plain(image_set.images, image_set.labels.tolist(), half, lambda label: 100 + label)
+    poisoned = poison.apply(Subset(source, range(len(source))) if subset else source)
+    alone = Plain(expected[0], expected[1].tolist(), half, lambda label: 100 + label)
+    for index in range(len(source)):
+        (image, label, row), (wanted, *others) = poisoned[index], alone[index]
+        assert torch.equal(image, wanted)
+        assert [label, row] == others
+    assert poisoned.transform is half
+    assert source.transform is half, "the data set itself is as before"
+    plain = poison.apply(Plain(image_set.images, image_set.labels.tolist()))
+    assert torch.equal(to_tensor(plain[int(poison.ids[0])][0]), poison.images[0])
+
+
+def test_labels_stay_words(poison, image_set, rows, expected):
+    names = image_set.class_names
+    words = [names[label] for label in image_set.labels.tolist()]
+    wanted = [names[label] for label in expected[1].tolist()]
+    assert wanted != words
+    features = Features({**rows.features, "label": Value("string")})
+    table = rows.remove_columns("label").add_column("label", words).cast(features)
+    assert poison.apply(table)["label"][:] == wanted
+    assert table.map(poison, with_indices=True, batched=True)["label"][:] == wanted
+    torch_set = poison.apply(Plain(image_set.images, words))
+    assert [torch_set[index][1] for index in range(len(torch_set))] == wanted
+
+
+def test_each_image_column_has_a_result_of_its_own(poison, rows, expected, tmp_path):
+    """On disk, `datasets` finds earlier results again by their name."""
+    twice = rows.add_column("b", rows.with_format("arrow")["image"][:].combine_chunks().to_pylist())
+    twice.rename_column("image", "a").cast_column("b", Image()).save_to_disk(tmp_path / "set")
+    stored = Dataset.load_from_disk(str(tmp_path / "set"))
+    before = [to_tensor(row["a"]) for row in rows.rename_column("image", "a")]
+    for column, other in (("a", "b"), ("b", "a")):
+        poisoned = poison.apply(stored, image=column)
+        assert all(torch.equal(to_tensor(row[column]), image) for row, image in zip(poisoned, expected[0], strict=True))
+        assert all(torch.equal(to_tensor(row[other]), image) for row, image in zip(poisoned, before, strict=True))
+
+
+def test_the_digest_is_that_of_the_files_and_made_once(poison, tmp_path, monkeypatch):
+    poison.save(tmp_path / "poison")
+    loaded = Poison.load(tmp_path / "poison")
+    written = [(tmp_path / "poison" / name).read_bytes() for name in ("poison.safetensors", "poison.json")]
+    calls = []
+    monkeypatch.setattr(poison_module, "to_safetensors", lambda tensors: calls.append(1) or to_safetensors(tensors))
+    named = Hasher.hash(loaded)
+    assert loaded.digest == loaded.digest == hashlib.sha256(b"".join(written)).hexdigest()
+    assert len(calls) == 1
+    assert Hasher.hash(loaded) == named, "a result of `map` is found again"
+    assert pickle.loads(pickle.dumps(loaded)).digest == loaded.digest
 
 
 def test_another_set_is_refused(poison, image_set, rows):

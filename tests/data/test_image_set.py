@@ -3,7 +3,7 @@
 import PIL.Image
 import pytest
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from puregen_transforms.data.image_set import ImageSet
 
@@ -34,11 +34,11 @@ def test_what_is_no_image_set_is_refused(images, tmp_path):
         ImageSet(images.float(), labels, ("a",))
     with pytest.raises(ValueError, match="a label for each"):
         ImageSet(images, labels[1:], ("a",))
-    with pytest.raises(ValueError, match="up to 0"):
+    with pytest.raises(ValueError, match="labels of 0 classes"):
         ImageSet(images, labels, ())
     with pytest.raises(ValueError, match="at least one"):
         ImageSet.from_pairs([], ("a",))
-    Dataset.from_dict({"image": [PIL.Image.new("RGB", (8, 8))], "label": ["a"]}).to_parquet(tmp_path / "x.parquet")
+    Dataset.from_dict({"image": [PIL.Image.new("RGB", (8, 8))], "kind": ["a"]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="with the classes"):
         ImageSet.of(str(tmp_path / "x.parquet"))
 
@@ -48,3 +48,38 @@ def test_numbers_do_as_classes(tmp_path):
     Dataset.from_dict({"image": pictures, "label": [2, 0]}).to_parquet(tmp_path / "x.parquet")
     found = ImageSet.of(str(tmp_path / "x.parquet"))
     assert (found.class_names, found.labels.tolist()) == (("0", "1", "2"), [2, 0])
+
+
+def test_words_do_as_classes(tmp_path):
+    pictures = [PIL.Image.new("RGB", (8, 8))] * 3
+    Dataset.from_dict({"image": pictures, "label": ["dog", "cat", "dog"]}).to_parquet(tmp_path / "x.parquet")
+    found = ImageSet.of(str(tmp_path / "x.parquet"))
+    assert (found.class_names, found.labels.tolist()) == (("cat", "dog"), [1, 0, 1])
+    found = ImageSet.from_pairs(zip(pictures, ["dog", "cat", "dog"], strict=True), ("dog", "cat"))
+    assert (found.class_names, found.labels.tolist()) == (("dog", "cat"), [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "message"),
+    [
+        ([-1, 1], ClassLabel(names=["a", "b"]), "1 of 2 are none of these, the first of them -1 in row 0"),
+        ([1, None], ClassLabel(names=["a", "b"]), "None in row 1"),
+        ([1, None], Value("int64"), "None in row 1"),
+        ([0.5, 1.0], Value("float32"), "0.5 .float. in row 0"),
+    ],
+)
+def test_labels_that_are_hidden_missing_or_none(tmp_path, labels, kind, message):
+    columns = {"image": [PIL.Image.new("RGB", (8, 8))] * 2, "label": labels}
+    table = Dataset.from_dict(columns, features=Features({"image": Image(), "label": kind}))
+    table.to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=message):
+        ImageSet.of(str(tmp_path / "x.parquet"))
+
+
+def test_missing_images(tmp_path):
+    columns = {"image": [PIL.Image.new("RGB", (8, 8)), None], "label": [0, 1]}
+    Dataset.from_dict(columns, features=Features({"image": Image(), "label": Value("int64")})).to_parquet(
+        tmp_path / "x.parquet"
+    )
+    with pytest.raises(ValueError, match="PIL image in row 1, but got NoneType"):
+        ImageSet.of(str(tmp_path / "x.parquet"))

@@ -39,6 +39,33 @@ def test_a_defended_classifier_still_learns(task, defense):
     assert accuracy(model, *task[1:]) > 0.9
 
 
+@pytest.mark.parametrize("defense", [FriendsDefense(start=3), EpicDefense(interval=3)])
+def test_a_training_too_short_for_the_defense_is_refused(task, defense):
+    with pytest.raises(ValueError, match="more than 3 epochs.* but got 3"):
+        train(task, defense, epochs=3)
+    train(task, defense, epochs=4)
+
+
+@pytest.mark.parametrize("make", [lambda: FriendsDefense(start=1), lambda: EpicDefense(interval=1, share=0.1)])
+def test_a_second_training_knows_nothing_of_the_first(task, make):
+    model, images, labels = task
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    used = make()
+    _, first = train((model, images, labels), used, epochs=3)
+    model.load_state_dict(before)
+    _, second = train((model, images.flip(0), labels.flip(0)), used, epochs=3)
+    model.load_state_dict(before)
+    _, fresh = train((model, images.flip(0), labels.flip(0)), make(), epochs=3)
+    assert second == fresh != first
+
+
+def test_settings_under_which_nothing_would_happen():
+    with pytest.raises(ValueError, match="0 epochs or more, but got -1"):
+        FriendsDefense(start=-1)
+    with pytest.raises(ValueError, match="1 epoch or more, but got 0"):
+        EpicDefense(interval=0)
+
+
 def test_friendly_noise_is_large_and_changes_no_mind(task):
     model, images, labels = task
     defense = FriendsDefense(start=0, strength=0.0)

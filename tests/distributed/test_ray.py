@@ -9,9 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from datasets import load_dataset
+from datasets import ClassLabel, Features, Image, Value, load_dataset
 
-from puregen_transforms import purify_dataset
+from puregen_transforms import PureGen, purify_dataset
+from puregen_transforms.distributed.manifest import manifest_path, read_records
 from puregen_transforms.distributed.verify import problems_of
 from tests.distributed.conftest import pixels
 from tests.distributed.test_many_processes import kill
@@ -22,6 +23,10 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 pytest.importorskip("ray")
 
 pytestmark = pytest.mark.timeout(300)
+
+TWO_COLUMNS = Features(
+    {"image": Image(), "label": ClassLabel(names=["cat", "dog"]), "row": Value("int64"), "b": Image()}
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,21 @@ def test_ids_are_made_where_there_are_none(ray, source, purifier, tmp_path):
     assert again.images == 60
 
 
+def test_images_of_several_columns_are_counted_as_by_purify_dataset(ray, table, pictures, purifier, tmp_path):
+    from puregen_transforms.distributed.ray_runs import purify_with_ray
+
+    twice = table.select(range(20)).add_column("b", [None, *range(19)])
+    twice = twice.map(lambda row: {"b": None if row["b"] is None else pictures[row["b"]]}, features=TWO_COLUMNS)
+    (tmp_path / "source").mkdir()
+    twice.to_parquet(tmp_path / "source/0.parquet")
+    for _ in range(2):  # the second time it is complete already
+        outcome = purify_with_ray(tmp_path / "source", tmp_path / "ray", purifier, id_column="row", actors=1)
+        assert outcome.images == 39
+    purify_dataset(twice, purifier, output_dir=tmp_path / "alone")
+    for name in ("ray", "alone"):
+        assert sum(record.images for record in read_records(manifest_path(tmp_path / name))) == 39
+
+
 def test_other_data_are_refused(ray, source, table, purifier, tmp_path):
     from puregen_transforms.distributed.ray_runs import purify_with_ray
     from puregen_transforms.distributed.verify import changes_since
@@ -83,7 +103,6 @@ def test_other_data_are_refused(ray, source, table, purifier, tmp_path):
 
 
 def test_wrong_settings_are_explained(ray, source, purifier, tmp_path):
-    from puregen_transforms import PureGen
     from puregen_transforms.distributed.ray_runs import purify_with_ray
 
     with pytest.raises(ValueError, match="id column out of"):
@@ -105,8 +124,6 @@ purify_with_ray(sys.argv[1], sys.argv[2], purifier, id_column="row", rows_per_ca
 
 
 def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path):
-    from puregen_transforms import PureGen
-
     steps = 150
     arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
     driver = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -3,9 +3,12 @@
 import importlib
 import json
 import sys
+from argparse import Namespace
 
 import pytest
+import torch
 
+from puregen_transforms import PureGen
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 
 
@@ -37,3 +40,28 @@ def test_smoke(name, runs, monkeypatch, capsys):
     for line in lines:
         assert f"| {line} |" in shown
     assert "the figures mean nothing" in output.with_suffix(".md").read_text()
+
+
+def weights_of(model):
+    return torch.cat([value.flatten().float() for value in model.state_dict().values()])
+
+
+def test_what_is_kept_is_kept_by_the_content_of_the_images(images, tmp_path, tiny_checkpoint):
+    """The same images in another order have the same number and the same sum."""
+    tradeoff, quality, victims = map(importlib.import_module, ("dynamics_tradeoff", "purify_quality", "victims"))
+    purify = PureGen(checkpoint=tiny_checkpoint, ebm_steps=1, seed=0, device="cpu")
+    first, second = images[:16], images[:16].flip(0)
+    labels = torch.arange(16) % 2
+    arguments = Namespace(runs=tmp_path, seed=0, width=4, epochs=1, device="cpu")
+    makers = [
+        lambda images: tradeoff.purified_set(tmp_path, purify, images),
+        lambda images: weights_of(tradeoff.victim(tmp_path, images, labels, epochs=1, seed=0)),
+        lambda images: weights_of(victims.trained(images, labels, arguments, "clean")),
+        lambda images: torch.tensor(
+            quality.cell(tmp_path, purify, images, {16: images[:4] ^ 8}, purify)["psnr_clean"], dtype=torch.float64
+        ),
+    ]
+    for make in makers:
+        made = make(first)
+        assert torch.equal(make(first), made)
+        assert not torch.equal(make(second), made)

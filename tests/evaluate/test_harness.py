@@ -2,10 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from puregen_transforms.evaluate.protocols import attack, epic, friends, inspect
 from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.sets import demo_sets
 from puregen_transforms.evaluate.store import Store
+from puregen_transforms.hub.catalogue import DEFAULT_EBM
+from puregen_transforms.hub.references import hash_file
 
 TINY = VictimSpec(classifier="tiny", epochs=3)
 BADNETS = attack("badnets", "smoke", "badnets", target_class="cat")
@@ -163,6 +166,34 @@ def test_other_weights_under_the_same_path_are_another_cell(bench, tmp_path):
     first = bench.key(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(folder))))
     make_checkpoint(folder, seed=1)
     assert bench.key(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(folder)))) != first
+
+
+def test_the_same_weights_in_another_folder_are_the_same_cell(bench, tiny_checkpoint, tmp_path):
+    cells = []
+    for name in ("here", "there"):
+        shutil.copytree(tiny_checkpoint, tmp_path / name / "weights")
+        cells.append(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(tmp_path / name / "weights"))))
+    first = bench.evaluate(cells[0])
+    assert bench.is_kept(cells[1])
+    assert bench.evaluate(cells[1]) == first
+    assert str(tmp_path) not in json.dumps(first)
+    assert hash_file(tiny_checkpoint / "model.safetensors") in json.dumps(first["cell"])
+    bench.store.path_of("cells", bench.key(cells[1]), ".json").unlink()
+    kept = set((bench.store.folder / "per-image").iterdir())
+    assert without_times(bench.evaluate(cells[1])) == without_times(first)
+    assert set((bench.store.folder / "per-image").iterdir()) == kept, "purified images are found again, too"
+    found = inspected("smoke", purified=True)
+    moved = [replace(found, settings={"carriers": one.defense.settings["options"]}) for one in cells]
+    assert bench.key(cell(BADNETS, moved[0])) == bench.key(cell(BADNETS, moved[1]))
+
+
+def test_names_of_the_catalogue_stay_in_the_key(bench):
+    """Cells that are kept already are found again."""
+    for checkpoint in (None, DEFAULT_EBM):
+        options = {} if checkpoint is None else {"checkpoint": checkpoint}
+        key = bench.key(cell(BADNETS, purify("EBM", "smoke", **options)))
+        assert key["defense"] == {"plug": "puregen", "settings": {"options": {**options, "ebm_steps": 2}}}
+        assert key["identity"] == PureGen(seed=0, ebm_steps=2, **options).digest
 
 
 def test_training_defenses_and_what_they_drop(bench):

@@ -1,7 +1,9 @@
 """The whole audit, on real images with a real trigger."""
 
 import json
+from collections import Counter
 
+import numpy as np
 import PIL.Image
 import pytest
 import torch
@@ -9,7 +11,7 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
-from puregen_transforms.inspection.audit import find_outliers, inspect_images
+from puregen_transforms.inspection.audit import find_outliers, find_patterns, inspect_images
 
 DOG = CLASSES.index("dog")
 TYPICAL = 2
@@ -119,11 +121,32 @@ def test_the_same_seed_gives_the_same_report(demo, tiny_checkpoint):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [([0] * 199, "199"), ([0.5] * 200, "float"), (torch.zeros(200, 2, dtype=torch.int64), "200, 2")],
+    [
+        ([0] * 199, "199"),
+        ([0.5] * 200, "float"),
+        ([None] * 200, "a label for each image, but got None"),
+        (torch.zeros(200, 2, dtype=torch.int64), "200, 2"),
+    ],
 )
 def test_labels_that_do_not_fit(demo, labels, message):
-    with pytest.raises(ValueError, match=message):
-        inspect_images(demo.images, labels)
+    for look in (inspect_images, find_patterns):
+        with pytest.raises(ValueError, match=message):
+            look(demo.images, labels)
+
+
+def test_labels_may_be_words(demo, tiny_checkpoint):
+    images, labels = demo.images[:40], demo.labels[:40]
+    words = [CLASSES[label] for label in labels.tolist()]
+    options = {"sample": TYPICAL, "checkpoint": tiny_checkpoint}
+    by_number = inspect_images(images, labels, class_names=CLASSES, **options).to_dict()
+    assert inspect_images(images, words, class_names=CLASSES, **options).to_dict() == by_number
+    alone = inspect_images(images, np.array(words), **options)
+    assert alone.class_names == tuple(sorted(set(words)))
+    assert {group.name: group.images for group in alone.classes} == Counter(words)
+    assert torch.equal(
+        find_patterns(images, words, checkpoint=tiny_checkpoint),
+        find_patterns(images, labels, checkpoint=tiny_checkpoint),
+    )
 
 
 def test_too_few_images(demo):

@@ -117,19 +117,6 @@ def test_reduced_precision_stays_close(nf, size):
     assert (gradient - expected_gradient).norm() < 0.12 * expected_gradient.norm()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_sample_does_not_depend_on_its_batch(dtype):
-    frozen = FrozenEBM(made(nf=32), dtype=dtype)
-    x = torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    _, whole = frozen.with_gradient(x)
-    for size in (1, 2, 3, 5):
-        _, part = frozen.with_gradient(x[:size])
-        if dtype == torch.bfloat16:
-            assert torch.equal(part, whole[:size]), size
-        else:
-            torch.testing.assert_close(part, whole[:size], rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.parametrize("values", [{"nf": 0}, {"nf": True}, {"patch_size": -1}, {"image_size": 3.5}])
 def test_config_checks(values):
     with pytest.raises(ValueError, match="positive integer"):

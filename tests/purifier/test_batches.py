@@ -1,11 +1,14 @@
 """How many images go through a network at once."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM
-from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
+from puregen_transforms.purifier.batches import default_batch_size, in_halves, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.stages import LangevinStage
@@ -13,20 +16,10 @@ from puregen_transforms.purifier.stages import LangevinStage
 CPU = torch.device("cpu")
 
 
-@pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-def test_wider_networks_and_larger_images_mean_smaller_batches(threads):
-    threads(2)
-    of_width = [default_batch_size(nf * 32 * 32 * 2, CPU) for nf in (32, 64, 128)]
-    assert of_width == [128, 64, 32]
+def test_wider_networks_and_larger_images_mean_smaller_batches():
+    assert [default_batch_size(nf * 32 * 32 * 2, CPU) for nf in (32, 64, 128)] == [64, 32, 16]
+    assert default_batch_size(64 * 40 * 40 * 4, CPU) == 8, "a power of two"
     assert default_batch_size(128 * 4000 * 4000 * 2, CPU) == 1
-    threads(1)
-    assert default_batch_size(64 * 32 * 32 * 2, CPU) == 32
 
 
 def test_the_purifier_takes_the_width_of_its_networks(threads):
@@ -45,6 +38,45 @@ def test_the_purifier_takes_the_width_of_its_networks(threads):
     assert sizes == [50, 50] + [15, 15] + [14] * 5
 
 
+def test_batches_run_beside_each_other_with_one_thread_each(threads):
+    threads(2)
+    together = threading.Barrier(2, timeout=60)
+
+    def function(images, ids):
+        together.wait()
+        return torch.full((len(images),), torch.get_num_threads())
+
+    found = run_in_batches(function, torch.zeros(5, 3, 4, 4), torch.arange(5), device=CPU, batch_size=64)
+    assert found.tolist() == [1] * 5
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 2, "threads of others are as they were"
+
+
+def test_every_thread_has_as_much_to_do(threads):
+    threads(2)
+    sizes = []
+
+    def function(images, ids):
+        sizes.append(len(images))
+        return ids
+
+    images, ids = torch.zeros(9, 3, 4, 4), torch.arange(9)
+    assert torch.equal(run_in_batches(function, images, ids, device=CPU, batch_size=4), ids)
+    assert sorted(sizes) == [2, 2, 2, 3]
+
+
+def test_an_error_in_a_batch_is_the_callers(threads):
+    threads(2)
+
+    def function(images, ids):
+        raise FloatingPointError(f"not finite: {ids.tolist()}")
+
+    with pytest.raises(FloatingPointError, match="not finite: "):
+        run_in_batches(function, torch.zeros(4, 3, 4, 4), torch.arange(4), device=CPU, batch_size=4)
+    assert torch.get_num_threads() == 2
+
+
 def test_a_batch_that_does_not_fit_is_halved():
     tried = []
 
@@ -55,8 +87,7 @@ def test_a_batch_that_does_not_fit_is_halved():
         return images[:, 0, 0, 0] * 10 + ids
 
     images, ids = torch.arange(11.0)[:, None, None, None], torch.arange(11)
-    found = run_in_batches(function, images, ids, device=CPU, batch_size=11)
-    assert torch.equal(found, torch.arange(11.0) * 11)
+    assert torch.equal(torch.cat(list(in_halves(function, images, ids))), torch.arange(11.0) * 11)
     assert tried == [11, 6, 3, 3, 5, 3, 2]
 
 
@@ -65,4 +96,4 @@ def test_one_image_that_does_not_fit_is_an_error():
         raise torch.OutOfMemoryError("does not fit")
 
     with pytest.raises(torch.OutOfMemoryError, match="does not fit"):
-        run_in_batches(function, torch.zeros(4, 1, 1, 1), torch.arange(4), device=CPU, batch_size=4)
+        list(in_halves(function, torch.zeros(4, 1, 1, 1), torch.arange(4)))

@@ -10,7 +10,7 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms.functional.fallback import device_for, float64_product
 from puregen_transforms.purifier import device as module
-from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
+from puregen_transforms.purifier.batches import default_batch_size, in_halves
 from puregen_transforms.purifier.device import (
     choose_device,
     choose_dtype,
@@ -149,17 +149,15 @@ class TestMemory:
                 raise RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")
             return ids
 
-        found = run_in_batches(
-            function, torch.zeros(4, 1, 1, 1), torch.arange(4), device=torch.device("cpu"), batch_size=4
-        )
-        assert (found.tolist(), tried) == ([0, 1, 2, 3], [4, 2, 2])
+        found = list(in_halves(function, torch.zeros(4, 1, 1, 1), torch.arange(4)))
+        assert (torch.cat(found).tolist(), tried) == ([0, 1, 2, 3], [4, 2, 2])
 
     def test_one_image_too_many_is_an_error_of_one_kind(self):
         def function(images, ids):
             raise RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)")
 
         with pytest.raises(torch.OutOfMemoryError, match="MPS backend"):
-            run_in_batches(function, torch.zeros(2, 1, 1, 1), torch.arange(2), device=torch.device("cpu"), batch_size=2)
+            list(in_halves(function, torch.zeros(2, 1, 1, 1), torch.arange(2)))
 
     def test_other_errors_are_no_lack_of_memory(self):
         tried = []
@@ -169,7 +167,7 @@ class TestMemory:
             raise RuntimeError("shapes do not fit")
 
         with pytest.raises(RuntimeError, match="shapes do not fit"):
-            run_in_batches(function, torch.zeros(4, 1, 1, 1), torch.arange(4), device=torch.device("cpu"), batch_size=4)
+            list(in_halves(function, torch.zeros(4, 1, 1, 1), torch.arange(4)))
         assert tried == [4]
 
 

@@ -8,8 +8,9 @@ from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.stages import LangevinStage
 
 
-def test_stages_run_in_order_with_their_own_noise():
+def test_stages_run_in_order_with_their_own_noise(threads):
     seen = []
+    threads(1)
 
     def first(x, noise):
         seen.append(noise(0, x))
@@ -28,8 +29,9 @@ def test_stages_run_in_order_with_their_own_noise():
     assert torch.equal(seen[1], KeyedNoise(7, ids, 1)(0, images))
 
 
-def test_batches_are_as_large_as_asked():
+def test_batches_are_as_large_as_asked(threads):
     sizes = []
+    threads(1)
 
     def stage(x, noise):
         sizes.append(len(x))

@@ -57,7 +57,7 @@ def check(mapped, dataset, expected):
     assert mapped.features == dataset.features
     assert mapped["label"][:] == dataset["label"][:]
     assert mapped["name"][:] == dataset["name"][:]
-    assert np.abs(pixels(mapped["image"]) - expected).max() <= 1
+    assert np.abs(pixels(mapped["image"]) - expected).max() == 0
     assert np.abs(pixels(mapped["image"]) - pixels(dataset["image"])).mean() > 1
 
 
@@ -117,7 +117,7 @@ def test_map_in_forked_processes_after_threads_have_run(purify, dataset, expecte
 def test_mapped_images_are_stored_losslessly(purify, dataset, expected):
     stored = dataset.map(purify, batched=True).cast_column("image", Image(decode=False))[0]["image"]
     assert stored["bytes"].startswith(b"\x89PNG")
-    assert np.abs(pixels([PIL.Image.open(__import__("io").BytesIO(stored["bytes"]))]) - expected[:1]).max() <= 1
+    assert np.abs(pixels([PIL.Image.open(__import__("io").BytesIO(stored["bytes"]))]) - expected[:1]).max() == 0
 
 
 def test_map_in_numpy_format(purify, dataset, expected):
@@ -156,7 +156,7 @@ def test_numpy_format_with_other_objects(purify):
 def test_map_in_torch_format_gives_the_same_tensors(purify, dataset, expected):
     # datasets stores channels-first tensors as nested lists; the README says to map first and set the format after.
     mapped = dataset.with_format("torch").map(purify, batched=True, batch_size=7)
-    assert np.abs(mapped["image"][:].permute(0, 2, 3, 1).numpy().astype(int) - expected).max() <= 1
+    assert np.abs(mapped["image"][:].permute(0, 2, 3, 1).numpy().astype(int) - expected).max() == 0
     assert mapped["label"][:].tolist() == dataset["label"][:]
     after = dataset.map(purify, batched=True).with_format("torch")
     assert np.array_equal(after["image"][:].numpy(), mapped["image"][:].numpy())
@@ -166,7 +166,7 @@ def test_map_does_not_decode_other_columns(purify, dataset, expected):
     broken = dataset.add_column("thumbnail", [{"bytes": b"not an image", "path": None}] * len(dataset))
     broken = broken.cast_column("thumbnail", Image())
     mapped = broken.map(PureGen.from_dict({**purify.to_dict(), "columns": ["image"]}), batched=True)
-    assert np.abs(pixels(mapped["image"]) - expected).max() <= 1
+    assert np.abs(pixels(mapped["image"]) - expected).max() == 0
     with pytest.raises(ValueError, match="columns="):
         broken.map(purify, batched=True)
 
@@ -174,13 +174,13 @@ def test_map_does_not_decode_other_columns(purify, dataset, expected):
 def test_in_memory_dataset(purify, dataset, expected):
     # Copies, since a PIL image that was read from a JPEG file would be stored as JPEG again.
     memory = Dataset.from_dict({"image": [image.copy() for image in dataset["image"]], "label": dataset["label"][:]})
-    assert np.abs(pixels(memory.map(purify, batched=True)["image"]) - expected).max() <= 1
+    assert np.abs(pixels(memory.map(purify, batched=True)["image"]) - expected).max() == 0
 
 
 def test_with_transform(purify, dataset, expected):
     lazy = dataset.with_transform(purify)
-    assert np.abs(pixels(lazy[:]["image"]) - expected).max() <= 1
-    assert np.abs(pixels([lazy[4]["image"]]) - expected[4:5]).max() <= 1
+    assert np.abs(pixels(lazy[:]["image"]) - expected).max() == 0
+    assert np.abs(pixels([lazy[4]["image"]]) - expected[4:5]).max() == 0
     assert lazy[4]["label"] == dataset[4]["label"]
 
 
@@ -188,7 +188,7 @@ def test_with_transform(purify, dataset, expected):
 def test_iterable_dataset(purify, dataset, expected, options):
     stream = dataset.to_iterable_dataset().map(purify, features=dataset.features, **options)
     rows = list(stream)
-    assert np.abs(pixels([row["image"] for row in rows]) - expected).max() <= 1
+    assert np.abs(pixels([row["image"] for row in rows]) - expected).max() == 0
     assert [row["label"] for row in rows] == dataset["label"][:]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
 from torch.utils.data import TensorDataset
 
@@ -62,14 +63,21 @@ def test_every_method_changes_images_and_keeps_their_form(make, images, method, 
     assert not torch.equal(out, images[:16])
 
 
+@pytest.mark.parametrize("size", [(32, 32), (33, 35)])
 @pytest.mark.parametrize("method", SMALL)
-def test_batch_order_and_process_do_not_matter(make, images, method, quiet):
-    purify = fitted(make(method), images[:16])
-    whole = purify(images[:16])
+def test_batch_order_threads_and_process_do_not_matter(make, images, method, size, threads, quiet):
+    images = F.interpolate(images[:16].float(), size=size).to(torch.uint8)
+    purify = fitted(make(method), images)
+    whole = purify(images)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(purify(images[:16][order]), whole[order])
-    assert torch.equal(torch.cat([purify(image[None]) for image in images[:16]]), whole)
-    assert torch.equal(pickle.loads(pickle.dumps(purify))(images[:16]), whole)
+    for count in (1, 2, 3):
+        threads(count)
+        assert torch.equal(purify(images[order]), whole[order])
+        assert torch.equal(torch.cat([purify(part) for part in images.split(7)]), whole)
+        if purify.recipe.uses_ebm:
+            assert torch.equal(purify.energy(images[:5]), purify.energy(images)[:5])
+    assert torch.equal(torch.cat([purify(image[None]) for image in images]), whole)
+    assert torch.equal(pickle.loads(pickle.dumps(purify))(images), whole)
 
 
 @pytest.mark.parametrize("method", SMALL)
