@@ -90,19 +90,3 @@ def test_puregen_imports_only_what_purifying_needs():
     assert not loaded & {"datasets", "accelerate", "diffusers", "matplotlib", "ray"}
     rooms = {name.split(".")[1] for name in loaded if name.startswith("puregen_transforms.")}
     assert not rooms & {"train", "data", "evaluate", "inspection", "cli"}
-
-
-def test_importing_and_constructing_are_quick():
-    code = """
-import time, torch
-from torchvision.transforms import v2
-start = time.perf_counter()
-from puregen_transforms import PureGen
-imported = time.perf_counter()
-PureGen()
-print(imported - start, time.perf_counter() - imported)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    importing, constructing = (float(seconds) for seconds in done.stdout.split())
-    assert importing < 0.3
-    assert constructing < 0.05

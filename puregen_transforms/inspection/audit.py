@@ -171,10 +171,11 @@ def inspect_images(
             needed and never held as a whole; None stands for a missing image.
         labels: class of each image, as an index (negative where it has none) or a word; see `class_indices`.
         class_names: by index.
-        checkpoint: of the energy network: catalogue name, Hub repo or folder; None is the packaged default.
+        checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
+            None is the packaged default.
         sample: how many suspicious, and as many typical, images to purify.
         seed: of random choices and of the chain's noise.
-        device: where to run; None is a GPU if there is one.
+        device: where to run; None is the accelerator that torch reports, else the CPU.
         batch_size: images in one network call; None chooses by their size.
         progress: told what is being done.
 
