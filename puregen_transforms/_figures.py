@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from puregen_transforms._extras import require_extra
@@ -24,3 +25,9 @@ def new_figure(width: float, height: float) -> Figure:
 
     # Not pyplot: it would keep global state and look for a display.
     return Figure(figsize=(width, height), facecolor=PAPER)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130, format="png")

@@ -90,3 +90,70 @@ def test_puregen_imports_only_what_purifying_needs():
     assert not loaded & {"datasets", "accelerate", "diffusers", "matplotlib", "ray"}
     rooms = {name.split(".")[1] for name in loaded if name.startswith("puregen_transforms.")}
     assert not rooms & {"train", "data", "evaluate", "inspection", "cli"}
+
+
+HEAVY = {"torch", "torchvision", "torch._dynamo", "accelerate", "diffusers"}
+
+
+def loaded_by(*command):
+    """Modules that a command has imported when it is done."""
+    code = (
+        f"from puregen_transforms.cli.main import app; app({[str(word) for word in command]!r}, standalone_mode=False)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; import sys; print('loaded', *sys.modules)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.rpartition("loaded ")[2].split())
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory, tiny_checkpoint):
+    """A purified folder of images, a purified Parquet file, and the folder they are of."""
+    from datasets import Dataset, Features, Image
+    from PIL import Image as PILImage
+
+    from puregen_transforms import PureGen
+    from puregen_transforms.data.copies import copy_of
+    from puregen_transforms.distributed.run import purify_copy
+
+    home = tmp_path_factory.mktemp("copies")
+    (home / "in").mkdir()
+    pictures = [PILImage.new("RGB", (16, 16), color) for color in ("red", "blue")]
+    for number, picture in enumerate(pictures):
+        picture.save(home / f"in/{number}.png")
+    Dataset.from_dict({"image": pictures}, features=Features({"image": Image()})).to_parquet(home / "in.parquet")
+    purifier = PureGen(checkpoint=tiny_checkpoint, ebm_steps=1, seed=0, device="cpu")
+    for source, destination in (("in", "out"), ("in.parquet", "out.parquet")):
+        source, destination = home / source, home / destination
+        purify_copy(copy_of(str(source), destination), destination, purifier, fit=PureGen.fit)
+    return home
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["--help"],
+        ["hub", "list"],
+        ["attack", "--help"],
+        ["evaluate", "--help"],
+        ["train", "ebm", "--help"],
+        ["doctor", "--help"],
+    ],
+)
+def test_help_and_lists_load_nothing_heavy(command):
+    assert not loaded_by(*command) & {*HEAVY, "datasets", "numpy"}
+
+
+def test_verify_loads_no_torch(copies):
+    assert not loaded_by("verify", copies / "out") & {*HEAVY, "datasets"}
+    assert not loaded_by("verify", copies / "out.parquet") & HEAVY
+    assert not loaded_by("verify", copies / "out", "--source", copies / "in") & HEAVY
+
+
+def test_report_loads_no_torch(tmp_path):
+    record = Path(__file__).parents[1] / "benchmarks/results/narcissus.json"
+    assert not loaded_by("report", record, "--output", tmp_path / "report") & {*HEAVY, "datasets"}
+    assert list((tmp_path / "report").glob("*.png")), "figures included"

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +69,8 @@ def attack(
             return
         if not source or destination is None:
             raise ValueError("Expected a training set and a folder for the poison: puregen attack NAME SRC DST.")
+        for images in filter(None, (source, public, targets)):
+            check_path(images)
         named = {"target_class": target_class, "source_class": source_class, "rate": rate, "epsilon": epsilon}
         settings = {key: value for key, value in named.items() if value is not None} | _settings(setting or [])
         _attack(
@@ -105,7 +106,7 @@ def _attack(
     dataset, place = ImageSet.of(source, split=split), choose_device(device)
     public, targets, energy = helps
     console = Console()
-    with _progress(console) as progress:
+    with shown_progress(console) as progress:
         poison = found.craft(
             dataset,
             config,
@@ -148,20 +149,6 @@ def _energy(checkpoint: str, device: torch.device) -> nn.Module:
     from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 
     return load_ebm(resolve_checkpoint(checkpoint)).to(device)
-
-
-@contextmanager
-def _progress(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for each thing that an attack does."""
-    with RichProgress(console=console) as bars:
-        tasks: dict[str, Any] = {}
-
-        def show(what: str, done: int, of: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what)
-            bars.update(tasks[what], completed=done, total=of)
-
-        yield show
 
 
 def _draw(path: Path, dataset: ImageSet, poison: Poison) -> None:

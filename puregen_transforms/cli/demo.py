@@ -13,6 +13,9 @@ from rich.table import Table
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 
+_BATCH = 8
+"""Images repaired at once: few, so that the bar moves."""
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -84,16 +87,17 @@ def _demo(output: Path, count: int, checkpoint: str | None, steps: int | None, s
 def _purify_with_progress(console: Console, purify: PureGen, *groups: Tensor) -> list[Tensor]:
     import torch
 
-    from puregen_transforms.cli.progress import image_progress
+    from puregen_transforms.cli.progress import shown_progress
 
-    results = []
-    with image_progress(console) as progress:
-        task = progress.add_task("repairing", total=sum(len(group) for group in groups))
+    results, done, total = [], 0, sum(map(len, groups))
+    with shown_progress(console) as show:
         for group in groups:
             parts = []
-            for batch in torch.split(group, 25):
+            for batch in torch.split(group, _BATCH):
+                show("repairing", done, total)
                 parts.append(purify(batch))
-                progress.advance(task, len(batch))
+                done += len(batch)
+                show("repairing", done, total)
             results.append(torch.cat(parts))
     return results
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.data.local import check_path
 
 
 def evaluate(
@@ -40,6 +41,8 @@ def evaluate(
     A killed run goes on where it was. `puregen report` draws several records together.
     """
     with explain_errors():
+        for images in filter(None, (train, test, public, natural)):
+            check_path(images)
         _evaluate(protocol, train, test, output, preset, public, natural, defenses, jobs, device)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from puregen_transforms.inspection.audit import Inspection
+    from puregen_transforms.inspection.dynamics import Advice
     from puregen_transforms.inspection.measure import Progress
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class")
@@ -54,6 +56,7 @@ def inspect(
     changed. The exit code is 0 whatever the verdict.
     """
     with explain_errors():
+        check_path(source)
         from puregen_transforms.inspection.audit import inspect_images
         from puregen_transforms.inspection.page import Origin, write_report
 
@@ -80,10 +83,11 @@ def inspect(
             "--sample": sample,
             "--seed": seed,
         }
-        given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-        facts = {**chosen.facts, "command": shlex.join(["puregen", "inspect", source, *given])}
-        page = write_report(inspection, output, Origin(images=chosen.images, facts=facts, name_of=chosen.name_of))
-        _report(inspection, page)
+        facts = {**chosen.facts, "command": _command(["inspect", source], options)}
+        inspection = chosen.named(inspection)
+        command = _purify_command(source, chosen, inspection.advice, device=device, batch_size=batch_size)
+        origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, purify=command)
+        _report(inspection, command, write_report(inspection, output, origin))
 
 
 class _Pictures(Sequence[Any]):
@@ -106,7 +110,9 @@ class _Chosen:
 
     Args:
         dataset: one split.
+        split: its name, if the source has others.
         column: of images.
+        columns: of images, all there are.
         folder: of the source, if it is on this machine.
         labels: one for each row, -1 where there is none; None without a column of classes.
         class_names: by label.
@@ -114,7 +120,9 @@ class _Chosen:
     """
 
     dataset: Dataset
+    split: str | None
     column: str
+    columns: Sequence[str]
     folder: Path | None
     labels: list[int] | None
     class_names: tuple[str, ...]
@@ -123,6 +131,18 @@ class _Chosen:
     @property
     def images(self) -> _Pictures:
         return _Pictures(self.dataset, self.column)
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether a purifier has to be told which column it is to purify."""
+        return len(self.columns) > 1
+
+    def named(self, inspection: Inspection) -> Inspection:
+        """The same, with advice that names the column."""
+        if not self.is_one_of_several:
+            return inspection
+        options = {**inspection.advice.options, "columns": self.column}
+        return replace(inspection, advice=replace(inspection.advice, options=options))
 
     def name_of(self, row: int) -> str | None:
         """Where a row's image came from: a path in the source, or the name stored with it."""
@@ -146,10 +166,12 @@ def _choose(source: str, split: str | None, column: str | None, label_column: st
     """
     from datasets.utils.logging import disable_progress_bar
 
-    from puregen_transforms.data.sources import image_columns, local_path, open_source
+    from puregen_transforms.data.local import local_path
+    from puregen_transforms.data.sources import image_columns, open_source
 
     disable_progress_bar()  # of copying to the cache; ours follows
     splits = open_source(source)
+    several = len(splits) > 1
     split = _choose_split(splits, split)
     dataset = splits[split]
     found = image_columns(dataset)
@@ -162,7 +184,16 @@ def _choose(source: str, split: str | None, column: str | None, label_column: st
     facts = {"source": source, "split": split, "columns": ", ".join(filter(None, (column, label_column)))}
     path = local_path(source)
     folder = path.resolve() if path is not None and path.is_dir() else None
-    return _Chosen(dataset=dataset, column=column, folder=folder, labels=labels, class_names=tuple(names), facts=facts)
+    return _Chosen(
+        dataset=dataset,
+        split=split if several else None,
+        column=column,
+        columns=found,
+        folder=folder,
+        labels=labels,
+        class_names=tuple(names),
+        facts=facts,
+    )
 
 
 def _choose_split(splits: DatasetDict, split: str | None) -> str:
@@ -212,27 +243,56 @@ def _read_labels(dataset: Dataset, column: str) -> tuple[list[int], Sequence[str
 
 @contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """One line for each thing that is being done."""
+    """Of each thing that is being done."""
     from rich.console import Console
 
-    from puregen_transforms.cli.progress import image_progress
+    from puregen_transforms.cli.progress import shown_progress
 
-    with image_progress(Console(stderr=True)) as bar:
-        tasks: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=min(done, total))
-
-        yield progress
+    with shown_progress(Console(stderr=True)) as show:
+        yield show
 
 
-def _report(inspection: Inspection, page: Path) -> None:
+def _command(words: Sequence[str], options: Mapping[str, object]) -> str:
+    """A command to paste into a shell, with the options that have a value."""
+    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+    return shlex.join(["puregen", *words, *given])
+
+
+def _purify_command(source: str, chosen: _Chosen, advice: Advice, *, device: str | None, batch_size: int | None) -> str:
+    """What purifies the source as the advice has it, with all that its steps were measured with."""
+    from puregen_transforms.inspection.dynamics import DEFAULT_STEPS
+
+    options: dict[str, object] = {
+        "--steps": advice.steps if advice.steps != DEFAULT_STEPS else None,
+        "--checkpoint": advice.options.get("checkpoint"),
+        "--seed": advice.options.get("seed"),
+        "--column": chosen.column if chosen.is_one_of_several else None,
+        "--split": chosen.split,
+        "--device": device,
+        "--batch-size": batch_size,
+    }
+    return _command(["purify", source, _free_destination(source)], options)
+
+
+def _free_destination(source: str) -> str:
+    """A name for a purified copy, beside the source where that is on this machine."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        path = Path(path.name)
+    elif not path.name or path.name == "..":
+        path = path.resolve()
+    suffix = path.suffix if path.suffix == ".parquet" else ""
+    stem = str(path).removesuffix(suffix)
+    names = (f"{stem}-purified{number}{suffix}" for number in ("", *(f"-{count}" for count in range(2, 1000))))
+    return next(name for name in names if not Path(name).exists())
+
+
+def _report(inspection: Inspection, command: str, page: Path) -> None:
     typer.echo(inspection.headline)
     for sentence in inspection.reasons:
         typer.echo(f"  - {sentence}")
     typer.echo("What to do:")
     for sentence in inspection.advice.sentences:
         typer.echo(f"  - {sentence}")
+    typer.echo(f"{'Once they are left out' if inspection.advice.action == 'remove' else 'To purify'}: {command}")
     typer.echo(f"Report with pictures: {page}")

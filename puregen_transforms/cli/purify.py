@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
+from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from puregen_transforms import PureGen
     from puregen_transforms.data.outcome import Outcome, Progress
     from puregen_transforms.distributed.processes import Processes
@@ -74,8 +77,12 @@ def purify(
         ),
     ] = "stop",
     part_rows: Annotated[
-        int, typer.Option(help="Images of a part: a file of a table, and what a killed run does again at most.")
-    ] = 1024,
+        int | None,
+        typer.Option(
+            help="Rows of a part: a file of a table, and what a killed run does again at most; default: some minutes' "
+            "work, and up to 1024. A copy that is begun keeps its own."
+        ),
+    ] = None,
     engine: Annotated[
         str, typer.Option(help="accelerate: this process, or those of its launcher; ray: a Ray cluster, for Parquet.")
     ] = "accelerate",
@@ -90,6 +97,7 @@ def purify(
     the same command goes on from there. Under `accelerate launch` or `torchrun`, all processes share the work.
     """
     with explain_errors(), _terminated_like_interrupted():
+        check_path(source)
         from puregen_transforms import PureGen
         from puregen_transforms.data.copies import copy_of
         from puregen_transforms.distributed.processes import started_processes
@@ -127,13 +135,15 @@ def purify(
         columns, splits = tuple(column or ()), tuple(split or ())
         with _explained_rest(destination), _progress_bar(processes) as progress:
             outcome = purify_copy(
-                copy_of(source, destination, columns=columns, splits=splits, part_rows=part_rows),
+                found := copy_of(source, destination, columns=columns, splits=splits),
                 destination,
                 purifier,
-                fit=lambda purifier: _fit(purifier, source, splits, columns, on_error),
+                fit=lambda purifier: _fit(purifier, source, splits, columns, on_error, found.images),
                 on_error=on_error,
+                part_rows=part_rows,
                 processes=processes,
                 progress=progress,
+                say=lambda sentence: typer.echo(sentence, err=True),
             )
         if not processes.is_first:
             return
@@ -149,7 +159,7 @@ def purify(
 
 
 def _purify_with_ray(
-    source: str, destination: Path, purifier: PureGen, id_column: str | None, part_rows: int, refused: list[str]
+    source: str, destination: Path, purifier: PureGen, id_column: str | None, part_rows: int | None, refused: list[str]
 ) -> None:
     from puregen_transforms.distributed.ray_runs import purify_with_ray
 
@@ -160,12 +170,30 @@ def _purify_with_ray(
     _report(outcome, destination, seconds=time.monotonic() - started)
 
 
-def _fit(purifier: PureGen, source: str, splits: tuple[str, ...], columns: tuple[str, ...], on_error: str) -> None:
+def _fit(
+    purifier: PureGen,
+    source: str,
+    splits: tuple[str, ...],
+    columns: tuple[str, ...],
+    on_error: str,
+    total: int | None,
+) -> None:
     """Set the energy threshold from all images that are to be purified."""
+    from rich.console import Console
+
+    from puregen_transforms.cli.progress import shown_progress
     from puregen_transforms.data.sources import iterate_images
 
+    images = iterate_images(source, splits=splits, columns=columns, skip_broken=on_error == "skip")
     typer.echo("First pass: measuring the energy of every image.", err=True)
-    purifier.fit(iterate_images(source, splits=splits, columns=columns, skip_broken=on_error == "skip"))
+    with shown_progress(Console(stderr=True)) as show:
+
+        def counted() -> Iterator[Image]:
+            for count, image in enumerate(images):
+                show("measuring energies", count, total)
+                yield image
+
+        purifier.fit(counted())
     typer.echo(f"Energy threshold: {purifier.recipe.energy_threshold:.6g}", err=True)
 
 
@@ -202,25 +230,19 @@ def _try_out(purifier: PureGen) -> None:
 
 @contextmanager
 def _progress_bar(processes: Processes) -> Iterator[Progress]:
-    """A bar of the first process' share; hidden until the number of images is known."""
+    """How far the first process is with its share."""
     from rich.console import Console
 
-    from puregen_transforms.cli.progress import image_progress
+    from puregen_transforms.cli.progress import shown_progress
 
-    bar = image_progress(Console(stderr=True))
+    with shown_progress(Console(stderr=True)) as show:
 
-    def progress(done: int, total: int | None) -> None:
-        if not processes.is_first:
-            return
-        if not bar.tasks:
-            bar.add_task("purifying", total=total and total / processes.count)
-            bar.start()
-        bar.update(bar.tasks[0].id, completed=done)
+        def progress(done: int, total: int | None, kept: int) -> None:
+            if processes.is_first:
+                share = None if total is None else max(done, total // processes.count)
+                show("purifying", done, share, kept=kept)
 
-    try:
         yield progress
-    finally:
-        bar.stop()
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,7 @@ def train_ebm(
 ) -> None:
     """Train the energy network by contrastive divergence (Algorithm 2 of the PureGen paper)."""
     with explain_errors():
+        check_path(source)
         from accelerate import Accelerator
 
         from puregen_transforms.models.ebm import EBMConfig
@@ -136,6 +138,7 @@ def train_ddpm(
 ) -> None:
     """Train the noise predictor on the first diffusion steps (section 3.3 of the PureGen paper)."""
     with explain_errors():
+        check_path(source)
         import torch
         from accelerate import Accelerator
 
@@ -237,16 +240,9 @@ def _train(
     console.quiet = not accelerator.is_main_process
     processes = "" if accelerator.num_processes == 1 else f" in {accelerator.num_processes} processes"
     console.print(f"{len(images):,} images; training on {accelerator.device.type}{processes}, {precision}.")
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
     command = shlex.join(["puregen", *sys.argv[1:]])
-    with Progress(*columns, console=console, disable=not accelerator.is_main_process) as progress:
-        task = progress.add_task("starting", total=updates)
+    first = 0
+    with shown_progress(console) as show:
         for statistics in run_training(
             trainer,
             output,
@@ -254,5 +250,6 @@ def _train(
             command=command,
             draw_curves=draw if has_extra("matplotlib") else None,
         ):
-            progress.update(task, completed=statistics.update, description=str(statistics))
+            first = first or statistics.update
+            show("training", statistics.update, updates, kept=first, note=str(statistics))
     console.print(f"Trained: [bold]{output}[/].")

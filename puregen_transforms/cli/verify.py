@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from puregen_transforms.cli.errors import FAILED, explain_errors
+from puregen_transforms.data.local import check_path
 
 SHOWN = 20
 
@@ -23,6 +24,8 @@ def verify(
     Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there.
     """
     with explain_errors():
+        if source is not None:
+            check_path(source)
         from puregen_transforms.distributed.verify import changes_since, problems_of
 
         problems = list(problems_of(copy))

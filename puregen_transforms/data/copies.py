@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from math import ceil
 from pathlib import Path
 
 from puregen_transforms.data.folders import FolderCopy, plan_folder
-from puregen_transforms.data.parts import PART_ROWS, Copy
-from puregen_transforms.data.sources import TableSplit, is_image_folder, local_path, open_tables
+from puregen_transforms.data.local import local_path
+from puregen_transforms.data.parts import Copy
+from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
 from puregen_transforms.data.tables import TableCopy, choose_image_columns
-
-MOST_PARTS = 99_999
-"""`datasets` knows the files of a split by numbers of five digits."""
 
 
 def copy_of(
@@ -21,7 +18,6 @@ def copy_of(
     *,
     columns: Collection[str] = (),
     splits: Collection[str] = (),
-    part_rows: int = PART_ROWS,
 ) -> Copy:
     """Look at a data set, and plan its copy.
 
@@ -31,7 +27,6 @@ def copy_of(
             where it ends in .parquet.
         columns: image columns of a table to purify; empty for all.
         splits: splits to copy; empty for all.
-        part_rows: rows of a part.
 
     Raises:
         ValueError: a destination, columns or splits that do not fit the source.
@@ -45,28 +40,22 @@ def copy_of(
         if unknown := [name for name in columns if name != "image"]:
             raise ValueError(f"Expected image columns out of ['image'], which is what a folder has, but got {unknown}.")
         folder = Path(source).expanduser()
-        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits), part_rows=part_rows)
+        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits))
     tables = open_tables(source, splits=splits)
     if single_file and len(tables) > 1:
         raise ValueError(
             f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
             "folder as the destination."
         )
-    return table_copy(tables, columns, part_rows)
+    return table_copy(tables, columns)
 
 
-def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], part_rows: int) -> TableCopy:
+def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str]) -> TableCopy:
     """Plan the copy of opened tables; see `copy_of`."""
     chosen = choose_image_columns(tables, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
-    most = max(table.rows for table in tables.values())
-    if most > MOST_PARTS * part_rows:
-        raise ValueError(
-            f"Expected at most {MOST_PARTS} parts, but {most} rows are more; take at least "
-            f"{ceil(most / MOST_PARTS)} rows for a part."
-        )
-    return TableCopy(tables=tables, columns=chosen, part_rows=part_rows)
+    return TableCopy(tables=tables, columns=chosen)
 
 
 def check_apart(source: Path | None, destination: Path) -> None:

@@ -12,13 +12,19 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from puregen_transforms.data.images import IMAGE_SUFFIXES, ImageProblemError, looks_like_image, lossless_format
+from puregen_transforms.data.images import (
+    IMAGE_SUFFIXES,
+    ImageProblemError,
+    looks_like_image,
+    lossless_format,
+    pixels_of,
+)
 from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
@@ -31,6 +37,10 @@ OTHER_FILES = "other files"
 SKIPPED = "skipped.json"
 MANIFEST = "purified.jsonl"
 """Tells of a purified copy what it consists of; the copy of a copy gets its own."""
+
+
+_LOOKED_AT = 32
+"""Images whose size is looked at before the work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +144,19 @@ class FolderCopy:
         """How many there are."""
         return len(self._paths)
 
+    def row_pixels(self) -> list[int]:
+        """See `Copy`; of images from all over the folder."""
+        paths = list(self.plan.formats)
+        found = []
+        for path in paths[:: ceil(len(paths) / _LOOKED_AT)]:
+            with suppress(OSError, ImageProblemError), (self.source / path).open("rb") as file:
+                found.append(pixels_of(file))
+        return [sum(found) // len(found)] if found else []
+
+    def cut(self, part_rows: int) -> FolderCopy:
+        """See `Copy`."""
+        return replace(self, part_rows=part_rows)
+
     def describe(self) -> dict[str, Any]:
         """See `Copy`."""
         names = hashlib.sha256()
@@ -196,7 +219,9 @@ class FolderCopy:
         way.done(len(skipped))
         written: dict[str, Future[str]] = {}
         with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 2)) as writers:
-            for repaired in repair(images, way.purify, chunk_images=way.chunk_images):
+            for repaired in repair(
+                images, way.purify, chunk_images=way.chunk_images, at_once=way.at_once, done=way.done
+            ):
                 if repaired.data is None:
                     problem = Skipped(place={"file": repaired.key}, reason=str(repaired.problem))
                     if not way.skip:
@@ -205,7 +230,6 @@ class FolderCopy:
                 else:
                     target = self.plan.targets[repaired.key]
                     written[target] = writers.submit(results.put, target, repaired.data)
-                way.done(1)
             files = {name: written[name].result() for name in sorted(written)}
         results.settle(files)
         return PartRecord(

@@ -64,6 +64,16 @@ def lossless_format(file: BinaryIO) -> str:
     return str(known)
 
 
+def pixels_of(file: BinaryIO) -> int:
+    """Pixels of an image, by its header.
+
+    Raises:
+        ImageProblemError: as `lossless_format`.
+    """
+    width, height = _open(file).size
+    return int(width * height)
+
+
 def decode(data: bytes) -> Image.Image:
     """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-Progress = Callable[[int, int | None], None]
-"""Called with (images done, images in all, where that is known)."""
+Progress = Callable[[int, int | None, int], None]
+"""Called with (images done, images in all where that is known, images of those done that an earlier run had done)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +62,19 @@ class UnreadableImageError(ValueError):
             'Mend or remove it, or leave out such images with on-error "skip".'
         )
         self.skipped = skipped
+
+
+def duration(seconds: float) -> str:
+    """A time in words, as coarse as an estimate is: "40 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours} h {minutes} min"
+    return f"{hours // 24} d {hours % 24} h"
 
 
 def list_of(skipped: tuple[Skipped, ...]) -> bytes:

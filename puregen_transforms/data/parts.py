@@ -11,7 +11,7 @@ from puregen_transforms.data.outcome import Skipped
 from puregen_transforms.data.results import Results
 
 PART_ROWS = 1024
-"""Rows of a part, unless another number is asked for; what a killed process has to do again, at most."""
+"""Rows of a part, at most, unless another number is asked for: a killed process has to do a part again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +98,15 @@ class Way:
 
     Args:
         purify: see `Purify`.
-        chunk_images: images given to it at once; of no influence on the result.
+        chunk_images: images decoded at once; of no influence on the result.
+        at_once: number of pixels of an image -> how many of that size `purify` is given at once.
         skip: leave out what cannot be repaired, rather than stopping.
         done: told of images as they are dealt with.
     """
 
     purify: Purify
     chunk_images: int = 256
+    at_once: Callable[[int], int] = lambda pixels: 256
     skip: bool = False
     done: Callable[[int], None] = lambda count: None
 
@@ -115,6 +117,16 @@ class Copy(Protocol):
     @property
     def images(self) -> int | None:
         """How many there are, as far as that is known."""
+
+    def row_pixels(self) -> list[int]:
+        """Pixels of each image to purify in a row, on average over a few rows; none if these cannot be read."""
+
+    def cut(self, part_rows: int) -> Copy:
+        """The same in parts of so many rows.
+
+        Raises:
+            ValueError: fewer than one, or more parts than there are numbers for.
+        """
 
     def describe(self) -> dict[str, Any]:
         """What the source is, in JSON-ready values that cost little to find; another source has others."""

@@ -43,7 +43,14 @@ class Repaired(Generic[Key]):
     problem: str | None = None
 
 
-def repair(images: Iterable[EncodedImage[Key]], purify: Purify, *, chunk_images: int = 256) -> Iterator[Repaired[Key]]:
+def repair(
+    images: Iterable[EncodedImage[Key]],
+    purify: Purify,
+    *,
+    chunk_images: int = 256,
+    at_once: Callable[[int], int] = lambda pixels: 256,
+    done: Callable[[int], None] = lambda count: None,
+) -> Iterator[Repaired[Key]]:
     """Decode, purify and encode images, a chunk at a time.
 
     While one chunk is purified, the next is read and decoded, and the one before encoded.
@@ -51,7 +58,9 @@ def repair(images: Iterable[EncodedImage[Key]], purify: Purify, *, chunk_images:
     Args:
         images: read one by one in a thread of its own, no further ahead than the next chunk.
         purify: see `Purify`; a `ValueError` it raises is held against the images that cause it.
-        chunk_images: images given to `purify` at once, at most.
+        chunk_images: images decoded at once, at most.
+        at_once: number of pixels of an image -> how many of that size `purify` is given at once.
+        done: told of images as soon as they are purified, or cannot be.
 
     Yields:
         One `Repaired` for each image. Within a chunk, those that could not be decoded come first.
@@ -66,7 +75,9 @@ def repair(images: Iterable[EncodedImage[Key]], purify: Purify, *, chunk_images:
             bad = [(source, picture) for source, picture in chunk if isinstance(picture, ImageProblemError)]
             good = [(source, picture) for source, picture in chunk if not isinstance(picture, ImageProblemError)]
             yield from (Repaired(key=source.key, problem=str(problem)) for source, problem in bad)
-            results = _purify_each([picture for _, picture in good], purify)
+            if bad:
+                done(len(bad))
+            results = _purify_all([picture for _, picture in good], purify, at_once, done)
             yield from encoded
             encoded = pool.map(_encode_one, good, results)
         yield from encoded
@@ -104,6 +115,23 @@ def _chunks(
             chunk, pixels = [], 0
     if chunk:
         yield chunk
+
+
+def _purify_all(
+    pictures: list[Image.Image], purify: Purify, at_once: Callable[[int], int], done: Callable[[int], None]
+) -> list[Image.Image | ImageProblemError]:
+    """Purify a list, so many of one size at a time."""
+    sizes: dict[tuple[int, int], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        sizes.setdefault(picture.size, []).append(place)
+    results: dict[int, Image.Image | ImageProblemError] = {}
+    for (width, height), places in sizes.items():
+        step = at_once(width * height)
+        for start in range(0, len(places), step):
+            some = places[start : start + step]
+            results.update(zip(some, _purify_each([pictures[place] for place in some], purify), strict=True))
+            done(len(some))
+    return [results[place] for place in range(len(pictures))]
 
 
 def _purify_each(pictures: list[Image.Image], purify: Purify) -> list[Image.Image | ImageProblemError]:

@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from datasets import Dataset, DatasetDict, Features, Image, load_dataset, load_dataset_builder, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Image, config, load_dataset, load_dataset_builder, load_from_disk
 from datasets.table import table_cast
+from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from PIL import ImageOps
-from torch import Tensor
+
+from puregen_transforms.data.local import check_path, what_is_there
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_PATIENCE = 30.0
+"""Seconds for the Hub to say whether it has a name."""
+
+# The base error of the HTTP library below, which differs between versions of huggingface_hub.
+_TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def open_source(source: str) -> DatasetDict:
@@ -40,9 +51,8 @@ def open_source(source: str) -> DatasetDict:
             loaded = load_dataset("parquet", data_dir=str(path))
         else:
             loaded = load_dataset("imagefolder", data_dir=str(path))
-    elif source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise FileNotFoundError(f"Expected a file, a folder or a dataset name, but there is nothing at {source!r}.")
     else:
+        check_path(source)
         loaded = _load_named(source)
     return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
 
@@ -57,12 +67,36 @@ def _load_saved(folder: Path) -> Dataset | DatasetDict:
 
 def _load_named(source: str) -> Dataset | DatasetDict:
     try:
+        _check_name(source)
         return load_dataset(source)
     except (FileNotFoundError, ConnectionError) as error:
         raise FileNotFoundError(
             f"Expected a file, a folder or a dataset name, but there is nothing at {source!r} "
-            f"here, and as a name: {error}"
+            f"here, and as a name: {error}{what_is_there(source)}"
         ) from error
+
+
+def _check_name(name: str) -> None:
+    """Ask the Hub once for a name that is not cached: opening it would ask again and again.
+
+    Raises:
+        FileNotFoundError: there is no such data set, or none that this user may see.
+        ConnectionError: the Hub cannot be reached.
+    """
+    cached = (
+        Path(config.HF_DATASETS_CACHE) / name.replace("/", "___"),
+        Path(constants.HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}",
+    )
+    if any(folder.exists() for folder in cached):
+        return
+    try:
+        HfApi().dataset_info(name, timeout=_PATIENCE)
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise FileNotFoundError(f"the Hub has no data set {name!r} that you may see.") from error
+    except HfHubHTTPError:  # a Hub in trouble may be well again when it is asked once more
+        return
+    except (OSError, _TRANSPORT_ERROR) as error:
+        raise ConnectionError(f"the Hub cannot be reached ({error}).") from error
 
 
 class TableSplit(Protocol):
@@ -196,12 +230,6 @@ def is_image_folder(source: str) -> bool:
     return path.is_dir() and not _is_saved_dataset(path) and not _parquet_below(path)
 
 
-def local_path(source: str) -> Path | None:
-    """The file or folder that a source is, or None for the name of a data set."""
-    path = Path(source).expanduser()
-    return path if path.exists() else None
-
-
 def _is_saved_dataset(folder: Path) -> bool:
     return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
 
@@ -280,6 +308,8 @@ def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32
 
     Other sizes are box-filtered to cover the square and cropped at the center.
     """
+    import torch
+
     splits = open_source(source)
     if split not in splits:
         raise ValueError(f"Expected one of the splits {sorted(splits)}, but got {split!r}.")

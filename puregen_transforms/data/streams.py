@@ -18,9 +18,13 @@ from puregen_transforms.data.tables import (
     SLICE_ROWS,
     cut_by_bytes,
     image_columns_of,
+    mean_pixels,
     split_name,
     write_part,
 )
+
+_LOOKED_AT = 8
+"""Rows whose images' sizes are looked at before the work."""
 
 
 class StreamCopy:
@@ -31,15 +35,12 @@ class StreamCopy:
     Args:
         dataset: its shards are files, of Parquet or WebDataset for example.
         columns: image columns to purify; None for all.
-        part_rows: rows of a part, which is a file.
 
     Raises:
         ValueError: columns, or features that are not known.
     """
 
-    def __init__(
-        self, dataset: IterableDataset, columns: Sequence[str] | None = None, part_rows: int = PART_ROWS
-    ) -> None:
+    def __init__(self, dataset: IterableDataset, columns: Sequence[str] | None = None) -> None:
         known = dataset if dataset.features is not None else dataset._resolve_features()
         if known.features is None:
             raise ValueError(
@@ -49,7 +50,7 @@ class StreamCopy:
         self.features = known.features
         self.split = split_name(dataset.split)
         self.columns = image_columns_of(self.features, columns)
-        self.part_rows = check_part_rows(part_rows)
+        self.part_rows = PART_ROWS
         # Encoded images as they are; without the types of columns a stream would lose the names of others.
         self._dataset = known.decode(False)
         self._shards = 1 if _is_cut(self._dataset._ex_iterable) else self._dataset.num_shards
@@ -59,6 +60,17 @@ class StreamCopy:
     def images(self) -> None:
         """Not known before the end."""
         return None
+
+    def row_pixels(self) -> list[int]:
+        """See `Copy`; of the first rows, which are read again later."""
+        first = list(islice(self._dataset, _LOOKED_AT))
+        return mean_pixels([self._encoded(first)], self.columns) if first else []
+
+    def cut(self, part_rows: int) -> StreamCopy:
+        """See `Copy`."""
+        twin = copy(self)
+        twin.part_rows = check_part_rows(part_rows)
+        return twin
 
     def describe(self) -> dict[str, Any]:
         """See `Copy`; the content of a stream is not looked at."""
@@ -121,8 +133,11 @@ class StreamCopy:
     def _slices(self, rows: Iterator[dict[str, Any]]) -> Iterator[pa.Table]:
         wanted = islice(rows, self.part_rows)
         while batch := list(islice(wanted, SLICE_ROWS)):
-            columns = {name: [row[name] for row in batch] for name in self.features}
-            yield from cut_by_bytes(pa.table(self.features.encode_batch(columns), schema=self.features.arrow_schema))
+            yield from cut_by_bytes(self._encoded(batch))
+
+    def _encoded(self, rows: Sequence[dict[str, Any]]) -> pa.Table:
+        columns = {name: [row[name] for row in rows] for name in self.features}
+        return pa.table(self.features.encode_batch(columns), schema=self.features.arrow_schema)
 
     def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """See `Copy`."""

@@ -9,10 +9,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from io import BytesIO
+from itertools import chain, islice
 from math import ceil
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +21,7 @@ from datasets import Features, Image
 from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
-from puregen_transforms.data.images import Purify
+from puregen_transforms.data.images import Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
@@ -32,6 +33,12 @@ SLICE_BYTES = 2**25
 
 SLICE_ROWS = 256
 """Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
+
+MOST_PARTS = 99_999
+"""`datasets` knows the files of a split by numbers of five digits."""
+
+_LOOKED_AT = 4
+"""Rows whose images' sizes are looked at before the work, at a place."""
 
 DATA_FOLDER = "data"
 """Where `datasets` looks for the files of splits."""
@@ -95,6 +102,25 @@ class TableCopy:
     def images(self) -> int:
         """How many there are, empty cells included."""
         return sum(table.rows for table in self.tables.values()) * len(self.columns)
+
+    def row_pixels(self) -> list[int]:
+        """See `Copy`; of the split with the largest images, from four places in it."""
+        found = []
+        for table in self.tables.values():
+            starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
+            rows = (table.batches(_LOOKED_AT, start, min(start + _LOOKED_AT, table.rows)) for start in starts)
+            found.append(mean_pixels(chain.from_iterable(rows), self.columns))
+        return max(found, key=sum)
+
+    def cut(self, part_rows: int) -> Self:
+        """See `Copy`."""
+        most = max(table.rows for table in self.tables.values())
+        if most > MOST_PARTS * check_part_rows(part_rows):
+            raise ValueError(
+                f"Expected at most {MOST_PARTS} parts, but {most} rows are more; take at least "
+                f"{ceil(most / MOST_PARTS)} rows for a part."
+            )
+        return replace(self, part_rows=part_rows)
 
     def describe(self) -> dict[str, Any]:
         """See `Copy`."""
@@ -201,7 +227,9 @@ def write_part(
                     way.done(rows.empty_cells)
                 return written
 
-            for repaired in repair(images(), way.purify, chunk_images=way.chunk_images):
+            for repaired in repair(
+                images(), way.purify, chunk_images=way.chunk_images, at_once=way.at_once, done=way.done
+            ):
                 rows, row, column = repaired.key
                 rows.put(row, column, repaired)
                 if repaired.data is None:
@@ -211,7 +239,6 @@ def write_part(
                         raise UnreadableImageError(problem)
                     skipped.append(problem)
                 repaired_images += repaired.data is not None
-                way.done(1)
                 kept_rows += write_what_is_complete()
             kept_rows += write_what_is_complete()
         checksum = sha256_of(temporary)
@@ -236,7 +263,8 @@ def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.T
         UnreadableImageError: an image cannot be repaired.
     """
     rows = _Rows(table, 0, columns)
-    for repaired in repair(rows.sources(), purify, chunk_images=max(1, table.num_rows)):
+    images = max(1, table.num_rows)
+    for repaired in repair(rows.sources(), purify, chunk_images=images, at_once=lambda pixels: images):
         _, row, column = repaired.key
         if repaired.data is None:
             raise UnreadableImageError(Skipped(place=_shown(table, row, column), reason=str(repaired.problem)))
@@ -248,6 +276,19 @@ def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
     """What a row is known by, where its number is not known: its numbers and texts."""
     values = {name: table.column(name)[row].as_py() for name in table.column_names}
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
+
+
+def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]:
+    """Pixels of the images of each column, on average over those that can be read; see `Copy.row_pixels`."""
+    found: dict[str, list[int]] = {name: [] for name in columns}
+    # What cannot be read is reported where it is purified.
+    with suppress(OSError, ValueError, SyntaxError):
+        for table in tables:
+            for name in columns:
+                for cell in table.column(name).to_pylist():
+                    if not _is_null(cell):
+                        found[name].append(pixels_of(BytesIO(_read_cell(cell))))
+    return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
 
 
 class Content:

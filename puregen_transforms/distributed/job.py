@@ -20,7 +20,14 @@ from puregen_transforms.data.folders import SKIPPED
 from puregen_transforms.data.outcome import Skipped, list_of
 from puregen_transforms.data.parts import PartRecord
 from puregen_transforms.data.results import Results, sha256_of
-from puregen_transforms.distributed.manifest import differences, filled_in, manifest_of, manifest_path, read_settings
+from puregen_transforms.distributed.manifest import (
+    PART_ROWS_SETTING,
+    differences,
+    filled_in,
+    manifest_of,
+    manifest_path,
+    read_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,15 @@ class Job:
             )
         self.remove()
         return True
+
+    @property
+    def part_rows(self) -> int | None:
+        """Rows of the parts that an earlier run has cut the source into, finished or not."""
+        manifest = manifest_path(self.destination)
+        whole = manifest.exists() and self.destination.exists()
+        before = read_settings(manifest) if whole else self.earlier() or {}
+        found = before.get("source", {}).get(PART_ROWS_SETTING)
+        return found if isinstance(found, int) else None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Set up the folder, or take it up again as a run before has left it.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from puregen_transforms import PureGen
 from puregen_transforms.data.folders import MANIFEST
 from puregen_transforms.data.parts import PartRecord
-from puregen_transforms.purifier.recipe import ALGORITHM_VERSION
+
+if TYPE_CHECKING:
+    from puregen_transforms import PureGen
 
 FORMAT = 1
 
@@ -67,8 +68,14 @@ SETTLED = ("seed", "energy_threshold")
 _PLACES = ("checkpoint", "ddpm_checkpoint")
 
 
+PART_ROWS_SETTING = "rows of a part"
+"""Of the source: how its copy is cut, which changes no image."""
+
+
 def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """All that decides what a copy comes to."""
+    from puregen_transforms.purifier.recipe import ALGORITHM_VERSION  # imports torch, which reading does without
+
     recipe = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
     # As they will be read again: without tuples.
     settings: dict[str, Any] = json.loads(json.dumps({**recipe, "source": source, **others}))
@@ -77,13 +84,15 @@ def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> 
 
 def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
     """Settings, with what they leave open as an earlier run has settled it."""
-    recipe = dict(settings["purifier"])
+    recipe, source = dict(settings["purifier"]), dict(settings["source"])
     if earlier is not None:
         before = earlier["purifier"]
         recipe |= {name: before[name] for name in SETTLED if recipe[name] is None}
         # Another place for the same weights is the same purifier.
         recipe |= {name: before[name] for name in _PLACES}
-    return {**settings, "purifier": recipe}
+        if PART_ROWS_SETTING in earlier["source"]:
+            source[PART_ROWS_SETTING] = earlier["source"][PART_ROWS_SETTING]
+    return {**settings, "purifier": recipe, "source": source}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

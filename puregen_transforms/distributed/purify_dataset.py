@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
-from datasets.utils import tqdm
+from datasets.utils import are_progress_bars_disabled, tqdm
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.copies import copy_of, table_copy
 from puregen_transforms.data.outcome import Progress
-from puregen_transforms.data.parts import PART_ROWS, Copy
+from puregen_transforms.data.parts import Copy
 from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
 from puregen_transforms.data.streams import StreamCopy
@@ -33,7 +34,7 @@ def purify_dataset(
     *,
     output_dir: str | os.PathLike[str],
     on_error: str = "stop",
-    part_rows: int = PART_ROWS,
+    part_rows: int | None = None,
 ) -> Any:
     """Purify a data set once, and open the result.
 
@@ -50,7 +51,8 @@ def purify_dataset(
             of the same layout; it appears when everything is written. With it, `purified.jsonl` says what the copy
             was made from, and holds the checksums for `puregen verify`.
         on_error: "stop" at the first image that cannot be repaired, or "skip" the rows of such images.
-        part_rows: rows of a part: what a killed process has to do again at most.
+        part_rows: rows of a part: what a killed process has to do again at most; None has parts of some minutes' work,
+            and up to 1024 rows. A copy that is begun keeps its own.
 
     Returns:
         The purified data set, of the kind that was given; for torch data sets a `PurifiedDataset` with the source's
@@ -67,7 +69,7 @@ def purify_dataset(
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     columns = purifier.recipe.columns or ()
-    source = _source(dataset, destination, columns, part_rows, skip=on_error == "skip")
+    source = _source(dataset, destination, columns, skip=on_error == "skip")
     processes = started_processes(purifier.device)
     with _bar(processes) as progress:
         outcome = purify_copy(
@@ -76,8 +78,10 @@ def purify_dataset(
             purifier,
             fit=lambda purifier: purifier.fit(source.samples()),
             on_error=on_error,
+            part_rows=part_rows,
             processes=processes,
             progress=progress,
+            say=_say,
         )
     if outcome.skipped and processes.is_first:
         warnings.warn(
@@ -111,18 +115,18 @@ class _Source:
     open: Callable[[], Any]
 
 
-def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], part_rows: int, *, skip: bool) -> _Source:
+def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
         path = os.fspath(dataset)
         is_images = is_image_folder(path)
         return _Source(
-            copy=copy_of(path, destination, columns=names, part_rows=part_rows),
+            copy=copy_of(path, destination, columns=names),
             samples=lambda: iterate_images(path, columns=names, skip_broken=skip),
             open=lambda: load_dataset("imagefolder", data_dir=folder) if is_images else load_dataset(folder),
         )
     if isinstance(dataset, IterableDataset):
-        stream = StreamCopy(dataset, names, part_rows)
+        stream = StreamCopy(dataset, names)
         return _Source(
             copy=stream,
             samples=lambda: dataset,
@@ -133,7 +137,7 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], par
         if wrong := [name for name in splits if split_name(name) != name]:
             raise ValueError(f"Expected splits named by letters, digits, dots and underscores, but got {wrong}.")
         tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
-        copy = table_copy(tables, names, part_rows)
+        copy = table_copy(tables, names)
         return _Source(
             copy=copy,
             samples=lambda: _rows(*(split.select_columns(list(copy.columns)) for split in splits.values()), skip=skip),
@@ -143,7 +147,7 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], par
         split = TorchSplit(dataset, columns or None)
         raw = without_transforms(dataset)
         return _Source(
-            copy=TorchCopy(tables={"train": split}, columns=split.image_columns, part_rows=part_rows),
+            copy=TorchCopy(tables={"train": split}, columns=split.image_columns),
             samples=lambda: _rows(raw, skip=skip),
             open=lambda: PurifiedDataset(folder, **transforms_of(dataset)),
         )
@@ -166,17 +170,28 @@ def _rows(*datasets: Any, skip: bool) -> Iterator[Any]:
             yield row
 
 
+def _say(sentence: str) -> None:
+    """Above the bar, where there is one."""
+    if not are_progress_bars_disabled():
+        tqdm.write(sentence, file=sys.stderr)
+
+
 @contextmanager
 def _bar(processes: Processes) -> Iterator[Progress]:
     """A bar of the first process' share, as `datasets` draws it."""
     bar: Any = None
+    before = (0, 0)
 
-    def progress(done: int, total: int | None) -> None:
-        nonlocal bar
+    def progress(done: int, total: int | None, kept: int) -> None:
+        nonlocal bar, before
         if bar is None and processes.is_first:
             bar = tqdm(total=total and ceil(total / processes.count), desc="Purifying", unit=" images")
         if bar is not None:
-            bar.update(done - bar.n)
+            found, worked = kept - before[1], done - before[0] - (kept - before[1])
+            if found and not bar.disable:  # without a part in the rate
+                bar.initial, bar.n, bar.last_print_n = bar.initial + found, bar.n + found, bar.last_print_n + found
+            bar.update(worked)
+        before = (done, kept)
 
     try:
         yield progress

@@ -17,13 +17,14 @@ from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.outcome import Outcome
-from puregen_transforms.data.parts import PART_ROWS, PartRecord, check_part_rows
+from puregen_transforms.data.parts import PART_ROWS, PartRecord
 from puregen_transforms.data.results import sha256_of
 from puregen_transforms.data.sources import ParquetSplit
-from puregen_transforms.data.tables import DATA_FOLDER, image_columns_of, purify_rows
+from puregen_transforms.data.tables import DATA_FOLDER, TableCopy, image_columns_of, purify_rows
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
+from puregen_transforms.distributed.work import part_rows_for
 
 ROW_HASH = "row_hash"
 """The column of ids that Ray makes out of file and row, where the data have none."""
@@ -70,7 +71,7 @@ def purify_with_ray(
     *,
     id_column: str | None = None,
     rows_per_call: int = 256,
-    part_rows: int = PART_ROWS,
+    part_rows: int | None = None,
     actors: int | tuple[int, int] | None = None,
     gpus_per_actor: float | None = None,
 ) -> Outcome:
@@ -87,7 +88,7 @@ def purify_with_ray(
         purifier: without a seed, one is drawn, and kept for the calls that go on with this one.
         id_column: of unique ids; None has Ray make them, as a column "row_hash".
         rows_per_call: images that an actor is given at once.
-        part_rows: rows that are written, and noted, at once: about so many.
+        part_rows: rows that are written, and noted, at once: about so many; None is as of `purify_dataset`.
         actors: how many, or at least and at most; None is one for each GPU or CPU core of the cluster.
         gpus_per_actor: None is 1 where the cluster has GPUs, else 0.
 
@@ -116,6 +117,7 @@ def purify_with_ray(
         raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
     described = {"rows": {"train": table.rows}, "features": table.features.to_dict(), "columns": columns}
     described["files"] = _fingerprint(source, table.paths)
+    cut = TableCopy(tables={"train": table}, columns=columns, part_rows=PART_ROWS if part_rows is None else part_rows)
     settings = settings_of(purifier, {**described, "id column": id_column}, engine="ray")
     job = Job(destination)
     if not job.found_complete(settings):
@@ -128,7 +130,7 @@ def purify_with_ray(
                 columns=columns,
                 id_column=id_column,
                 rows_per_call=rows_per_call,
-                part_rows=check_part_rows(part_rows),
+                part_rows=part_rows or part_rows_for(cut, purifier.recipe),
                 actors=actors,
                 gpus_per_actor=gpus_per_actor,
             )

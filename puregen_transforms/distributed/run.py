@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,22 @@ from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import Outcome, Progress, Skipped
 from puregen_transforms.data.parts import Copy, Part, PartRecord, Way
 from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import SETTLED, filled_in, manifest_path, read_records, settings_of
+from puregen_transforms.distributed.manifest import (
+    PART_ROWS_SETTING,
+    SETTLED,
+    filled_in,
+    manifest_path,
+    read_records,
+    settings_of,
+)
 from puregen_transforms.distributed.processes import ALONE, Processes
+from puregen_transforms.distributed.work import Estimate, estimate, images_at_once, part_rows_for
 from puregen_transforms.purifier.device import choose_device
 
 ON_ERROR = ("stop", "skip")
 
 CHUNK_ON_CPU, CHUNK_ON_GPU = 64, 1024
-"""Images given to the purifier at once: a bar that moves, against batches that fill a GPU."""
+"""Images decoded at once, while those before are purified."""
 
 
 def purify_copy(
@@ -34,8 +43,10 @@ def purify_copy(
     *,
     fit: Callable[[PureGen], object],
     on_error: str = "stop",
+    part_rows: int | None = None,
     processes: Processes = ALONE,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = lambda done, total, kept: None,
+    say: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
     """Write a purified copy of a data set.
 
@@ -49,8 +60,10 @@ def purify_copy(
         purifier: without a seed, one is drawn, and kept for the runs that go on with this one.
         fit: sets the purifier's energy threshold from the whole source, where its method needs that.
         on_error: "stop" at the first image that cannot be repaired, or "skip" such images.
+        part_rows: rows of a part; None has parts of some minutes' work. What an earlier run has begun with stays.
         processes: of this run.
         progress: told of images done, and in all.
+        say: told, in the first process, what a user should know before the work.
 
     Returns:
         What was done, by all runs together.
@@ -66,6 +79,8 @@ def purify_copy(
         raise ValueError(f"Expected on-error to be one of {list(ON_ERROR)}, but got {on_error!r}.")
     job = Job(destination.absolute())
     purifier = _placed(purifier, processes)
+    say = say if processes.is_first else lambda sentence: None
+    source = _cut(source, purifier, asked=part_rows, begun=job.part_rows, say=say)
     settings = settings_of(purifier, source.describe(), on_error=on_error)
     run = _Run(source, job, purifier, settings, on_error, progress)
     if job.found_complete(settings):
@@ -77,6 +92,8 @@ def purify_copy(
             run.begin(fit)
         processes.wait()
         run.take_over_settings()
+        if processes.is_first and (expected := run.estimate(processes.count)) is not None:
+            say(str(expected))
         run.purify_parts(processes)
         processes.wait()
         if processes.is_first:
@@ -127,20 +144,27 @@ class _Run:
                 )
 
     def take_over_settings(self) -> None:
-        """Use the seed and the threshold that the first process has settled."""
+        """Use the seed, the threshold and the parts that the first process has settled."""
         self.settings = self.job.earlier() or self.settings
+        self.source = self.source.cut(self.settings["source"][PART_ROWS_SETTING])
         settled = {name: self.settings["purifier"][name] for name in SETTLED}
         if any(getattr(self.purifier.recipe, name) != value for name, value in settled.items()):
             self.purifier = _changed(self.purifier, **settled)
+
+    def estimate(self, processes: int) -> Estimate | None:
+        """How long what is left will take."""
+        finished = sum(record.images + len(record.skipped) for record in self.job.records())
+        return estimate(self.source, self.purifier, finished=finished, processes=processes)
 
     def purify_parts(self, processes: Processes) -> None:
         """Purify the parts that fall to this process, and check those that are finished already."""
         counting = _Counting(self.purifier)
         way = self._way(counting)
+        self._bar.begin()
         for part in self.source.parts_of(processes.rank, processes.count, self.job.record):
             record = self.job.record(part.name)
             if record is not None and self._still_holds(record, part):
-                self._bar.add(part.stop - part.start)
+                self._bar.add(record.images + len(record.skipped), kept=True)
                 continue
             before = counting.resisting
             record = self.source.write(part, self.job.results, way)
@@ -199,6 +223,7 @@ class _Run:
         return Way(
             purify=purify or self.purifier,
             chunk_images=max(self.purifier.batch_size or 0, chunk),
+            at_once=partial(images_at_once, self.purifier),
             skip=self.skip,
             done=self._bar.add,
         )
@@ -225,14 +250,32 @@ class _Bar:
 
     def __init__(self, total: int | None, progress: Progress) -> None:
         self._total = total
-        self._done = 0
+        self._done = self._kept = 0
         self._progress = progress
-        progress(0, total)
 
-    def add(self, count: int) -> None:
-        """More are done."""
+    def begin(self) -> None:
+        """Now the work begins."""
+        self._progress(0, self._total, 0)
+
+    def add(self, count: int, *, kept: bool = False) -> None:
+        """More are done, or have been by an earlier run."""
         self._done += count
-        self._progress(self._done, self._total)
+        self._kept += count if kept else 0
+        if count:
+            self._progress(self._done, self._total, self._kept)
+
+
+def _cut(source: Copy, purifier: PureGen, *, asked: int | None, begun: int | None, say: Callable[[str], None]) -> Copy:
+    """The source in the parts that an earlier run has begun with, in those asked for, or in parts of some minutes."""
+    chosen = None if asked is None else source.cut(asked)
+    if begun is None:
+        return chosen or source.cut(part_rows_for(source, purifier.recipe))
+    if asked not in (None, begun):
+        say(
+            f"Parts stay at {begun} rows, as an earlier run has begun this copy, rather than {asked}: its bytes depend "
+            "on them, but no image does."
+        )
+    return source.cut(begun)
 
 
 def _rows(part: Part) -> str:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, Image
 
-from puregen_transforms.data.copies import copy_of
 from puregen_transforms.data.folders import OTHER_FILES, SKIPPED
 from puregen_transforms.data.images import ImageProblemError, decode
 from puregen_transforms.data.parts import Part
@@ -73,13 +71,15 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
     Raises:
         ValueError, OSError: as in `problems_of`; or the source cannot be opened.
     """
+    from puregen_transforms.data.copies import copy_of
+
     manifest = manifest_path(copy)
     settings = read_settings(manifest)
     if settings.get("engine") == "ray":
         raise ValueError(f"Expected a copy whose rows are in the source's order, but Ray has written {copy}.")
     before = settings["source"]
     splits = before.get("splits", list(before.get("rows", ())))
-    now = copy_of(source, copy, columns=before.get("columns", ()), splits=splits, part_rows=before["rows of a part"])
+    now = copy_of(source, copy, columns=before.get("columns", ()), splits=splits).cut(before["rows of a part"])
     if changes := differences(before, json.loads(json.dumps(now.describe()))):
         yield from changes
         return
@@ -106,6 +106,8 @@ def _decode_all(path: Path) -> None:
     if path.suffix != ".parquet":
         decode(path.read_bytes())
         return
+    from datasets import Features, Image
+
     with pq.ParquetFile(path) as file:
         features = Features.from_arrow_schema(file.schema_arrow)
         columns = [name for name, feature in features.items() if isinstance(feature, Image)]

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
-from puregen_transforms._figures import COLORS, INK, new_figure
-from puregen_transforms.evaluate.plots import save_figure
+from puregen_transforms._figures import COLORS, INK, new_figure, save_figure
 from puregen_transforms.evaluate.tables import NO_ATTACK, grouped, summarize
 
 _OURS = "PureGen", "EBM"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from puregen_transforms._figures import COLORS, INK, new_figure
+from puregen_transforms._figures import COLORS, INK, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -329,9 +329,3 @@ def _pixels(images: Tensor) -> Tensor:
 def _difference(change: Tensor, amplify: int) -> Tensor:
     """Signed changes around mid-gray."""
     return _pixels((change * amplify + 128).round().clamp(0, 255).to(torch.uint8))
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130, format="png")

@@ -14,6 +14,7 @@ from torch import Tensor
 from puregen_transforms import __version__
 from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.functional.images import to_uint8
+from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
 from puregen_transforms.inspection.judge import (
@@ -25,9 +26,9 @@ from puregen_transforms.inspection.judge import (
     judge,
 )
 from puregen_transforms.inspection.measure import ImageMeter, Progress, commonest_size
-from puregen_transforms.inspection.statistics import PatternGauge, fit_gauge, robust_scores
+from puregen_transforms.inspection.statistics import PatternGauge, as_many_as_fit, fit_gauge, robust_scores
 from puregen_transforms.inspection.verdict import headline, notes, reasons
-from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 
 LEAST_IMAGES = 10
@@ -250,7 +251,7 @@ def find_outliers(
     place = choose_device(device)
     with torch.inference_mode(False):
         model = load_ebm(resolve_checkpoint(checkpoint))
-        network = FrozenEBM(model, device=place)
+        network = InvariantEBM(model, device=place)
     meter = ImageMeter(images, network, smallest=model.config.smallest_image, device=place, batch_size=batch_size)
     energies, _ = meter.energies(lambda what, done, of: None)
     scores = torch.zeros(len(energies))
@@ -297,8 +298,8 @@ class _Audit:
     ) -> None:
         with torch.inference_mode(False):
             model = load_ebm(checkpoint)
-            self.network = FrozenEBM(model, device=device)
-            fast = FrozenEBM(model, dtype=choose_dtype("auto", device), device=device)
+            self.network = InvariantEBM(model, device=device)
+            fast = InvariantEBM(model, dtype=choose_dtype("auto", device), device=device)
         self.checkpoint = checkpoint
         self.device = device
         self.seed = seed
@@ -338,14 +339,14 @@ class _Audit:
         plain = comparable & (numbers == 0) & (judgement.scores < OUTLIER)
         typical = self._some(plain if int(plain.sum()) > 1 else comparable, sample)
         suspects = self._suspects(judgement, comparable, sample)
-        gauges = [self._gauge(pattern, plain, labels) for pattern in judgement.patterns]
+        gauges = [self._gauge(pattern, plain, labels, size) for pattern in judgement.patterns]
         groups = [to_uint8(self.meter.batch(rows)) for rows in (suspects, typical)]
         dynamics = study(
             self.chain,
             *groups,
             rows=suspects,
             gauge=gauges[0] if gauges else None,
-            batch_size=self.meter.batch_size(size),
+            at_once=self.meter.at_once(size),
             progress=self.progress,
         )
         return Inspection(
@@ -374,6 +375,7 @@ class _Audit:
                 carriers=int((numbers > 0).sum()),
                 images=measured,
                 outliers=judgement.unusual_energies,
+                options=self._options,
             ),
             notes=notes(energies, comparable, size, labels),
             settings=self._settings(judgement, sample),
@@ -394,14 +396,15 @@ class _Audit:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
         return rows[order[:count]].tolist()
 
-    def _gauge(self, found: FoundPattern, plain: Tensor, labels: Tensor | None) -> PatternGauge:
+    def _gauge(self, found: FoundPattern, plain: Tensor, labels: Tensor | None, size: tuple[int, int]) -> PatternGauge:
         """What the carriers have in common, beyond other images of their classes where there are some."""
         others = plain
         if labels is not None:
             same = plain & torch.isin(labels, labels[torch.tensor(found.carriers)])
             others = same if int(same.sum()) >= _LEAST_AVERAGED else plain
-        rows = self._some(others, _AVERAGED)
-        pixels = [self.meter.batch(some) * 127.5 for some in (found.carriers[:_AVERAGED], rows or found.carriers)]
+        count = as_many_as_fit(size, most=_AVERAGED, least=_LEAST_AVERAGED)
+        carriers = found.carriers[:count]
+        pixels = [self.meter.batch(some).mul_(127.5) for some in (carriers, self._some(others, count) or carriers)]
         return fit_gauge(*pixels)
 
     def _describe(
@@ -416,7 +419,8 @@ class _Audit:
         if labels is not None:
             counted = Counter(_class_name(int(labels[row]), class_names) or "no label" for row in found.carriers)
             by_class = dict(counted.most_common())
-        taken = self._taken_away(found.carriers[:_DESCENDED]) - self._taken_away(typical)
+        at_once = self.meter.at_once(gauge.estimate.shape[-2:])
+        taken = self._taken_away(found.carriers[:_DESCENDED], at_once) - self._taken_away(typical, at_once)
         return SharedPattern(
             carriers=len(found.carriers),
             by_class=by_class,
@@ -425,11 +429,18 @@ class _Audit:
             excess=gauge.estimate.cpu(),
         )
 
-    def _taken_away(self, rows: Sequence[int]) -> Tensor:
+    def _taken_away(self, rows: Sequence[int], at_once: int) -> Tensor:
         """What noise-free Langevin steps remove, averaged over images: (3, H, W) on the CPU."""
-        images = self.meter.batch(rows)
-        parts = images.split(self.meter.batch_size(images.shape[-2:]))
-        return torch.cat([self.chain.taken_away(part) for part in parts]).mean(0).cpu()
+        parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
+        sums = [self.chain.taken_away(self.meter.batch(part)).sum(0).cpu() for part in parts]
+        return torch.stack(sums).sum(0) / len(rows)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What a `PureGen` needs beside its defaults to be the chain that was measured."""
+        reference = self.checkpoint.reference
+        found = {} if reference == DEFAULT_EBM else {"checkpoint": reference}
+        return found | ({"seed": self.seed} if self.seed else {})
 
     def _settings(self, judgement: Judgement, sample: int) -> dict[str, Any]:
         return {

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.langevin import Energy, Noise, langevin
+from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.inspection.statistics import PatternGauge
+from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.purifier.stages import JPEGStage
@@ -115,8 +118,8 @@ class Chain:
         seed: of the noise.
     """
 
-    network: Energy
-    measure: Energy
+    network: FrozenEBM
+    measure: FrozenEBM
     trained_size: int
     seed: int
 
@@ -128,9 +131,9 @@ class Chain:
             ids: (N,) int64, decide the noise.
             marks: rising numbers of steps.
         """
-        noise, taken, x, found = KeyedNoise(self.seed, ids), 0, images, []
+        taken, x, found = 0, images, []
         for mark in marks:
-            x = self._run(x, mark - taken, _later(noise, taken), DEFAULT)
+            x = self._run(x, mark - taken, KeyedNoise(self.seed, ids, first_step=taken), DEFAULT)
             taken = mark
             found.append(to_uint8(x))
         return found
@@ -139,26 +142,32 @@ class Chain:
         """What some steps without noise remove from (N, 3, H, W) images in [-1, 1]."""
         return images - self._run(images, _DESCENT_STEPS, None, LangevinConfig())
 
-    def _run(self, images: Tensor, steps: int, noise: Noise | None, config: LangevinConfig) -> Tensor:
+    def _run(self, images: Tensor, steps: int, noise: KeyedNoise | None, config: LangevinConfig) -> Tensor:
         area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
-        return langevin(
-            images,
-            self.network,
-            steps=steps,
-            step_size=config.step_size,
-            temperature=config.temperature / area_ratio,
-            noise=noise or _never,
-            noise_scales=None if noise else [0.0] * steps,
-        )
+
+        def run(batch: Tensor, rows: Tensor) -> Tensor:
+            return langevin(
+                batch,
+                self.network,
+                steps=steps,
+                step_size=config.step_size,
+                temperature=config.temperature / area_ratio,
+                noise=noise.of(rows) if noise else _never,
+                noise_scales=None if noise else [0.0] * steps,
+            )
+
+        return _in_batches(run, images, self.network)
 
     def energies(self, images: Tensor) -> Tensor:
         """Energies of uint8 images, (N,) on the CPU."""
-        with torch.no_grad():
-            return self.measure(to_signed(images)).cpu()
+        return _in_batches(lambda batch, _: self.measure(to_signed(batch)), images, self.measure).cpu()
 
 
-def _later(noise: Noise, taken: int) -> Noise:
-    return lambda step, images: noise(taken + step, images)
+def _in_batches(function: Callable[[Tensor, Tensor], Tensor], images: Tensor, network: FrozenEBM) -> Tensor:
+    """Apply `function(images, rows)` as `PureGen` would, so that the results are its own."""
+    size = default_batch_size(network.bytes_per_pixel * images.shape[-2] * images.shape[-1], network.device)
+    rows = torch.arange(len(images), device=images.device)
+    return run_in_batches(function, images, rows, device=network.device, batch_size=size)
 
 
 def _never(step: int, images: Tensor) -> Tensor:
@@ -172,7 +181,7 @@ def study(
     *,
     rows: Sequence[int],
     gauge: PatternGauge | None,
-    batch_size: int,
+    at_once: int,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Dynamics:
     """Purify both groups and compare them on the way.
@@ -183,55 +192,87 @@ def study(
         typical: (M, 3, H, W) uint8.
         rows: of the suspicious images.
         gauge: of the common pattern; None if there is none.
-        batch_size: images in one network call.
+        at_once: images between two reports of progress.
         progress: told about images done.
     """
     start, count = torch.cat([suspicious, typical]), len(suspicious)
-    parts: list[list[Tensor]] = []
-    for batch in start.split(batch_size):
+    repaired: list[Tensor] = []
+    parts: list[list[_Measured]] = []
+    progress("purifying a sample", 0, len(start))
+    for batch in start.split(at_once):
         # Noise by content, as `PureGen` has it, so that the images shown are those it gives.
-        parts.append(chain.stops(to_signed(batch), content_ids(batch).to(batch.device)))
-        progress("purifying a sample", sum(len(part[0]) for part in parts), len(start))
-    stops = [torch.cat(at_mark) for at_mark in zip(*parts, strict=True)]
+        stops = chain.stops(to_signed(batch), content_ids(batch).to(batch.device))
+        repaired.append(stops[MARKS.index(DEFAULT_STEPS)].cpu())
+        parts.append([_measure(chain, gauge, batch, after) for after in (*stops, *_compressed(batch))])
+        progress("purifying a sample", sum(map(len, repaired)), len(start))
+    joined = [_Measured(*map(torch.cat, zip(*of_batches, strict=True))) for of_batches in zip(*parts, strict=True)]
+    own, usual = ([measured.of(rows) for measured in joined] for rows in (slice(count), slice(count, None)))
+    left = [_left(gauge, *pair) for pair in zip(own, usual, strict=True)]
 
-    def left(after: Tensor) -> float | None:
-        change = start.float() - after.float()
-        return gauge.left(change[:count], change[count:]) if gauge is not None and gauge.usable else None
-
-    def treatment(words: str, after: Tensor) -> Treatment:
-        low, high = chain.energies(after[count:]).quantile(torch.tensor([0.25, 0.75])).tolist()
+    def treatment(words: str, place: int) -> Treatment:
+        low, high = usual[place].energy.quantile(torch.tensor([0.25, 0.75])).tolist()
         return Treatment(
             words=words,
-            energy=float(chain.energies(after[:count]).median()),
+            energy=float(own[place].energy.median()),
             usual=(low, high),
-            left=left(after),
-            cost=_moved(after[count:], start[count:]),
+            left=left[place],
+            cost=float(usual[place].distance.median()),
         )
 
-    treatments = [treatment(f"ebm, {n} steps", stops[MARKS.index(n)]) for n in (DEFAULT_STEPS, 2 * DEFAULT_STEPS)]
-    for quality in _JPEG_QUALITIES:
-        compressed = to_uint8(JPEGStage(quality)(to_signed(start), KeyedNoise(0, torch.arange(len(start)))))
-        treatments.append(treatment(f"jpeg, quality {quality}", compressed))
+    treatments = [treatment(f"ebm, {n} steps", MARKS.index(n)) for n in (DEFAULT_STEPS, 2 * DEFAULT_STEPS)]
+    treatments += [treatment(f"jpeg, quality {q}", len(MARKS) + place) for place, q in enumerate(_JPEG_QUALITIES)]
     return Dynamics(
-        suspicious=_follow(chain, suspicious, [images[:count] for images in stops]),
-        typical=_follow(chain, typical, [images[count:] for images in stops]),
-        left=tuple(share for images in stops if (share := left(images)) is not None),
+        suspicious=_curves(own[: len(MARKS)]),
+        typical=_curves(usual[: len(MARKS)]),
+        left=tuple(share for share in left[: len(MARKS)] if share is not None),
         treatments=tuple(treatments),
         rows=tuple(rows),
-        repaired=stops[MARKS.index(DEFAULT_STEPS)][:count].cpu(),
+        repaired=torch.cat(repaired)[:count],
     )
 
 
-def _follow(chain: Chain, start: Tensor, stops: Sequence[Tensor]) -> Curves:
+class _Measured(NamedTuple):
+    """What purification has done to images, a number for each: the images themselves would fill the memory.
+
+    Args:
+        distance: (N,) root mean square change, in units of 1/255.
+        energy: (N,) afterwards.
+        removed: (N,) how much of the common pattern went; see `PatternGauge`.
+    """
+
+    distance: Tensor
+    energy: Tensor
+    removed: Tensor
+
+    def of(self, rows: slice) -> _Measured:
+        return _Measured(*(values[rows] for values in self))
+
+
+def _measure(chain: Chain, gauge: PatternGauge | None, before: Tensor, after: Tensor) -> _Measured:
+    change = before.float() - after.float()
+    return _Measured(
+        distance=change.square().mean((1, 2, 3)).sqrt().cpu(),
+        energy=chain.energies(after),
+        removed=torch.zeros(len(change)) if gauge is None else gauge.amounts(change).cpu(),
+    )
+
+
+def _compressed(images: Tensor) -> list[Tensor]:
+    """By each of `_JPEG_QUALITIES`."""
+    noise = KeyedNoise(0, torch.arange(len(images)))
+    return [to_uint8(JPEGStage(quality)(to_signed(images), noise)) for quality in _JPEG_QUALITIES]
+
+
+def _left(gauge: PatternGauge | None, own: _Measured, usual: _Measured) -> float | None:
+    return gauge.left(own.removed, usual.removed) if gauge is not None and gauge.usable else None
+
+
+def _curves(measured: Sequence[_Measured]) -> Curves:
     levels = torch.tensor(QUANTILES)
     return Curves(
-        distance=tuple(_moved(images, start) for images in stops),
-        energy=tuple(tuple(chain.energies(images).quantile(levels).tolist()) for images in stops),
+        distance=tuple(float(stop.distance.median()) for stop in measured),
+        energy=tuple(tuple(stop.energy.quantile(levels).tolist()) for stop in measured),
     )
-
-
-def _moved(images: Tensor, start: Tensor) -> float:
-    return float((images.float() - start.float()).square().mean((1, 2, 3)).sqrt().median())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,20 +284,31 @@ class Advice:
         method: of `PureGen`, for the images that stay.
         steps: Langevin steps.
         sentences: why, in plain words.
+        options: other options of `PureGen` that the steps were measured with, where they are not its defaults.
     """
 
     action: str
     method: str
     steps: int
     sentences: tuple[str, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def call(self) -> str:
         """The purifier in Python."""
-        return "PureGen()" if self.steps == DEFAULT_STEPS else f"PureGen(ebm_steps={self.steps})"
+        steps = {} if self.steps == DEFAULT_STEPS else {"ebm_steps": self.steps}
+        return f"PureGen({', '.join(f'{name}={value!r}' for name, value in {**steps, **self.options}.items())})"
 
 
-def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int, outliers: int = 0) -> Advice:
+def advise(
+    dynamics: Dynamics,
+    *,
+    level: str,
+    carriers: int,
+    images: int,
+    outliers: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Advice:
     """Turn findings into a recommendation.
 
     Args:
@@ -265,9 +317,16 @@ def advise(dynamics: Dynamics, *, level: str, carriers: int, images: int, outlie
         carriers: images with a shared pattern.
         images: of the set.
         outliers: images of far too high energy, where there are more than chance would give.
+        options: see `Advice`.
     """
     if carriers:
-        return _advise_against_pattern(dynamics, carriers=carriers, images=images)
+        advice = _advise_against_pattern(dynamics, carriers=carriers, images=images)
+    else:
+        advice = _advise_without_pattern(dynamics, level=level, outliers=outliers)
+    return replace(advice, options=options or {})
+
+
+def _advise_without_pattern(dynamics: Dynamics, *, level: str, outliers: int) -> Advice:
     cost = dynamics.typical.distance[MARKS.index(DEFAULT_STEPS)]
     price = f"{DEFAULT_STEPS} Langevin steps change typical images by {cost:.0f}/255 (root mean square)."
     if level == "nothing found":

@@ -13,6 +13,7 @@ from puregen_transforms.inspection.statistics import (
     Directions,
     SharedDirection,
     Template,
+    as_many_as_fit,
     binomial_tail,
     fit_template,
     mean_pair_cosine,
@@ -45,7 +46,6 @@ STRONG = 0.4
 EXAMINED_IN_CLASS, EXAMINED_IN_ALL, EXAMINED_AT_LEAST = 1000, 1500, 64
 EXAMINED_BUDGET = 50_000
 REFERENCE = 512
-_GROUP_NUMBERS = 2**27
 _MOST_PATTERNS = 5
 _SAME_PATTERN = 0.5
 _CHUNK = 512
@@ -202,7 +202,7 @@ class _Search:
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(self.seed)
         rows = self.usable.nonzero().flatten()
-        reference = rows[torch.randperm(len(rows), generator=generator)[:REFERENCE]]
+        reference = rows[torch.randperm(len(rows), generator=generator)[: self._fitting(REFERENCE)]]
         raw, _ = self.gradients(reference.tolist())
         self.spectrum = mean_spectrum(raw).to(self.device)
         self.shifts = null_shifts(self.size, seed=self.seed)
@@ -340,10 +340,12 @@ class _Search:
         bases = torch.stack([template.direction for template in self.templates], dim=1)
         thresholds = torch.tensor([template.threshold for template in self.templates])
         parts = []
-        for chunk in rows.split(_CHUNK):
+        done = 0
+        for chunk in rows.split(as_many_as_fit(self.size, most=_CHUNK)):
             raw, _ = self.gradients(chunk.tolist())
             parts.append((whiten(raw.to(self.device), self.spectrum) @ bases).cpu())
-            self.progress("looking for the pattern in every image", _CHUNK * len(parts), len(rows))
+            done += len(chunk)
+            self.progress("looking for the pattern in every image", done, len(rows))
         cosines = torch.cat(parts)
         carried = cosines > thresholds
         best = cosines.masked_fill(~carried, -1).argmax(1)
@@ -353,7 +355,7 @@ class _Search:
             mine = mine[cosines[mine, index].argsort(descending=True)]
             if len(mine) <= NEIGHBORS:
                 continue
-            sample, _ = self._directions(rows[mine[:REFERENCE]])
+            sample, _ = self._directions(rows[mine[: self._fitting(REFERENCE)]])
             found.append(
                 FoundPattern(
                     template=template,
@@ -367,8 +369,11 @@ class _Search:
     def _highest(self, rows: Tensor, count: int) -> Tensor:
         """The comparable rows of highest energy, as many as fit."""
         rows = rows[self.usable[rows]]
-        count = min(count, max(EXAMINED_AT_LEAST, _GROUP_NUMBERS // (3 * self.size[0] * self.size[1])))
-        return rows[self.energies[rows].argsort(descending=True)[:count]]
+        return rows[self.energies[rows].argsort(descending=True)[: self._fitting(count)]]
+
+    def _fitting(self, count: int) -> int:
+        """At most so many images; fewer where they are large."""
+        return as_many_as_fit(self.size, most=count, least=EXAMINED_AT_LEAST)
 
     def _directions(self, rows: Tensor) -> tuple[Directions, Tensor]:
         if not len(rows):

@@ -12,8 +12,9 @@ from torch import Tensor
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.inspection.statistics import thumbnails
 from puregen_transforms.models.ebm_inference import FrozenEBM
-from puregen_transforms.purifier.batches import default_batch_size
+from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.transforms.formats import open_image
+from puregen_transforms.transforms.puregen import LARGEST_IMAGE
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, images done, images in all)."""
@@ -21,7 +22,8 @@ Progress = Callable[[str, int, int], None]
 KEPT_BYTES = 2**29
 """Gradients kept for images that are looked at again, as half-precision numbers."""
 
-_CHUNK = 512
+CHUNK_PIXELS = 2**22
+"""Pixels of images read at once, as 8-bit numbers; one network call's share of them becomes float32."""
 
 
 class ImageMeter:
@@ -65,7 +67,15 @@ class ImageMeter:
 
     def batch(self, rows: Sequence[int]) -> Tensor:
         """Images of one size in [-1, 1], (n, 3, H, W) float32 on the device."""
-        return torch.stack([to_signed(image) for image in self.read(rows) if image is not None]).to(self.device)
+        found: Tensor | None = None
+        for place, row in enumerate(rows):
+            image = self._read_one(row)
+            assert image is not None
+            if found is None:
+                found = torch.empty(len(rows), *image.shape, device=self.device)
+            found[place] = to_signed(image)
+        assert found is not None
+        return found
 
     def energies(self, progress: Progress) -> tuple[Tensor, list[tuple[int, int] | None]]:
         """Energy and size (height, width) of every image, in order.
@@ -78,15 +88,22 @@ class ImageMeter:
             FloatingPointError: an energy that is not finite.
         """
         energies = torch.full((len(self),), float("nan"))
-        sizes: list[tuple[int, int] | None] = []
-        for start in range(0, len(self), _CHUNK):
-            images = self.read(range(start, min(start + _CHUNK, len(self))))
-            sizes += [None if image is None else (image.shape[-2], image.shape[-1]) for image in images]
-            for size in {size for size in sizes[start:] if size}:
-                members = [index for index, found in enumerate(sizes[start:]) if found == size]
-                batch = torch.stack([to_signed(image) for index in members if (image := images[index]) is not None])
-                energies[torch.tensor(members) + start] = self._energies_of(batch)
-            progress("measuring energies", len(sizes), len(self))
+        sizes: list[tuple[int, int] | None] = [None] * len(self)
+        done = 0
+        progress("measuring energies", done, len(self))
+        for chunk in self._chunks(range(len(self))):
+            members: dict[tuple[int, int], list[int]] = {}
+            for row, image in chunk.items():
+                if image is not None:
+                    size = sizes[row] = (image.shape[-2], image.shape[-1])
+                    members.setdefault(size, []).append(row)
+            done += sum(image is None for image in chunk.values())
+            for size, own in members.items():
+                for part in _cut(own, self.at_once(size)):
+                    batch = torch.stack([to_signed(image) for row in part if (image := chunk[row]) is not None])
+                    energies[part] = self._in_batches(self.network, batch)
+                    done += len(part)
+                    progress("measuring energies", done, len(self))
         missing = torch.tensor([size is None for size in sizes])
         bad = (~energies.isfinite() & ~missing).nonzero().flatten().tolist()
         if bad:
@@ -96,10 +113,6 @@ class ImageMeter:
             )
         return energies, sizes
 
-    def _energies_of(self, batch: Tensor) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([self.network(part.to(self.device)).cpu() for part in self._parts(batch)])
-
     def gradients(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Gradient of the energy in the pixels, and thumbnails, of images of one size.
 
@@ -108,21 +121,22 @@ class ImageMeter:
         """
         missing = [row for row in rows if row not in self._kept]
         fresh: dict[int, tuple[Tensor, Tensor]] = {}
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
-            batch = self.batch(chunk)
+        for chunk in self._chunks(missing):
+            batch = torch.stack([to_signed(image) for image in chunk.values() if image is not None])
             directions = self.directions(batch).half().cpu()
-            fresh.update(zip(chunk, zip(directions, thumbnails(batch).cpu(), strict=True), strict=True))
+            # Copies, as slices would keep their whole batch alive.
+            pairs = zip(directions.unbind(), thumbnails(batch).cpu().unbind(), strict=True)
+            fresh.update(zip(chunk, ((one.clone(), picture.clone()) for one, picture in pairs), strict=True))
         found = [self._kept.get(row) or fresh[row] for row in rows]
         self._keep(fresh)
         return torch.stack([direction for direction, _ in found]), torch.stack([picture for _, picture in found])
 
     def directions(self, images: Tensor) -> Tensor:
         """Energy gradients of (N, 3, H, W) images in [-1, 1], each scaled to a root mean square of 1."""
-        return torch.cat([self._directions_of(part) for part in self._parts(images)])
+        return self._in_batches(self._directions_of, images)
 
     def _directions_of(self, images: Tensor) -> Tensor:
-        _, gradient = self.network.with_gradient(images.to(self.device))
+        _, gradient = self.network.with_gradient(images)
         return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
 
     def _keep(self, fresh: dict[int, tuple[Tensor, Tensor]]) -> None:
@@ -130,15 +144,36 @@ class ImageMeter:
             size = 2 * direction.numel() + 4 * picture.numel()
             if self._kept_bytes + size > KEPT_BYTES:
                 return
-            # Copies, as slices would keep their whole batch alive.
-            self._kept[row] = (direction.clone(), picture.clone())
+            self._kept[row] = (direction, picture)
             self._kept_bytes += size
 
-    def _parts(self, batch: Tensor) -> Iterator[Tensor]:
-        return iter(batch.split(self.batch_size(batch.shape[-2:])))
+    def _chunks(self, rows: Sequence[int]) -> Iterator[dict[int, Tensor | None]]:
+        """The images of some rows, as many at once as `CHUNK_PIXELS` allows."""
+        chunk: dict[int, Tensor | None] = {}
+        pixels = 0
+        for row in rows:
+            image = chunk[row] = self._read_one(row)
+            pixels += 0 if image is None else image.shape[-2] * image.shape[-1]
+            if pixels >= CHUNK_PIXELS:
+                yield chunk
+                chunk, pixels = {}, 0
+        if chunk:
+            yield chunk
 
-    def batch_size(self, size: Sequence[int]) -> int:
-        """Images of this (height, width) in one network call."""
+    def _in_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return run_in_batches(
+            lambda batch, _: function(batch),
+            images,
+            torch.zeros(len(images), dtype=torch.int64),
+            device=self.device,
+            batch_size=self._size_of_batches(images.shape[-2:]),
+        )
+
+    def at_once(self, size: Sequence[int]) -> int:
+        """Images of this (height, width) that keep all threads busy."""
+        return torch.get_num_threads() * self._size_of_batches(size)
+
+    def _size_of_batches(self, size: Sequence[int]) -> int:
         pixels = size[0] * size[1]
         return self._batch_size or default_batch_size(pixels * self.network.bytes_per_pixel, self.device)
 
@@ -157,7 +192,16 @@ class ImageMeter:
                 f"Expected one image of at least {self._smallest}x{self._smallest} pixels in row {row}, "
                 f"but got {tuple(image.shape)}. Repair or remove it."
             )
+        if image.shape[-2] * image.shape[-1] > LARGEST_IMAGE:
+            raise ValueError(
+                f"Expected an image of at most {LARGEST_IMAGE:,} pixels in row {row}, but got "
+                f"{image.shape[-1]}x{image.shape[-2]}. Resize it to the size you train on, or leave it out."
+            )
         return image[0]
+
+
+def _cut(rows: Sequence[int], length: int) -> Iterator[Sequence[int]]:
+    return (rows[start : start + length] for start in range(0, len(rows), length))
 
 
 def commonest_size(sizes: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:

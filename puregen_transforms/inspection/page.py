@@ -43,11 +43,13 @@ class Origin:
         images: as they were inspected; read again to be shown.
         facts: what to say about the source, by name: source, split, columns, command.
         name_of: file name of a row's image, or None where it has none.
+        purify: the command that follows the advice, where the images have a source that a command can name.
     """
 
     images: Sequence[Any] | Tensor
     facts: Mapping[str, str]
     name_of: Callable[[int], str | None] = lambda row: None
+    purify: str | None = None
 
 
 def write_report(inspection: Inspection, folder: Path, origin: Origin) -> Path:
@@ -89,6 +91,7 @@ def page(inspection: Inspection, origin: Origin) -> str:
         patterns=[_pattern(pattern) for pattern in inspection.patterns[:_SHOWN_PATTERNS]],
         figures=_figures(inspection),
         facts=origin.facts,
+        purify=origin.purify,
         in_words=in_words,
         amplify=AMPLIFY,
         limits={
@@ -103,6 +106,7 @@ def page(inspection: Inspection, origin: Origin) -> str:
 
 def _numbers(inspection: Inspection, origin: Origin) -> str:
     content = {"source": dict(origin.facts), **inspection.to_dict()}
+    content["advice"]["command"] = origin.purify
     for image in content["flagged"]:
         image["name"] = origin.name_of(image["row"])
     return json.dumps(content, indent=1, allow_nan=False) + "\n"

@@ -23,10 +23,21 @@ NULL_SHIFTS = 4
 BLOCK = 8
 """Side of a JPEG block: shifts by multiples of it keep compression artifacts aligned."""
 
+GROUP_NUMBERS = 2**27
+"""Numbers of images, gradients or directions compared at once: half a gigabyte of float32."""
+
+_SLICE_NUMBERS = 2**23
+"""Numbers transformed at once; the results are the same for any."""
+
 _SAME_PICTURE = 0.98
 _THUMBNAIL = 16
 _CLEAR = 3.0
 _EULER = 0.5772156649
+
+
+def as_many_as_fit(size: Sequence[int], *, most: int, least: int = 1) -> int:
+    """How many RGB images of a (height, width) to hold as float32 at once: fewer of large ones."""
+    return min(most, max(least, GROUP_NUMBERS // (3 * size[0] * size[1])))
 
 
 def robust_scores(values: Tensor) -> Tensor:
@@ -73,8 +84,8 @@ def mean_spectrum(directions: Tensor) -> Tensor:
     Returns:
         (C, H, W // 2 + 1), nowhere 0.
     """
-    unit = F.normalize(directions.float().flatten(1)).view(directions.shape)
-    amplitude = torch.fft.rfft2(unit).abs().square().mean(0).sqrt()
+    power = torch.stack([torch.fft.rfft2(_unit(part)).abs().square().sum(0) for part in _slices(directions)]).sum(0)
+    amplitude = power.div(len(directions)).sqrt()
     return amplitude.clamp_min(1e-3 * amplitude.max().clamp_min(1e-12))
 
 
@@ -88,8 +99,21 @@ def whiten(directions: Tensor, spectrum: Tensor) -> Tensor:
     Returns:
         (N, C * H * W) float32.
     """
-    size = directions.shape[-2:]
-    return F.normalize(torch.fft.irfft2(torch.fft.rfft2(directions.float()) / spectrum, s=size).flatten(1))
+    found = torch.empty(len(directions), directions[0].numel(), device=directions.device)
+    start = 0
+    for part in _slices(directions):
+        white = torch.fft.irfft2(torch.fft.rfft2(part.float()) / spectrum, s=part.shape[-2:])
+        found[start : start + len(part)] = F.normalize(white.flatten(1))
+        start += len(part)
+    return found
+
+
+def _slices(directions: Tensor) -> tuple[Tensor, ...]:
+    return directions.split(max(1, _SLICE_NUMBERS // directions[0].numel()))
+
+
+def _unit(directions: Tensor) -> Tensor:
+    return F.normalize(directions.float().flatten(1)).view(directions.shape)
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -304,15 +328,18 @@ class PatternGauge:
         """Whether the pattern outweighs ordinary variation; otherwise what is left of it comes out too large."""
         return self.clarity > _CLEAR and self.amplitude > 0
 
-    def left(self, change: Tensor, usual_change: Tensor) -> float:
+    def amounts(self, change: Tensor) -> Tensor:
+        """How much of the pattern went from each of (N, C, H, W) images, in units of 1/255 before less after: (N,)."""
+        return (change * self.weights).sum((1, 2, 3))
+
+    def left(self, removed: Tensor, usually_removed: Tensor) -> float:
         """Share of the pattern left after purification, along the estimate.
 
         Args:
-            change: (N, C, H, W) carriers before less after purification, in units of 1/255.
-            usual_change: (M, C, H, W) the same of typical images, as purification smooths those too.
+            removed: (N,) `amounts` of carriers.
+            usually_removed: (M,) those of typical images, as purification smooths these too.
         """
-        removed = ((change.mean(0) - usual_change.mean(0)) * self.weights).sum()
-        return 1 - float(removed) / self.amplitude
+        return 1 - float(removed.mean() - usually_removed.mean()) / self.amplitude
 
 
 def fit_gauge(carriers: Tensor, others: Tensor) -> PatternGauge:

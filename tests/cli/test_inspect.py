@@ -1,13 +1,17 @@
+import html
 import io
 import json
+import shlex
+import shutil
 
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from typer.testing import CliRunner
 
+from puregen_transforms import PureGen
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 
@@ -97,6 +101,38 @@ def test_clean_images_without_labels(demo, tmp_path, tiny_checkpoint, no_figures
     assert result.exit_code == 0, result.output
     assert f"Nothing suspicious was found in {COUNT} images." in result.output
     assert report(tmp_path / "out")["classes"] == []
+
+
+def test_the_command_of_the_advice_can_be_pasted(demo, tmp_path, tiny_checkpoint, no_figures):
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "my checkpoint")
+    features = Features({"picture": Image(), "mask": Image()})
+    rows = Dataset.from_dict({"picture": pictures(demo), "mask": pictures(demo)}, features=features)
+    DatasetDict({"train": rows, "test": rows.select([0, 1])}).save_to_disk(tmp_path / "our pets")
+    options = ["--column", "picture", "--checkpoint", checkpoint, "--seed", 3, "--device", "cpu"]
+    result = run(tmp_path / "our pets", *options, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    command = next(line for line in result.output.splitlines() if line.startswith("To purify: ")).partition(": ")[2]
+    assert f"'{tmp_path}/our pets' '{tmp_path}/our pets-purified'" in command
+    assert report(tmp_path / "out")["advice"]["command"] == command
+    assert command in html.unescape((tmp_path / "out/report.html").read_text(encoding="utf-8"))
+    call = report(tmp_path / "out")["advice"]["call"]
+    assert call == f"PureGen(checkpoint={str(checkpoint)!r}, seed=3, columns='picture')"
+    pasted = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert pasted.exit_code == 0, pasted.output
+    clean = load_dataset(str(tmp_path / "our pets-purified"))
+    assert set(clean) == {"train"}, "the split that was inspected"
+    expected = PureGen(checkpoint=checkpoint, seed=3)(rows[0]["picture"])
+    assert clean["train"][0]["picture"].tobytes() == expected.tobytes()
+    assert clean["train"][0]["mask"].tobytes() == rows[0]["mask"].tobytes()
+
+
+def test_the_advice_of_a_plain_source_names_nothing_more(demo, tmp_path, monkeypatch, no_figures, tiny_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    parquet(demo, tmp_path / "set.parquet", pictures(demo))
+    (tmp_path / "set-purified.parquet").touch()
+    result = run("set.parquet", "--checkpoint", tiny_checkpoint)
+    command = f"puregen purify set.parquet set-purified-2.parquet --checkpoint {tiny_checkpoint}"
+    assert f"To purify: {command}\n" in result.output
 
 
 def test_class_names_as_text_and_a_checkpoint(demo, tmp_path, tiny_checkpoint, no_figures):

@@ -481,6 +481,16 @@ class TestTables:
         assert "in.parquet" in result.stderr
 
 
+def test_a_log_says_how_long_it_will_take_and_how_far_it_is(tmp_path, run):
+    for number in range(12):
+        put(tmp_path / f"in/{number}.png", encoded(picture(number)))
+    lines = run(tmp_path / "in", tmp_path / "out", "--batch-size", 5).stderr.splitlines()
+    assert lines[0].startswith("Estimate: ")
+    assert lines[0].endswith(" for 12 images of about 13x13 pixels.")
+    assert lines[1].startswith("purifying: 12 of 12, ")
+    assert len(lines) == 2
+
+
 class TestDestination:
     @pytest.fixture
     def source(self, tmp_path):

@@ -7,7 +7,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
-from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.purifier.device import choose_dtype
 from puregen_transforms.transforms.puregen import content_ids
 
@@ -15,8 +15,8 @@ from puregen_transforms.transforms.puregen import content_ids
 @pytest.fixture(scope="module")
 def chain(tiny_checkpoint):
     model = load_ebm(resolve_checkpoint(tiny_checkpoint))
-    fast = FrozenEBM(model, dtype=choose_dtype("auto", torch.device("cpu")))
-    return Chain(fast, FrozenEBM(model), model.config.image_size, seed=3)
+    fast = InvariantEBM(model, dtype=choose_dtype("auto", torch.device("cpu")))
+    return Chain(fast, InvariantEBM(model), model.config.image_size, seed=3)
 
 
 @pytest.mark.parametrize("size", [32, 48])
@@ -32,7 +32,7 @@ def test_a_chain_passes_through_the_images_of_puregen(chain, tiny_checkpoint, im
 def test_study_compares_both_groups(chain, images):
     reports = []
     dynamics = study(
-        chain, images[:3], images[3:8], rows=[5, 6, 7], gauge=None, batch_size=4, progress=lambda *r: reports.append(r)
+        chain, images[:3], images[3:8], rows=[5, 6, 7], gauge=None, at_once=4, progress=lambda *r: reports.append(r)
     )
     assert reports[-1][1:] == (8, 8)
     assert dynamics.repaired.shape == (3, 3, 32, 32)
@@ -47,6 +47,19 @@ def test_study_compares_both_groups(chain, images):
     names = [treatment.words for treatment in dynamics.treatments]
     assert names == ["ebm, 150 steps", "ebm, 300 steps", "jpeg, quality 50", "jpeg, quality 25"]
     assert dynamics.treatments[3].cost > dynamics.treatments[2].cost > 0
+
+
+def test_study_measures_no_more_images_at_once_than_it_may(chain, tiny_checkpoint, images):
+    sizes = []
+
+    class Measure(FrozenEBM):
+        def __call__(self, batch):
+            sizes.append(len(batch))
+            return super().__call__(batch)
+
+    measure = Measure(load_ebm(resolve_checkpoint(tiny_checkpoint)))
+    study(replace(chain, measure=measure), images[:3], images[3:8], rows=[5, 6, 7], gauge=None, at_once=2)
+    assert max(sizes) <= 2
 
 
 def curves(medians):
@@ -97,6 +110,9 @@ def test_advice_for_a_clean_set_is_to_do_nothing():
 def test_advice_is_to_purify_only_if_energy_and_pattern_go():
     advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100)
     assert (advice.action, advice.steps, advice.call) == ("purify", 250, "PureGen(ebm_steps=250)")
+    options = {"checkpoint": "owner/it's", "seed": 3}
+    advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100, options=options)
+    assert advice.call == """PureGen(ebm_steps=250, checkpoint="owner/it's", seed=3)"""
     for medians, left in ((AT_200, [1.0] * len(MARKS)), (HIGH, GONE_AT_250), (AT_200, ())):
         advice = advise(dynamics(medians, left), level="suspicious", carriers=10, images=100)
         assert advice.action == "remove"

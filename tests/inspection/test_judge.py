@@ -5,8 +5,9 @@ import torch
 
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.inspection.judge import CLEAR, SUSPICIOUS, UNUSUAL, judge
+from puregen_transforms.inspection.judge import CLEAR, EXAMINED_AT_LEAST, SUSPICIOUS, UNUSUAL, judge
 from puregen_transforms.inspection.measure import ImageMeter
+from puregen_transforms.inspection.statistics import as_many_as_fit
 from puregen_transforms.inspection.verdict import headline
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
@@ -152,3 +153,18 @@ def test_only_comparable_images_are_compared(demo, judged):
     comparable = torch.ones(200, dtype=torch.bool)
     comparable[rows] = False
     assert judged(with_trigger(demo, rows), demo.labels, comparable=comparable).patterns == ()
+
+
+def test_fewer_large_images_are_compared_at_once(demo, monkeypatch):
+    assert as_many_as_fit((32, 32), most=512) == 512
+    assert as_many_as_fit((1024, 1024), most=512, least=10) == 42
+    network, asked = FrozenEBM(load_ebm(resolve_checkpoint(None))), []
+    meter = ImageMeter(demo.images, network, smallest=4, device=torch.device("cpu"))
+
+    def gradients(rows):
+        asked.append(len(rows))
+        return meter.gradients(rows)
+
+    monkeypatch.setattr("puregen_transforms.inspection.statistics.GROUP_NUMBERS", 3 * 32 * 32)
+    judge(meter.energies(lambda *report: None)[0], gradients, size=(32, 32))
+    assert max(asked) == EXAMINED_AT_LEAST < len(demo.images)

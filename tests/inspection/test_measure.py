@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import PIL.Image
 import pytest
 import torch
@@ -5,6 +8,7 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.inspection import measure
 from puregen_transforms.inspection.measure import ImageMeter, commonest_size
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
@@ -70,3 +74,58 @@ def test_gradients_point_where_the_energy_rises(images, network, tiny_checkpoint
 def test_an_image_that_cannot_be_measured_is_named(wrong, network):
     with pytest.raises(ValueError, match="row 1"):
         meter([PIL.Image.new("RGB", (32, 32)), wrong], network).energies(silent)
+
+
+def test_images_past_the_largest_size_are_refused(network):
+    wide = torch.zeros(3, 2049, 2048, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="row 1, but got 2048x2049"):
+        meter([PIL.Image.new("RGB", (32, 32)), wide], network).energies(silent)
+
+
+@pytest.mark.parametrize("pixels", [1, 2048, 5000])
+def test_images_read_at_once_change_nothing(images, network, monkeypatch, pixels):
+    mixed = [None if row == 5 else image[:, : 32 - row % 3] for row, image in enumerate(images[:20])]
+    expected, sizes = meter(mixed, network).energies(silent)
+    directions = meter(images, network).gradients([4, 1, 7])
+    reports = []
+    monkeypatch.setattr(measure, "CHUNK_PIXELS", pixels)
+    energies, again = meter(mixed, network).energies(lambda *report: reports.append(report))
+    torch.testing.assert_close(energies, expected, equal_nan=True)
+    assert again == sizes
+    done = [count for _, count, _ in reports]
+    assert done == sorted(done)
+    assert done[-1] == 20
+    for found, whole in zip(meter(images, network).gradients([4, 1, 7]), directions, strict=True):
+        torch.testing.assert_close(found, whole)
+
+
+PHOTOGRAPHS = """
+import resource, sys
+import PIL.Image, torch
+from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.inspection.measure import ImageMeter
+from puregen_transforms.models.ebm_inference import FrozenEBM
+
+class Photographs(list):
+    def __getitem__(self, row):
+        return super().__getitem__(row).copy()
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+torch.set_num_threads(1)
+network = FrozenEBM(load_ebm(resolve_checkpoint(sys.argv[1])))
+picture = PIL.Image.effect_noise((512, 512), 50).convert("RGB")
+for count in (2, 80):
+    meter = ImageMeter(Photographs([picture] * count), network, smallest=4, device=torch.device("cpu"))
+    meter.energies(lambda *report: None)
+    print(peak())
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_photographs(tiny_checkpoint):
+    done = subprocess.run(
+        [sys.executable, "-c", PHOTOGRAPHS, tiny_checkpoint], capture_output=True, text=True, check=True
+    )
+    few, many = map(float, done.stdout.split())
+    assert many - few < 100, "20 megapixels are 60 MiB, and 240 as float32"

@@ -146,11 +146,13 @@ def test_gauge_measures_what_is_left_of_a_pattern():
     assert gauge.usable
     cosine = torch.nn.functional.cosine_similarity(gauge.estimate.flatten(), pattern.flatten(), dim=0)
     assert cosine > 0.9
-    unchanged = torch.zeros(4, 3, *SIZE)
+    unchanged = torch.zeros(4)
     for share in (1.0, 0.5, 0.0):
-        assert gauge.left((1 - share) * pattern.expand(20, -1, -1, -1), unchanged) == pytest.approx(share, abs=0.1)
+        removed = gauge.amounts((1 - share) * pattern.expand(20, -1, -1, -1))
+        assert gauge.left(removed, unchanged) == pytest.approx(share, abs=0.1)
     drift = 3 * noise(1, seed=4)
-    assert gauge.left(pattern / 2 + drift, drift) == pytest.approx(0.5, abs=0.1), "what all images lose does not count"
+    removed = [gauge.amounts(change) for change in (pattern / 2 + drift, drift)]
+    assert gauge.left(*removed) == pytest.approx(0.5, abs=0.1), "what all images lose does not count"
 
 
 def test_gauge_without_a_pattern_is_not_usable():
