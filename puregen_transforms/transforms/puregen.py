@@ -22,6 +22,7 @@ from puregen_transforms.purifier.config import explains_unknown_options
 from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.transforms.by_size import call_by_size
 from puregen_transforms.transforms.cache import CachedImages, ImageCache, purify_through
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
 from puregen_transforms.transforms.formats import OpenImage
@@ -162,16 +163,20 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """
         seed = self.recipe.seed if self.recipe.seed is not None else _draw_seed()
         found = self._find(inputs)
+        purifier, kept = self.purifier, self._kept
+        energies: list[Tensor] = []
 
         def purify(batch: Tensor) -> Tensor:
-            purified = self.purifier(batch, sample_ids=content_ids(batch), seed=seed)
+            purified = purifier(batch, sample_ids=content_ids(batch), seed=seed)
             if self.recipe.method == "adaptive":
-                self._warn_of_resisting(purified)
+                energies.append(self._energies(purified))
             return purified
 
-        kept = self._kept
         through = purify if kept is None else lambda batch: purify_through(kept, batch, purify)
-        return found.put_back(_by_size(found.images, through))
+        purified = call_by_size(through, found.images, self._loaded.place)
+        if energies:
+            self._warn_of_resisting(torch.cat(energies))
+        return found.put_back(purified)
 
     def energy(self, *inputs: Any) -> Tensor:
         """The energy network's raw energies of a sample's images, in float32 arithmetic.
@@ -315,7 +320,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return Purifier(self._loaded.stages(), device=self._loaded.place, batch_size=self.batch_size)
 
     def _energies_of(self, images: list[OpenImage]) -> Tensor:
-        return torch.cat([part.cpu() for part in _by_size(images, self._energies)])
+        _ = self._loaded.energy  # made once, before several threads ask for it
+        return torch.cat([part.cpu() for part in call_by_size(self._energies, images, self._loaded.place)])
 
     def _energies(self, images: Tensor) -> Tensor:
         def measure(batch: Tensor, _: Tensor) -> Tensor:
@@ -327,9 +333,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         size = self.batch_size or default_batch_size(pixels * self._loaded.energy.bytes_per_pixel, place)
         return run_in_batches(measure, images, ids, device=place, batch_size=size)
 
-    def _warn_of_resisting(self, purified: Tensor) -> None:
+    def _warn_of_resisting(self, energies: Tensor) -> None:
         assert self.recipe.energy_threshold is not None
-        energies = self._energies(purified)
         resisting = int((energies >= self.recipe.energy_threshold).sum())
         if resisting:
             warnings.warn(
@@ -379,20 +384,6 @@ def content_ids(images: Tensor) -> Tensor:
     pixels = rounded(images).cpu().contiguous().numpy()
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
-
-
-def _by_size(images: list[OpenImage], function: Any) -> list[Tensor]:
-    """Call `function` once per size, kind and device of the images, and give each image its share."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        key = (*image.rgb.shape[-2:], image.rgb.dtype, image.rgb.device)
-        groups.setdefault(key, []).append(index)
-    results: dict[int, Tensor] = {}
-    for members in groups.values():
-        batch = torch.cat([images[index].rgb for index in members])
-        shares = function(batch).split([len(images[index].rgb) for index in members])
-        results.update(zip(members, shares, strict=True))
-    return [results[index] for index in range(len(images))]
 
 
 def _draw_seed() -> int:

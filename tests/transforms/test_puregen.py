@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_network_calls_are_for_many_images_at_once(purify, images, threads, monk
         sizes.clear()
         purify(batch)
         assert sorted(sizes) == expected
+
+
+def test_images_of_several_sizes_keep_all_threads_busy(purify, images, threads, monkeypatch):
+    """Each size has one image: a call after the other would leave all threads idle but one."""
+    threads(2)
+    together = threading.Barrier(2, timeout=60)
+    original = FrozenEBM.with_gradient
+    monkeypatch.setattr(FrozenEBM, "with_gradient", lambda self, x: (together.wait(), original(self, x))[1])
+    sizes = [(32, 32), (40, 36), (20, 24), (33, 33)]
+    mixed = [as_pil(image).resize(size) for image, size in zip(images[:4], sizes, strict=True)]
+    assert [image.size for image in purify(mixed)] == sizes
 
 
 def test_mixed_sizes_keep_their_order(purify, images, expected):
