@@ -163,8 +163,9 @@ def test_many_workers_may_open_a_new_cache_at_once(tmp_path):
 
 
 @pytest.mark.timeout(120)
-def test_two_writers_killed_leave_whole_images(tmp_path):
-    for _ in range(3):
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_two_writers_killed_leave_whole_images(tmp_path, times):
+    for _ in range(times):
         writers = [
             subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path), str(first)], stdout=subprocess.PIPE)
             for first in (0, 1)
