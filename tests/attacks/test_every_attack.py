@@ -9,6 +9,7 @@ from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
 
 CRAFTED = {}
+FEWER = {"issba": {"epochs": 8}}
 BOUNDED = ("bullseye_polytope", "gradient_matching", "issba", "narcissus", "ntga", "sig")
 TARGETED = [name for name in ATTACKS if ATTACKS[name].takes("targets")]
 TRIGGERED = [name for name in ATTACKS if name not in TARGETED and name != "ntga"]
@@ -18,7 +19,7 @@ def craft(name, dataset, *, seed=0, **settings):
     attack = ATTACKS[name]
     public = ImageSet(dataset.images.flip(3), torch.arange(len(dataset)) % 3, ("a", "b", "c"))
     targets = ImageSet(dataset.images.flip(2), dataset.labels, dataset.class_names)
-    config = attack.config.preset("smoke", **settings)
+    config = attack.config.preset("smoke", **FEWER.get(name, {}), **settings)
     return attack.craft(dataset, config, seed=seed, public=public, targets=targets)
 
 

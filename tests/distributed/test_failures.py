@@ -134,6 +134,7 @@ def test_an_image_that_is_damaged_meanwhile(source, purify, whole, tmp_path, mon
     assert content(tmp_path / "out") == whole
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(200)
 def test_two_runs_at_one_destination(source, purify, tiny_checkpoint, tmp_path):
     first, second = (

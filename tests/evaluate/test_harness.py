@@ -230,6 +230,7 @@ def test_names_that_do_not_exist(bench):
         VictimSpec(scenario="dream")
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_goes_on_where_it_was(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks/narcissus.py"
 
