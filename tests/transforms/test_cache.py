@@ -186,15 +186,18 @@ for number in range(40):
 """
 
 
-def test_many_workers_may_open_a_new_cache_at_once(tmp_path):
-    workers = [subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)]
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_many_workers_may_open_a_new_cache_at_once(tmp_path, count):
+    command = [sys.executable, "-c", OPEN, str(tmp_path)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(count)]
     problems = [worker.communicate()[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * 4, problems
+    assert [worker.returncode for worker in workers] == [0] * count, problems
 
 
 @pytest.mark.timeout(120)
-def test_two_writers_killed_leave_whole_images(tmp_path):
-    for _ in range(3):
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_two_writers_killed_leave_whole_images(tmp_path, times):
+    for _ in range(times):
         writers = [
             subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path), str(first)], stdout=subprocess.PIPE)
             for first in (0, 1)

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets.fingerprint import Hasher
 
 from puregen_transforms import PureGen
 from tests.conftest import make_checkpoint
@@ -238,6 +239,26 @@ def test_a_second_process_finds_the_cache(source, tmp_path):
     again = map_in_a_fresh_process(source, cache, hash_seed="1", **options)
     assert again == {**first, "computed": False}
 
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"ebm_steps": 3}, "weights"], ids=str)
+def test_other_settings_or_weights_have_another_fingerprint(tmp_path, change):
+    weights = make_checkpoint(tmp_path / "weights")
+    options = {"checkpoint": str(weights), "ebm_steps": 2, "seed": 0}
+    before = Hasher.hash(PureGen(**options))
+    assert Hasher.hash(PureGen(**options)) == before
+    if change == "weights":
+        make_checkpoint(weights, seed=1)
+    else:
+        options.update(change)
+    assert Hasher.hash(PureGen(**options)) != before
+
+
+@pytest.mark.slow
+def test_a_second_process_computes_anew_what_other_settings_or_weights_make(source, tmp_path):
+    weights = make_checkpoint(tmp_path / "weights")
+    options = {"checkpoint": str(weights), "ebm_steps": 2, "seed": 0}
+    cache = tmp_path / "cache"
+    first = map_in_a_fresh_process(source, cache, **options)
     for change in ({"seed": 1}, {"ebm_steps": 3}):
         assert map_in_a_fresh_process(source, cache, **{**options, **change})["computed"]
     make_checkpoint(weights, seed=1)
@@ -247,8 +268,6 @@ def test_a_second_process_finds_the_cache(source, tmp_path):
 
 
 def test_using_an_instance_does_not_change_its_fingerprint(purify, images):
-    from datasets.fingerprint import Hasher
-
     before = Hasher.hash(purify)
     purify(images[:2])
     purify.energy(images[:2])
