@@ -46,6 +46,7 @@ from puregen_transforms.evaluate.sets import load_sets
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
+from puregen_transforms.purifier.batches import on_single_threads
 from puregen_transforms.transforms.formats import open_image
 
 NETWORKS = {"before": "ebm-imagenet32-nf64", "after": DEFAULT_EBM}
@@ -70,7 +71,10 @@ def measure(transform: PureGen, images: list[Tensor], *, attacked: int) -> dict[
     def purified(batch: list[Tensor]) -> list[Tensor]:
         if len({image.shape for image in batch}) == 1:
             return list(purifier(torch.stack(batch), sample_ids=torch.arange(len(batch)), seed=0))
-        return [purifier(image[None], sample_ids=torch.tensor([index]), seed=0)[0] for index, image in enumerate(batch)]
+        ids = torch.arange(len(batch))
+        return on_single_threads(
+            lambda index: purifier(batch[index][None], sample_ids=ids[index : index + 1], seed=0)[0], range(len(batch))
+        )
 
     after = purified(images)
     change = torch.stack(

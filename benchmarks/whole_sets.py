@@ -8,7 +8,7 @@ throughput, which is measured in the fastest arithmetic of the machine, where al
 - throughput: the same 1,000 images, default method, on this machine's threads: `PureGen` on batches of 64 decoded
   images (the bare loop), against `purify_dataset` from Parquet to Parquet, in turns; images a second, median. Decoding
   and encoding these images alone, in one thread, is timed too: it overlaps with the network as far as cores are free.
-- cache: 200 PIL images through `PureGen(cache_dir=...)`, first and second time.
+- cache: 200 PIL images through `PureGen(cache=...)`, first and second time.
 - processes: 1,000 images, 5 steps, one thread a process; bytes of the copy by 1, 2 and 3 processes, and how far two
   threads are from one.
 - memory: peak resident memory of `puregen purify` with 1 step on 10,000 rows, and on ten times as many.
@@ -92,7 +92,7 @@ def throughput(source: Path, work: Path) -> dict[str, Any]:
 def cache(source: Path, work: Path) -> dict[str, Any]:
     """Seconds of two epochs through the cache."""
     pictures = Dataset.from_parquet(str(source), cache_dir=str(work))[:200]["image"]
-    purifier = PureGen(seed=0, device="cpu", dtype="float32", cache_dir=work / "cache")
+    purifier = PureGen(seed=0, device="cpu", dtype="float32", cache=work / "cache")
     purifier.warm_up()
     epochs = [timed(lambda: [purifier(picture) for picture in pictures]) for _ in range(2)]
     return {"images": 200, "seconds": epochs, "times_faster": epochs[0] / epochs[1]}
@@ -349,7 +349,7 @@ def _kills(row: dict[str, Any]) -> str:
 
 _WORDS: dict[str, Callable[[dict[str, Any]], str]] = {
     "throughput": _throughput,
-    "cache": lambda row: f"second epoch through `cache_dir` {row['times_faster']:.0f} times faster than the first",
+    "cache": lambda row: f"second epoch through `cache=` {row['times_faster']:.0f} times faster than the first",
     "processes": lambda row: (
         f"1, 2 and 3 processes: same bytes {_yes(row['same_bytes'])}; one and two threads: at most "
         f"{row['most_between_one_and_two_threads']}/255 apart"

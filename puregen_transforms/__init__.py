@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from puregen_transforms.distributed.purify_dataset import purify_dataset as purify_dataset
     from puregen_transforms.distributed.torch_sets import PurifiedDataset as PurifiedDataset
+    from puregen_transforms.transforms.cache import ImageCache as ImageCache
     from puregen_transforms.transforms.puregen import PureGen as PureGen
     from puregen_transforms.transforms.puregen import PureGen as PureGenTransform
 
 __version__ = "0.1.0"
 
-__all__ = ["PureGen", "PureGenTransform", "PurifiedDataset", "__version__", "purify_dataset"]
+__all__ = ["ImageCache", "PureGen", "PureGenTransform", "PurifiedDataset", "__version__", "purify_dataset"]
 
 _HOMES = {
+    "ImageCache": ("transforms.cache", "ImageCache"),
     "PureGen": ("transforms.puregen", "PureGen"),
     "PureGenTransform": ("transforms.puregen", "PureGen"),
     "PurifiedDataset": ("distributed.torch_sets", "PurifiedDataset"),

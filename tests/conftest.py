@@ -1,8 +1,9 @@
-"""Fixtures that every test room uses."""
+"""Fixtures that every test room uses, the slow tier, and the processes that tests run in."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,27 @@ from torch import Tensor
 from puregen_transforms.models.ebm import EBM, EBMConfig
 
 SHARED_DATA = Path(__file__).parents[2] / "shared/data"
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several tests at once: each process, and what it starts, keeps to one core
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--runslow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: runs with --runslow"))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process per core, up to four; none beside the first for a few files, which start faster alone."""
+    few = all(Path(name.split("::")[0]).is_file() for name in config.args)
+    return 0 if few else min(4, os.cpu_count() or 1)
 
 
 def make_checkpoint(folder: Path, *, seed: int = 0, nf: int = 4, gain: float = 0.01) -> Path:

@@ -5,6 +5,7 @@ import puregen_transforms
 
 def test_public_names():
     assert set(dir(puregen_transforms)) == {
+        "ImageCache",
         "PureGen",
         "PureGenTransform",
         "PurifiedDataset",
@@ -19,7 +20,6 @@ def test_signature_of_puregen():
     assert list(parameters) == [
         "method", "checkpoint", "ddpm_checkpoint", "ebm_steps", "ddpm_steps", "ddpm_solver", "ddpm_inference_steps",
         "reps", "filter_fraction", "energy_threshold", "jpeg_quality", "dynamics", "temperature", "seed", "columns",
-        "device", "dtype", "batch_size", "revision", "ddpm_revision", "cache_dir", "cache_bytes",
-        "hub_cache_dir",
+        "device", "dtype", "batch_size", "cache", "cache_dir",
     ]  # fmt: skip
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "method")

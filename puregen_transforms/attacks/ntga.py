@@ -16,6 +16,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import Progress
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.fallback import device_for, float64_product
 
 _WEIGHT_VARIANCE, _BIAS_VARIANCE = 1.76, 0.18
 _TAYLOR_TERMS = 12
@@ -68,12 +69,13 @@ def craft(
         dataset: the training set.
         config: settings.
         seed: of the blocks.
-        device: where to compute, in float64.
+        device: where to compute, in float64; one without it leaves that to the CPU.
         progress: told the blocks.
 
     Raises:
         ValueError: fewer than two images.
     """
+    device = device_for(float64_product, torch.device(device), "the neural tangent kernel, in float64")
     generator = torch.Generator().manual_seed(seed)
     ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
     if len(dataset) < 2:

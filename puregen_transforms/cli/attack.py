@@ -52,7 +52,9 @@ def attack(
     energy: Annotated[
         str | None, typer.Option(help="Checkpoint of the energy network, for attackers who know the defense.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.")
+    ] = None,
     poisoned_set: Annotated[
         Path | None, typer.Option(help="Also write the whole poisoned set: a new .parquet file.")
     ] = None,

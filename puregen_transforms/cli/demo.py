@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers.")] = Path("puregen-demo"),
     images: Annotated[int, typer.Option(min=8, max=200, help="How many of the 200 packaged images to use.")] = 100,
-    checkpoint: Annotated[str | None, typer.Option(help="Catalogue name, Hub repo or folder.")] = None,
+    checkpoint: Annotated[str | None, typer.Option(help="A name, owner/name[@revision] or a folder.")] = None,
     steps: Annotated[int | None, typer.Option(help="Langevin steps; default: 150.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:

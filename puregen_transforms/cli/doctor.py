@@ -139,24 +139,31 @@ def _devices() -> Iterator[Finding]:
 
     yield Finding(title="torch threads", text=str(torch.get_num_threads()))
     yield Finding(title="cpu", text=f"{_processor_name()}; {_dtype_in_words(torch.device('cpu'))}")
-    for index in range(torch.cuda.device_count()):
-        device = torch.device("cuda", index)
-        properties = torch.cuda.get_device_properties(device)
-        free, total = torch.cuda.mem_get_info(device)
-        yield Finding(
-            title=str(device),
-            text=f"{properties.name}, compute capability {properties.major}."
-            f"{properties.minor}, {free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free; "
-            f"{_dtype_in_words(device)}",
-        )
-    if not torch.cuda.device_count():
-        yield Finding(title="cuda", text=_why_no_cuda())
-    if torch.backends.mps.is_available():
-        yield Finding(title="mps", text=f'Apple GPU, used with device="mps"; {_dtype_in_words(torch.device("mps"))}')
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator is None:
+        yield Finding(title="accelerator", text=_why_no_accelerator())
+    else:
+        for index in range(torch.accelerator.device_count()):
+            yield _accelerator(torch.device(accelerator.type, index))
     device = choose_device(None)
     name = str(choose_dtype("auto", device)).removeprefix("torch.")
-    why = "the first GPU" if device.type == "cuda" else "there is no CUDA GPU to use"
+    why = "torch reports no accelerator" if device.type == "cpu" else "the accelerator that torch reports"
     yield Finding(title="PureGen's choice", text=f"{device} ({why}), {name}")
+
+
+def _accelerator(device: torch.device) -> Finding:
+    import torch
+
+    from puregen_transforms.purifier.device import device_name, free_memory
+
+    text = device_name(device)
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        text += f", compute capability {major}.{minor}"
+    free = free_memory(device)
+    if free is not None:
+        text += f", {free / GIGABYTE:.1f} GB free"
+    return Finding(title=str(device), text=f"{text}; {_dtype_in_words(device)}")
 
 
 def _dtype_in_words(device: torch.device) -> str:
@@ -166,17 +173,23 @@ def _dtype_in_words(device: torch.device) -> str:
     name = str(choose_dtype("auto", device)).removeprefix("torch.")
     if has_bfloat16(device):
         return f"{name}, which its hardware multiplies directly"
-    lacking = {"cpu": "neither AVX-512 BF16 nor AMX", "cuda": "bfloat16 from compute capability 8.0 on only"}
+    lacking = {
+        "cpu": "neither AVX-512 BF16 nor AMX",
+        "cuda": "bfloat16 from compute capability 8.0, MI100 or RDNA 3 on only",
+        "xpu": "no matrix units for bfloat16",
+    }
     return f"{name}, as bfloat16 would be slower ({lacking.get(device.type, 'bfloat16 is not known to be fast there')})"
 
 
-def _why_no_cuda() -> str:
+def _why_no_accelerator() -> str:
     import torch
 
-    if torch.version.cuda is None and torch.version.hip is None:
+    built_for = torch.accelerator.current_accelerator()
+    if built_for is None:
         text = "this build of torch has no GPU support"
         return text + "; `nvidia-smi` is there: install the CUDA build" if shutil.which("nvidia-smi") else text
-    return f"no GPU found by torch (built for {torch.version.cuda or torch.version.hip})"
+    version = torch.version.cuda or torch.version.hip or ""
+    return f"none found by torch, which is built for {built_for.type} {version}".rstrip()
 
 
 def _processor_name() -> str:

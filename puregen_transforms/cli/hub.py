@@ -17,30 +17,32 @@ app = typer.Typer(
 
 @app.command("pull")
 def pull(
-    reference: Annotated[str, typer.Argument(help="Catalogue name, folder, or Hub repository owner/name.")],
+    reference: Annotated[
+        str, typer.Argument(help="Catalogue name, folder, or Hub repository owner/name or owner/name@revision.")
+    ],
     folder: Annotated[Path, typer.Argument(help="New folder to copy the checkpoint into.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
 ) -> None:
     """Copy a checkpoint into a new folder."""
     from puregen_transforms.hub.publish import pull_checkpoint
 
     with explain_errors():
-        typer.echo(pull_checkpoint(reference, folder, revision=revision))
+        typer.echo(pull_checkpoint(reference, folder))
 
 
 @app.command("push")
 def push(
     folder: Annotated[Path, typer.Argument(help="Folder of an EBM, or of a DDPM as diffusers lays it out.")],
-    repo_id: Annotated[str, typer.Argument(help="Hub repository owner/name; made if it does not exist.")],
+    repo_id: Annotated[
+        str, typer.Argument(help="Hub repository owner/name, or owner/name@branch; made if it does not exist.")
+    ],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch to commit to; default: main.")] = None,
     message: Annotated[str, typer.Option(help="Of the commit.")] = "Upload a PureGen checkpoint",
 ) -> None:
     """Check a checkpoint folder and upload it as one commit."""
     from puregen_transforms.hub.publish import push_checkpoint
 
     with explain_errors():
-        typer.echo(push_checkpoint(folder, repo_id, private=private, revision=revision, message=message))
+        typer.echo(push_checkpoint(folder, repo_id, private=private, message=message))
 
 
 @app.command("list")

@@ -40,11 +40,13 @@ def inspect(
         str | None, typer.Option(help="Column of classes; default: the one marked as such, if there is one.")
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="A name, a Hub repository or a folder; default: the one in the package.")
+        str | None, typer.Option(help="A name, owner/name[@revision] or a folder; default: the one in the package.")
     ] = None,
     sample: Annotated[int, typer.Option(min=2, help="Suspicious, and as many typical, images to purify.")] = 32,
     seed: Annotated[int, typer.Option(help="Of random choices and of the noise.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Images in one pass of the network.")] = None,
 ) -> None:
     """Look for poison in a data set, and write a report with pictures.

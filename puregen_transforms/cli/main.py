@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from puregen_transforms import __version__
 from puregen_transforms.cli import hub, train
 from puregen_transforms.cli.attack import attack
 from puregen_transforms.cli.demo import demo
@@ -26,8 +29,18 @@ app.add_typer(hub.app, name="hub")
 app.command()(doctor)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"puregen-transforms {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Repair possibly poisoned image data before training on it."""
 
 

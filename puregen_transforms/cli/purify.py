@@ -58,11 +58,15 @@ def purify(
     temperature: Annotated[float | None, typer.Option(help="Of the Langevin steps; default: their dynamics'.")] = None,
     checkpoint: Annotated[
         str | None,
-        typer.Option(help="Energy network: a name, a Hub repository or a folder; default: the one in the package."),
+        typer.Option(
+            help="Energy network: a name, owner/name[@revision] or a folder; default: the one in the package."
+        ),
     ] = None,
     ddpm_checkpoint: Annotated[str | None, typer.Option(help="Diffusion network, in the same forms.")] = None,
     seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same images.")] = 0,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: a GPU if there is one.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(help="Images in one pass of the network.")] = None,
     column: Annotated[list[str] | None, typer.Option(help="Image column to purify; repeat it; default: all.")] = None,

@@ -35,7 +35,8 @@ SeedOption = Annotated[int, typer.Option(help="Of everything random.")]
 SaveEveryOption = Annotated[int, typer.Option(help="Updates between two saved states.")]
 CpuOption = Annotated[bool, typer.Option("--cpu", help="Train on the CPU even if there is a GPU.")]
 InitialOption = Annotated[
-    str | None, typer.Option(help="Checkpoint to start from (name, Hub repository, folder); default: fresh weights.")
+    str | None,
+    typer.Option(help="Checkpoint to start from (a name, owner/name[@revision], a folder); default: fresh weights."),
 ]
 EmaOption = Annotated[float, typer.Option(help="Of the weight average that becomes the result; 0 keeps none.")]
 

@@ -65,7 +65,7 @@ def _settings(line: str, path: Path) -> dict[str, Any]:
 SETTLED = ("seed", "energy_threshold")
 """What a run settles at its beginning, where that was left open."""
 
-_PLACES = ("checkpoint", "revision", "ddpm_checkpoint", "ddpm_revision")
+_PLACES = ("checkpoint", "ddpm_checkpoint")
 
 
 PART_ROWS_SETTING = "rows of a part"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from puregen_transforms.purifier.device import default_device, parse_device
+
 if TYPE_CHECKING:
     from accelerate import PartialState
 
@@ -58,10 +60,12 @@ def started_processes(device: torch.device | str | None = None) -> Processes:
         return ALONE
     from accelerate import PartialState
 
-    on_cpu = not torch.cuda.is_available() if device is None else torch.device(device).type == "cpu"
-    if on_cpu and "OMP_NUM_THREADS" not in os.environ:
+    kind = (default_device() if device is None else parse_device(device)).type
+    if kind == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         own = max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
         os.environ["OMP_NUM_THREADS"] = str(own)
         torch.set_num_threads(own)
-    state = PartialState(cpu=on_cpu, timeout=PATIENCE)
-    return Processes(rank=state.process_index, count=state.num_processes, device=state.device, state=state)
+    # There is one Apple GPU, which processes share; to Accelerate each of them would be alone.
+    state = PartialState(cpu=kind in ("cpu", "mps"), timeout=PATIENCE)
+    place = None if kind == "mps" else state.device
+    return Processes(rank=state.process_index, count=state.num_processes, device=place, state=state)

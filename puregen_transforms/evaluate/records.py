@@ -12,13 +12,14 @@ import torch
 
 from puregen_transforms import __version__
 from puregen_transforms._files import write_atomically
+from puregen_transforms.purifier.device import default_device, device_name
 
 
 def describe_machine() -> dict[str, Any]:
     """Hardware and versions, for a record."""
     return {
         "machine": f"{platform.machine()}{_bfloat16_unit()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": None if (device := default_device()).type == "cpu" else device_name(device),
         "versions": {
             "puregen_transforms": __version__,
             "torch": torch.__version__,

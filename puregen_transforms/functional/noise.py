@@ -2,7 +2,7 @@
 
 Philox4x32 (Salmon et al., SC 2011) on integer tensors, then a table of normal quantiles. There is no state
 to advance, so batch size, order, worker and process cannot change what a sample receives, and the same
-values, to the last bit, come out on CPU and GPU.
+values, to the last bit, come out on CPU and GPU. A device without exact 64-bit integers has them from the CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import cache
 
 import torch
 from torch import Tensor
+
+from puregen_transforms.functional.fallback import device_for
 
 _WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -66,18 +68,28 @@ def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int
         raise ValueError(f"Expected stage in [0, 256) and step in [0, 2**24), but got {stage} and {step}.")
     if sample_ids.shape != shape[:1]:
         raise ValueError(f"Expected {shape[0]} sample ids, but got shape {tuple(sample_ids.shape)}.")
-    size = math.prod(shape[1:])
+    able = device_for(_try_out, sample_ids.device, "the noise, in 64-bit integers")
+    values = _draw(math.prod(shape[1:]), seed, sample_ids.to(able), stage << 24 | step)
+    return values.reshape(shape).to(sample_ids.device)
+
+
+def _try_out(device: torch.device) -> Tensor:
+    return _draw(32, -1, torch.tensor([-1, 1 << 40], device=device), 1)
+
+
+def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
+    """(N, size) float32 values, on the device of the ids."""
     block = torch.arange(-(-size // 8), device=sample_ids.device)[None]  # (1, B): 8 values a block
     ids = sample_ids[:, None]  # (N, 1)
-    when = torch.full_like(block[:, :1], stage << 24 | step)
-    words = philox((block, when, ids & _WORD, (ids >> 32) & _WORD), (seed & _WORD, (seed >> 32) & _WORD))
+    whens = torch.full_like(block[:, :1], when)
+    words = philox((block, whens, ids & _WORD, (ids >> 32) & _WORD), (seed & _WORD, (seed >> 32) & _WORD))
     packed = torch.empty(*words[0].shape, 4, dtype=torch.int32, device=sample_ids.device)
     for index, word in enumerate(words):
         packed[..., index] = word
     # Two levels a word, the low half first: the halves are next to each other in memory (little-endian).
     levels = packed.view(torch.int16).to(torch.int32).bitwise_and_(_LEVELS - 1)
     values = _quantiles(sample_ids.device).index_select(0, levels.flatten())
-    return values.view(levels.flatten(1).shape)[:, :size].reshape(shape)
+    return values.view(levels.flatten(1).shape)[:, :size]
 
 
 @cache

@@ -81,7 +81,6 @@ class DDPMCheckpoint:
 def resolve_ddpm(
     reference: str | os.PathLike[str] | None = None,
     *,
-    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -93,8 +92,8 @@ def resolve_ddpm(
     in `scheduler/`, and without one has `DEFAULT_SCHEDULE`.
 
     Args:
-        reference: catalogue name, local folder or Hub repository id; None for the default checkpoint.
-        revision: branch, tag or commit of a Hub repository.
+        reference: catalogue name, local folder, or Hub repository "owner/name" or "owner/name@revision" (a branch,
+            tag or commit); None for the default checkpoint.
         cache_dir: the Hub cache; default as huggingface_hub has it.
         token: for private repositories; default the saved login or HF_TOKEN, False sends none.
         local_files_only: use only what is cached. HF_HUB_OFFLINE does the same.
@@ -110,7 +109,6 @@ def resolve_ddpm(
     found = find(
         DEFAULT_DDPM if reference is None else reference,
         kinds=("ddpm",),
-        revision=revision,
         cache_dir=cache_dir,
         token=token,
         local_files_only=local_files_only,

@@ -38,22 +38,21 @@ class Checkpoint:
 def resolve_checkpoint(
     reference: str | os.PathLike[str] | None,
     *,
-    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Checkpoint:
     """Find an EBM checkpoint, downloading it if need be.
 
-    A string is tried as a catalogue name, then as a local folder, then as a Hub repository id; a path
-    object is always a folder. From the Hub, all files come from one commit. Without `revision` a
-    cached copy is used with no request; to follow a branch, name it (`revision="main"`), which costs
+    A string is tried as a catalogue name, then as a local folder, then as a Hub repository; a path
+    object is always a folder. From the Hub, all files come from one commit. Without a revision a
+    cached copy is used with no request; to follow a branch, name it ("owner/name@main"), which costs
     one look-up (if the Hub is down, the cached copy is used, with a warning); a full commit hash
     costs none once cached.
 
     Args:
-        reference: catalogue name, local folder or Hub repository id; None for the default checkpoint.
-        revision: branch, tag or commit of a Hub repository.
+        reference: catalogue name, local folder, or Hub repository "owner/name" or "owner/name@revision" (a branch,
+            tag or commit); None for the default checkpoint.
         cache_dir: the Hub cache; default as huggingface_hub has it.
         token: for private repositories; default the saved login or HF_TOKEN, False sends none.
         local_files_only: use only what is cached. HF_HUB_OFFLINE does the same.
@@ -69,7 +68,6 @@ def resolve_checkpoint(
     found = find(
         DEFAULT_EBM if reference is None else reference,
         kinds=("ebm",),
-        revision=revision,
         cache_dir=cache_dir,
         token=token,
         local_files_only=local_files_only,

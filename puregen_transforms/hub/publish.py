@@ -18,7 +18,7 @@ from puregen_transforms.hub.catalogue import Kind
 from puregen_transforms.hub.ddpm import DEFAULT_SCHEDULE, check_schedule, load_unet, read_ddpm
 from puregen_transforms.hub.layout import CONFIG_FILE, INDEX_FILE, SCHEDULE_FILE, UNET_WEIGHTS_FILE, WEIGHTS_FILE
 from puregen_transforms.hub.load import load_ebm, read_ebm
-from puregen_transforms.hub.references import FoundCheckpoint, find, locate
+from puregen_transforms.hub.references import FoundCheckpoint, find, locate, split_revision
 from puregen_transforms.models.ebm import EBM
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ def push_checkpoint(
     *,
     private: bool = False,
     token: str | None = None,
-    revision: str | None = None,
     message: str = "Upload a PureGen checkpoint",
 ) -> str:
     """Upload a checkpoint folder to the Hub as one commit.
@@ -103,10 +102,9 @@ def push_checkpoint(
 
     Args:
         folder: an EBM (`config.json` and `model.safetensors`), or a DDPM as diffusers lays it out.
-        repo_id: "owner/name"; made if it does not exist.
+        repo_id: "owner/name", or "owner/name@branch" for another branch than `main`; made if it does not exist.
         private: make the repository private. An existing public one is refused.
         token: default the saved login or HF_TOKEN.
-        revision: branch to commit to, made if it does not exist; default `main`.
         message: of the commit.
 
     Returns:
@@ -119,6 +117,7 @@ def push_checkpoint(
         ValueError: the folder does not hold a sound checkpoint, or the Hub refused a name or the card.
     """
     folder = Path(folder)
+    repo_id, branch = split_revision(repo_id)
     found = find(folder, kinds=KINDS)
     _load(found)
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -128,16 +127,16 @@ def push_checkpoint(
     api = HfApi(token=token)
     names = [*found.files.names, *(name for name in (CARD_FILE, RECORD_FILE) if (folder / name).is_file())]
     operations = [CommitOperationAdd(name, folder / name) for name in names]
-    with actionable_errors(repo_id, revision):
+    with actionable_errors(repo_id, branch):
         api.create_repo(repo_id, private=private, exist_ok=True)
         if private and not api.model_info(repo_id).private:
             raise PermissionError(
                 f"Expected Hub repository {repo_id!r} to be private, but it is public; nothing was uploaded. "
                 "Make it private in its settings, or choose another name."
             )
-        if revision is not None:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        commit = api.create_commit(repo_id, operations, commit_message=message, revision=revision)
+        if branch is not None:
+            api.create_branch(repo_id, branch=branch, exist_ok=True)
+        commit = api.create_commit(repo_id, operations, commit_message=message, revision=branch)
     return commit.commit_url
 
 
@@ -145,16 +144,14 @@ def pull_checkpoint(
     reference: str | os.PathLike[str],
     folder: Path,
     *,
-    revision: str | None = None,
     token: str | None = None,
 ) -> Path:
     """Copy a checkpoint into a new folder, byte for byte, after loading it strictly.
 
     Args:
-        reference: catalogue name, local folder or Hub repository id.
+        reference: catalogue name, local folder, or Hub repository "owner/name" or "owner/name@revision". Without a
+            revision, it is the catalogue's, or the newest of `main`.
         folder: where to; must not exist. It appears whole or not at all.
-        revision: branch, tag or commit of a Hub repository; default the catalogue's, or the newest of
-            `main`.
         token: default the saved login or HF_TOKEN.
 
     Returns:
@@ -168,10 +165,10 @@ def pull_checkpoint(
     folder = Path(folder)
     if os.path.lexists(folder):
         raise FileExistsError(f"Expected a new folder, but {folder} exists. Choose another name or remove it.")
-    entry, repo_id = locate(reference, KINDS)
-    if repo_id is not None and revision is None and not (entry and entry.revision):
-        revision = "main"
-    found = find(reference, kinds=KINDS, revision=revision, token=token)
+    place = locate(reference, KINDS)
+    if place.repo_id is not None and place.revision is None and not (place.entry and place.entry.revision):
+        reference = f"{os.fspath(reference)}@main"
+    found = find(reference, kinds=KINDS, token=token)
     _load(found)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""From a reference (a name, a folder, a Hub repository) to the files of a checkpoint on this machine."""
+"""From a reference (a name, a folder, a Hub repository and revision) to the files of a checkpoint on this machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ from puregen_transforms.hub.catalogue import CATALOGUE, CatalogueEntry, Kind
 from puregen_transforms.hub.layout import DESCRIPTIONS, CheckpointFiles, choose_files, list_folder, wrong_kind_error
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
+_REVISION = re.compile(r"(?!.*\.\.)[^\s~^:?*\[\\]+")
+"""What git allows in the name of a branch or tag, more or less; a commit hash is of this form, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a reference leads, as far as that can be told without a request.
+
+    Args:
+        entry: of the catalogue, if the reference is a name there.
+        repo_id: Hub repository "owner/name"; None if the checkpoint is on this machine.
+        revision: branch, tag or commit of it that the reference asks for.
+    """
+
+    entry: CatalogueEntry | None = None
+    repo_id: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +65,6 @@ def find(
     reference: str | os.PathLike[str],
     *,
     kinds: Sequence[Kind],
-    revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
@@ -58,28 +74,22 @@ def find(
     Arguments and errors are those of `resolve_checkpoint`, but nothing inside the files is looked at.
 
     Args:
-        reference: catalogue name, local folder or Hub repository id.
+        reference: catalogue name, local folder, or Hub repository "owner/name" or "owner/name@revision".
         kinds: that are accepted; where there are several, the first of them is taken.
-        revision: branch, tag or commit of a Hub repository.
         cache_dir: the Hub cache.
         token: for private repositories.
         local_files_only: use only what is cached.
     """
-    entry, repo_id = locate(reference, kinds)
-    if repo_id is None:
-        if revision is not None:
-            raise ValueError(
-                f"Expected no revision for {os.fspath(reference)!r}, which is not on the Hub, but got {revision!r}. "
-                "Leave `revision` out."
-            )
-        return _find_here(str(reference), entry, kinds)
+    place = locate(reference, kinds)
+    if place.repo_id is None:
+        return _find_here(str(reference), place.entry, kinds)
     from puregen_transforms.hub.remote import download
 
-    pinned = entry if revision is None else None
+    pinned = place.entry if place.revision is None else None
     folder, files, commit = download(
-        repo_id,
+        place.repo_id,
         kinds=kinds,
-        revision=pinned.revision if pinned else revision,
+        revision=pinned.revision if pinned else place.revision,
         cache_dir=None if cache_dir is None else Path(cache_dir),
         token=token,
         local_files_only=local_files_only,
@@ -87,22 +97,59 @@ def find(
     return _hash(os.fspath(reference), folder, files, pinned, commit)
 
 
-def locate(reference: str | os.PathLike[str], kinds: Sequence[Kind]) -> tuple[CatalogueEntry | None, str | None]:
+def locate(reference: str | os.PathLike[str], kinds: Sequence[Kind]) -> Place:
     """Tell what form of reference this is, without a request.
 
-    Returns:
-        The catalogue entry, if it is a name there; and the Hub repository, unless it is on this machine.
+    A catalogue name comes first, then an existing folder (also one with an @ in its name), then the Hub.
 
     Raises:
-        ValueError: none of the accepted forms, or the name of a checkpoint of another kind.
+        ValueError: none of the accepted forms, the name of a checkpoint of another kind, an impossible revision, or
+            one of a checkpoint that is not on the Hub.
         FileNotFoundError: a path object that is not a folder.
     """
-    entry = CATALOGUE.get(reference) if isinstance(reference, str) else None
+    path = Path(reference)
+    if not isinstance(reference, str):
+        if not path.is_dir():
+            raise FileNotFoundError(f"Expected a checkpoint folder, but {path} is not one.{_hint(path)}")
+        return Place()
+    if reference not in CATALOGUE and reference != "" and path.is_dir():
+        return Place()
+    name, revision = split_revision(reference)
+    entry = CATALOGUE.get(name)
+    if entry is not None and entry.kind not in kinds:
+        raise wrong_kind_error(repr(name), entry.kind, kinds)
+    if revision is not None and (Path(name).is_dir() if entry is None else entry.packaged):
+        raise ValueError(
+            f"Expected no revision for {name!r}, which is not on the Hub, but got {revision!r}. "
+            f"Leave out {'@' + revision!r}."
+        )
     if entry is not None:
-        if entry.kind not in kinds:
-            raise wrong_kind_error(repr(reference), entry.kind, kinds)
-        return entry, entry.repo_id
-    return None, None if _is_folder(reference, kinds) else os.fspath(reference)
+        return Place(entry=entry, repo_id=entry.repo_id, revision=revision)
+    if path.exists() or not _REPO_ID.fullmatch(name) or name.startswith("."):
+        raise _unknown_form(reference, kinds)
+    if revision is None and path.parent.is_dir():
+        raise ValueError(
+            f"Expected a checkpoint, but folder {str(path.parent)!r} is here and has no folder {path.name!r}. "
+            f'If you mean the Hub repository, write "{name}@main".'
+        )
+    return Place(repo_id=name, revision=revision)
+
+
+def split_revision(reference: str) -> tuple[str, str | None]:
+    """Split "owner/name@revision"; without an @ there is no revision.
+
+    Raises:
+        ValueError: what follows the @ is empty, or cannot be a branch, tag or commit.
+    """
+    name, at, revision = reference.partition("@")
+    if not at:
+        return name, None
+    if not _REVISION.fullmatch(revision):
+        raise ValueError(
+            f"Expected a branch, tag or commit after the @ of {reference!r}, but got {revision!r}. "
+            'Write "owner/name@revision", or "owner/name" for the newest.'
+        )
+    return name, revision
 
 
 def hash_file(path: Path) -> str:
@@ -114,20 +161,13 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _is_folder(reference: str | os.PathLike[str], kinds: Sequence[Kind]) -> bool:
-    """Whether this is a local folder; if not, it has the form of a Hub repository id."""
-    path = Path(reference)
-    if reference != "" and path.is_dir():
-        return True
-    if not isinstance(reference, str):
-        raise FileNotFoundError(f"Expected a checkpoint folder, but {path} is not one.{_hint(path)}")
-    if path.exists() or not _REPO_ID.fullmatch(reference) or reference.startswith("."):
-        raise ValueError(
-            f"Expected a checkpoint, but got {reference!r}, which is none of: a catalogue name "
-            f"({', '.join(name for name, entry in CATALOGUE.items() if entry.kind in kinds)}); an existing folder "
-            f'with {" or ".join(DESCRIPTIONS[kind] for kind in kinds)}; a Hub repository id "owner/name".{_hint(path)}'
-        )
-    return False
+def _unknown_form(reference: str, kinds: Sequence[Kind]) -> ValueError:
+    names = ", ".join(name for name, entry in CATALOGUE.items() if entry.kind in kinds)
+    return ValueError(
+        f"Expected a checkpoint, but got {reference!r}, which is none of: a catalogue name ({names}); an existing "
+        f'folder with {" or ".join(DESCRIPTIONS[kind] for kind in kinds)}; a Hub repository "owner/name" or '
+        f'"owner/name@revision".{_hint(Path(reference))}'
+    )
 
 
 def _hint(path: Path) -> str:

@@ -28,7 +28,7 @@ from puregen_transforms.inspection.judge import (
 from puregen_transforms.inspection.measure import ImageMeter, Progress, commonest_size
 from puregen_transforms.inspection.statistics import PatternGauge, as_many_as_fit, fit_gauge, robust_scores
 from puregen_transforms.inspection.verdict import headline, notes, reasons
-from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 
 LEAST_IMAGES = 10
@@ -172,10 +172,11 @@ def inspect_images(
             needed and never held as a whole; None stands for a missing image.
         labels: class of each image, as an index (negative where it has none) or a word; see `class_indices`.
         class_names: by index.
-        checkpoint: of the energy network: catalogue name, Hub repo or folder; None is the packaged default.
+        checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
+            None is the packaged default.
         sample: how many suspicious, and as many typical, images to purify.
         seed: of random choices and of the chain's noise.
-        device: where to run; None is a GPU if there is one.
+        device: where to run; None is the accelerator that torch reports, else the CPU.
         batch_size: images in one network call; None chooses by their size.
         progress: told what is being done.
 
@@ -250,7 +251,7 @@ def find_outliers(
     place = choose_device(device)
     with torch.inference_mode(False):
         model = load_ebm(resolve_checkpoint(checkpoint))
-        network = FrozenEBM(model, device=place)
+        network = InvariantEBM(model, device=place)
     meter = ImageMeter(images, network, smallest=model.config.smallest_image, device=place, batch_size=batch_size)
     energies, _ = meter.energies(lambda what, done, of: None)
     scores = torch.zeros(len(energies))
@@ -297,8 +298,8 @@ class _Audit:
     ) -> None:
         with torch.inference_mode(False):
             model = load_ebm(checkpoint)
-            self.network = FrozenEBM(model, device=device)
-            fast = FrozenEBM(model, dtype=choose_dtype("auto", device), device=device)
+            self.network = InvariantEBM(model, device=device)
+            fast = InvariantEBM(model, dtype=choose_dtype("auto", device), device=device)
         self.checkpoint = checkpoint
         self.device = device
         self.seed = seed
@@ -345,7 +346,7 @@ class _Audit:
             *groups,
             rows=suspects,
             gauge=gauges[0] if gauges else None,
-            batch_size=self.meter.batch_size(size),
+            at_once=self.meter.at_once(size),
             progress=self.progress,
         )
         return Inspection(
@@ -418,7 +419,7 @@ class _Audit:
         if labels is not None:
             counted = Counter(_class_name(int(labels[row]), class_names) or "no label" for row in found.carriers)
             by_class = dict(counted.most_common())
-        at_once = self.meter.batch_size(gauge.estimate.shape[-2:])
+        at_once = self.meter.at_once(gauge.estimate.shape[-2:])
         taken = self._taken_away(found.carriers[:_DESCENDED], at_once) - self._taken_away(typical, at_once)
         return SharedPattern(
             carriers=len(found.carriers),

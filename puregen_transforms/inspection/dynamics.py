@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.langevin import Energy, Noise, langevin
+from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.inspection.statistics import PatternGauge
+from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.purifier.stages import JPEGStage
@@ -116,8 +118,8 @@ class Chain:
         seed: of the noise.
     """
 
-    network: Energy
-    measure: Energy
+    network: FrozenEBM
+    measure: FrozenEBM
     trained_size: int
     seed: int
 
@@ -129,9 +131,9 @@ class Chain:
             ids: (N,) int64, decide the noise.
             marks: rising numbers of steps.
         """
-        noise, taken, x, found = KeyedNoise(self.seed, ids), 0, images, []
+        taken, x, found = 0, images, []
         for mark in marks:
-            x = self._run(x, mark - taken, _later(noise, taken), DEFAULT)
+            x = self._run(x, mark - taken, KeyedNoise(self.seed, ids, first_step=taken), DEFAULT)
             taken = mark
             found.append(to_uint8(x))
         return found
@@ -140,26 +142,32 @@ class Chain:
         """What some steps without noise remove from (N, 3, H, W) images in [-1, 1]."""
         return images - self._run(images, _DESCENT_STEPS, None, LangevinConfig())
 
-    def _run(self, images: Tensor, steps: int, noise: Noise | None, config: LangevinConfig) -> Tensor:
+    def _run(self, images: Tensor, steps: int, noise: KeyedNoise | None, config: LangevinConfig) -> Tensor:
         area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
-        return langevin(
-            images,
-            self.network,
-            steps=steps,
-            step_size=config.step_size,
-            temperature=config.temperature / area_ratio,
-            noise=noise or _never,
-            noise_scales=None if noise else [0.0] * steps,
-        )
+
+        def run(batch: Tensor, rows: Tensor) -> Tensor:
+            return langevin(
+                batch,
+                self.network,
+                steps=steps,
+                step_size=config.step_size,
+                temperature=config.temperature / area_ratio,
+                noise=noise.of(rows) if noise else _never,
+                noise_scales=None if noise else [0.0] * steps,
+            )
+
+        return _in_batches(run, images, self.network)
 
     def energies(self, images: Tensor) -> Tensor:
         """Energies of uint8 images, (N,) on the CPU."""
-        with torch.no_grad():
-            return self.measure(to_signed(images)).cpu()
+        return _in_batches(lambda batch, _: self.measure(to_signed(batch)), images, self.measure).cpu()
 
 
-def _later(noise: Noise, taken: int) -> Noise:
-    return lambda step, images: noise(taken + step, images)
+def _in_batches(function: Callable[[Tensor, Tensor], Tensor], images: Tensor, network: FrozenEBM) -> Tensor:
+    """Apply `function(images, rows)` as `PureGen` would, so that the results are its own."""
+    size = default_batch_size(network.bytes_per_pixel * images.shape[-2] * images.shape[-1], network.device)
+    rows = torch.arange(len(images), device=images.device)
+    return run_in_batches(function, images, rows, device=network.device, batch_size=size)
 
 
 def _never(step: int, images: Tensor) -> Tensor:
@@ -173,7 +181,7 @@ def study(
     *,
     rows: Sequence[int],
     gauge: PatternGauge | None,
-    batch_size: int,
+    at_once: int,
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> Dynamics:
     """Purify both groups and compare them on the way.
@@ -184,14 +192,14 @@ def study(
         typical: (M, 3, H, W) uint8.
         rows: of the suspicious images.
         gauge: of the common pattern; None if there is none.
-        batch_size: images in one network call.
+        at_once: images between two reports of progress.
         progress: told about images done.
     """
     start, count = torch.cat([suspicious, typical]), len(suspicious)
     repaired: list[Tensor] = []
     parts: list[list[_Measured]] = []
     progress("purifying a sample", 0, len(start))
-    for batch in start.split(batch_size):
+    for batch in start.split(at_once):
         # Noise by content, as `PureGen` has it, so that the images shown are those it gives.
         stops = chain.stops(to_signed(batch), content_ids(batch).to(batch.device))
         repaired.append(stops[MARKS.index(DEFAULT_STEPS)].cpu())

@@ -12,7 +12,7 @@ from torch import Tensor
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.inspection.statistics import thumbnails
 from puregen_transforms.models.ebm_inference import FrozenEBM
-from puregen_transforms.purifier.batches import default_batch_size
+from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.transforms.formats import open_image
 from puregen_transforms.transforms.puregen import LARGEST_IMAGE
 
@@ -99,10 +99,9 @@ class ImageMeter:
                     members.setdefault(size, []).append(row)
             done += sum(image is None for image in chunk.values())
             for size, own in members.items():
-                for part in _cut(own, self.batch_size(size)):
+                for part in _cut(own, self.at_once(size)):
                     batch = torch.stack([to_signed(image) for row in part if (image := chunk[row]) is not None])
-                    with torch.no_grad():
-                        energies[part] = self.network(batch.to(self.device)).cpu()
+                    energies[part] = self._in_batches(self.network, batch)
                     done += len(part)
                     progress("measuring energies", done, len(self))
         missing = torch.tensor([size is None for size in sizes])
@@ -134,10 +133,10 @@ class ImageMeter:
 
     def directions(self, images: Tensor) -> Tensor:
         """Energy gradients of (N, 3, H, W) images in [-1, 1], each scaled to a root mean square of 1."""
-        return torch.cat([self._directions_of(part) for part in self._parts(images)])
+        return self._in_batches(self._directions_of, images)
 
     def _directions_of(self, images: Tensor) -> Tensor:
-        _, gradient = self.network.with_gradient(images.to(self.device))
+        _, gradient = self.network.with_gradient(images)
         return gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-12)
 
     def _keep(self, fresh: dict[int, tuple[Tensor, Tensor]]) -> None:
@@ -161,11 +160,20 @@ class ImageMeter:
         if chunk:
             yield chunk
 
-    def _parts(self, batch: Tensor) -> Iterator[Tensor]:
-        return iter(batch.split(self.batch_size(batch.shape[-2:])))
+    def _in_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        return run_in_batches(
+            lambda batch, _: function(batch),
+            images,
+            torch.zeros(len(images), dtype=torch.int64),
+            device=self.device,
+            batch_size=self._size_of_batches(images.shape[-2:]),
+        )
 
-    def batch_size(self, size: Sequence[int]) -> int:
-        """Images of this (height, width) in one network call."""
+    def at_once(self, size: Sequence[int]) -> int:
+        """Images of this (height, width) that keep all threads busy."""
+        return torch.get_num_threads() * self._size_of_batches(size)
+
+    def _size_of_batches(self, size: Sequence[int]) -> int:
         pixels = size[0] * size[1]
         return self._batch_size or default_batch_size(pixels * self.network.bytes_per_pixel, self.device)
 

@@ -89,6 +89,9 @@ class Convolution:
         operation = torch.ops.mkldnn._convolution_pointwise
         if plus is None:
             return operation(x, self.weight, bias, *geometry, after or "none", [], "")
+        if plus.shape[2:].numel() == 1:  # up to torch 2.11 a single pixel cannot be added in the same pass
+            y = self(x, bias=bias).add_(plus)
+            return y.relu_() if relu else y
         return operation.binary(x, plus, self.weight, bias, *geometry, "add", 1.0, after, [], "")
 
 

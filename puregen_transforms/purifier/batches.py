@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from puregen_transforms.purifier.device import free_memory, is_out_of_memory, release_memory
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -32,17 +33,12 @@ def default_batch_size(bytes_per_image: int, device: torch.device) -> int:
         bytes_per_image: of the network's widest activation.
         device: where the network runs.
     """
-    if device.type == "cuda":
-        size = max(1, min(_GPU_BYTES, int(_free_memory(device) * _GPU_SHARE)) // bytes_per_image)
+    if device.type != "cpu":
+        free = free_memory(device)
+        most = _GPU_BYTES if free is None else min(_GPU_BYTES, int(free * _GPU_SHARE))
+        size = max(1, most // bytes_per_image)
         return size - size % 8 if size > 8 else size  # whole tiles of the matrix units
     return 1 << max(0, (_CPU_BYTES // bytes_per_image).bit_length() - 1)  # the sizes of `BatchInvariant`
-
-
-@functools.cache
-def _free_memory(device: torch.device) -> int:
-    """Bytes, when first asked; what torch itself has set aside by then counts as free."""
-    free, _ = torch.cuda.mem_get_info(device)
-    return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def run_in_batches(
@@ -101,10 +97,12 @@ def in_halves(run: Callable[[Tensor, Tensor], Tensor], images: Tensor, sample_id
     try:
         yield run(images, sample_ids)
         return
-    except torch.OutOfMemoryError:
-        if len(images) == 1:
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
+        if len(images) == 1:
+            raise torch.OutOfMemoryError(str(error)) from error
     # Outside the handler, which keeps the failed call's tensors alive.
-    torch.cuda.empty_cache()
+    release_memory()
     for part in zip(images.chunk(2), sample_ids.chunk(2), strict=True):
         yield from in_halves(run, *part)

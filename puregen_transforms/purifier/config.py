@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from difflib import get_close_matches
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from puregen_transforms.functional.diffusion import SOLVERS
 
 NOISES = ("constant", "annealed")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +73,35 @@ class DiffusionConfig:
                 raise ValueError(
                     f"Expected at most one network call per step ({self.steps}), but got {self.inference_steps}."
                 )
+
+
+def explains_unknown_options(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function's TypeError about an option it does not have say which one may be meant."""
+    known = tuple(name for name in inspect.signature(function).parameters if name != "self")
+
+    @wraps(function)
+    def checked(*args: P.args, **options: P.kwargs) -> R:
+        if problem := unknown_options(options, known):
+            raise TypeError(f"Expected options of PureGen, but got {problem}")
+        return function(*args, **options)
+
+    return checked
+
+
+def unknown_options(given: Iterable[str], known: Sequence[str]) -> str:
+    """Name the options that are not known, and those that may be meant; empty if all are known."""
+    return " ".join(_in_words(name, known) for name in given if name not in known)
+
+
+def _in_words(unknown: str, known: Sequence[str]) -> str:
+    if unknown.removeprefix("ddpm_") == "revision":
+        checkpoint = f"{unknown.removesuffix('revision')}checkpoint"
+        return f'`{unknown}`, which is no option: write {checkpoint}="owner/name@revision".'
+    # "steps" is not like "ddpm_inference_steps" as a string, but may well stand for it.
+    meant = [name for name in known if unknown in name.split("_")] or get_close_matches(unknown, known)
+    if not meant:
+        return f"`{unknown}`, which is no option. There are {', '.join(known)}."
+    return f"`{unknown}`, which is no option. Did you mean {' or '.join(f'`{name}`' for name in meant)}?"
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -42,9 +42,9 @@ _INHERITED: list[object] = []
 """Connections from before a fork: closing them here would confuse the parent's locks."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImageCache:
-    """Purified images by what they were and what purified them.
+    """Keep purified images in a folder, by what they were and what purified them: `PureGen(cache=ImageCache(...))`.
 
     When it is full, images of other purifiers make room; after that new ones are not kept, since a training that reads
     a larger set round and round would otherwise find none of them. Safe for several processes and threads on one
@@ -52,13 +52,32 @@ class ImageCache:
 
     Args:
         folder: made if need be.
-        digest: of the purifier.
         max_bytes: of the file.
+
+    Raises:
+        ValueError: `max_bytes` is below 1 MiB.
     """
 
-    folder: Path
-    digest: str
+    folder: str | os.PathLike[str]
     max_bytes: int = CACHE_BYTES
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", os.fspath(self.folder))
+        if isinstance(self.max_bytes, bool) or not isinstance(self.max_bytes, int) or self.max_bytes < 2**20:
+            raise ValueError(f"Expected `max_bytes` to be an integer of at least {2**20}, but got {self.max_bytes!r}.")
+
+
+@dataclass
+class CachedImages:
+    """Read and write one purifier's images in a cache; connects to the file when first used.
+
+    Args:
+        cache: where they are kept.
+        digest: of the purifier.
+    """
+
+    cache: ImageCache
+    digest: str
     _local: threading.local = field(default_factory=threading.local, repr=False)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -111,9 +130,10 @@ class ImageCache:
         return known[1], known[2]
 
     def _open(self) -> tuple[sqlite3.Connection, int]:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / "purified.sqlite"
-        with FileLock(self.folder / "opening.lock", timeout=_PATIENCE):  # SQLite does not wait where the mode changes
+        folder = Path(self.cache.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "purified.sqlite"
+        with FileLock(folder / "opening.lock", timeout=_PATIENCE):  # SQLite does not wait where the mode changes
             return self._connect(path)
 
     def _connect(self, path: Path) -> tuple[sqlite3.Connection, int]:
@@ -123,7 +143,7 @@ class ImageCache:
             database.execute("PRAGMA synchronous = NORMAL")
             database.executescript(_TABLES)
             page = database.execute("PRAGMA page_size").fetchone()[0]
-            database.execute(f"PRAGMA max_page_count = {max(16, self.max_bytes // page)}")
+            database.execute(f"PRAGMA max_page_count = {max(16, self.cache.max_bytes // page)}")
             database.execute("INSERT OR IGNORE INTO purifiers (digest) VALUES (?)", (self.digest,))
         except sqlite3.DatabaseError as error:
             raise OSError(
@@ -141,11 +161,11 @@ def content_keys(images: Tensor) -> list[bytes]:
     return [hashlib.blake2b(image.tobytes(), digest_size=16, key=size).digest() for image in pixels]
 
 
-def purify_through(cache: ImageCache, images: Tensor, purify: Callable[[Tensor], Tensor]) -> Tensor:
+def purify_through(cache: CachedImages, images: Tensor, purify: Callable[[Tensor], Tensor]) -> Tensor:
     """Purify only what the cache does not hold.
 
     Args:
-        cache: see `ImageCache`.
+        cache: of the purifier; see `ImageCache`.
         images: (N, 3, H, W), uint8 or float in [0, 1].
         purify: some of them -> as many (N, 3, H, W) uint8.
 

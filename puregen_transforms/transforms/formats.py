@@ -80,7 +80,8 @@ def _open_array(array: np.ndarray, channels: tuple[int, ...] = _CHANNELS) -> Ope
             f"Expected an array of uint8 with channels last, (H, W, C) or (N, H, W, C) and C of 1, 3 or 4, "
             f"but got {array.dtype} of shape {array.shape}. Give other arrays as tensors."
         )
-    batch = torch.from_numpy(np.ascontiguousarray(array)).movedim(-1, -3)
+    # Writable, as torch warns of what is not: datasets hands out views of PIL images.
+    batch = torch.from_numpy(np.require(array, requirements=("C", "W"))).movedim(-1, -3)
     opened = _open_channels(batch if array.ndim == 4 else batch[None])
 
     def close(purified: Tensor) -> np.ndarray:

@@ -28,7 +28,7 @@ class Networks:
 
     Args:
         recipe: says which networks there are.
-        device: where to run; None is a GPU if there is one.
+        device: where to run; None is the accelerator that torch reports, else the CPU.
         cache_dir: of Hub downloads.
     """
 
@@ -44,12 +44,12 @@ class Networks:
     @cached_property
     def ebm_checkpoint(self) -> Checkpoint:
         """The energy network's files."""
-        return resolve_checkpoint(self.recipe.checkpoint, revision=self.recipe.revision, cache_dir=self.cache_dir)
+        return resolve_checkpoint(self.recipe.checkpoint, cache_dir=self.cache_dir)
 
     @cached_property
     def ddpm_checkpoint(self) -> DDPMCheckpoint:
         """The noise predictor's files."""
-        return resolve_ddpm(self.recipe.ddpm_checkpoint, revision=self.recipe.ddpm_revision, cache_dir=self.cache_dir)
+        return resolve_ddpm(self.recipe.ddpm_checkpoint, cache_dir=self.cache_dir)
 
     @property
     def weights(self) -> dict[str, str]:

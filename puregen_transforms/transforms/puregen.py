@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,20 +16,23 @@ from torchvision.transforms import v2
 
 from puregen_transforms import __version__
 from puregen_transforms.functional.images import rounded, to_signed
+from puregen_transforms.hub.references import locate
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
+from puregen_transforms.purifier.config import explains_unknown_options
 from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.recipe import Recipe
-from puregen_transforms.transforms.cache import CACHE_BYTES, ImageCache, purify_through
+from puregen_transforms.transforms.by_size import call_by_size
+from puregen_transforms.transforms.cache import CachedImages, ImageCache, purify_through
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
 from puregen_transforms.transforms.formats import OpenImage
 from puregen_transforms.transforms.networks import Networks
-from puregen_transforms.transforms.samples import FoundImages, find_images, is_lazy
+from puregen_transforms.transforms.samples import FoundImages, find_images, is_lazy, rank_in
 
 LARGEST_IMAGE = 2048 * 2048
 """Pixels of one image past which the network's activations would fill a common machine's memory."""
 
-_RUNTIME = ("device", "batch_size", "cache_dir", "cache_bytes", "hub_cache_dir")
+_RUNTIME = ("device", "batch_size", "cache", "cache_dir")
 
 _ENERGY_BATCH = 256
 """Samples whose energies `PureGen.fit` measures at once."""
@@ -56,8 +58,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             gives an image as much as its energy says it needs: Langevin steps if it is suspicious, diffusion if
             it still is, and twice the diffusion steps if that was not enough; "jpeg" is JPEG compression, the
             baseline.
-        checkpoint: of the energy network: a catalogue name, a Hub repo id or a local folder; None
-            is the packaged default.
+        checkpoint: of the energy network: a catalogue name, a Hub repository "owner/name" or "owner/name@revision" (a
+            branch, tag or commit), or a local folder; None is the packaged default.
         ddpm_checkpoint: of the diffusion network, in the same forms.
         ebm_steps: Langevin steps; None is the paper's number for the method, 150 for "ebm".
         ddpm_steps: how far to noise, of 1000 diffusion steps; None is the paper's number, 75 for "ddpm".
@@ -72,21 +74,24 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         temperature: divides the energy in the Langevin steps; None is that of the dynamics, in the paper 1e-4.
         seed: makes results repeatable; None draws one from torch's global generator per call.
         columns: key(s) or position(s) of the images, where a sample holds more than one.
-        device: where to run; None is a GPU if there is one. Images come back to their own device.
-        dtype: arithmetic of the networks: "auto", "float32", "bfloat16" or "float16".
+        device: where to run; None is the accelerator that torch reports (CUDA or ROCm, MPS, XPU, ...), else the CPU.
+            Images come back to their own device.
+        dtype: arithmetic of the networks: "float32", "bfloat16" or "float16"; "auto" is bfloat16 where the device is
+            known to have it in hardware, else float32.
         batch_size: images in one network call; None chooses by their size, the networks and the device.
-        revision: branch, tag or commit of a Hub checkpoint.
-        ddpm_revision: the same for `ddpm_checkpoint`.
-        cache_dir: a folder on a local disk where purified images are kept by what they were, so that each is purified
+        cache: a folder on a local disk where purified images are kept by what they were, so that each is purified
             once, by whatever worker and in whatever epoch or run comes first; several processes may share it. Without
-            a seed, the first result stays. None keeps nothing.
-        cache_bytes: how large it grows; then images of other settings are dropped, and further ones not kept.
-        hub_cache_dir: where Hub downloads are kept; None is the Hub library's own place.
+            a seed, the first result stays. `ImageCache(folder, max_bytes=...)` sets how large it grows; then images of
+            other settings are dropped, and further ones not kept. None keeps nothing.
+        cache_dir: where Hub downloads are kept; None is the Hub library's own place.
 
     Raises:
-        ValueError: an option out of range, unknown, or not used by `method`.
+        TypeError: an option that there is not.
+        ValueError: an option out of range or not used by `method`, or a checkpoint of none of the forms above.
+        FileNotFoundError: a checkpoint folder that is not there.
     """
 
+    @explains_unknown_options
     def __init__(
         self,
         method: str = "ebm",
@@ -108,19 +113,14 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         device: str | torch.device | None = None,
         dtype: str = "auto",
         batch_size: int | None = None,
-        revision: str | None = None,
-        ddpm_revision: str | None = None,
+        cache: str | os.PathLike[str] | ImageCache | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
-        cache_bytes: int = CACHE_BYTES,
-        hub_cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
         self.recipe = Recipe(
             method=method,
             checkpoint=None if checkpoint is None else os.fspath(checkpoint),
-            revision=revision,
             ddpm_checkpoint=None if ddpm_checkpoint is None else os.fspath(ddpm_checkpoint),
-            ddpm_revision=ddpm_revision,
             ebm_steps=ebm_steps,
             dynamics=dynamics,
             temperature=temperature,
@@ -137,14 +137,16 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         )
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"Expected `batch_size` to be a positive integer or None, but got {batch_size!r}.")
-        if not isinstance(cache_bytes, int) or cache_bytes < 2**20:
-            raise ValueError(f"Expected `cache_bytes` to be an integer of at least {2**20}, but got {cache_bytes!r}.")
+        # What is no checkpoint is said now; whether the Hub has it, when it is needed.
+        if checkpoint is not None:
+            locate(checkpoint, ("ebm",))
+        if ddpm_checkpoint is not None:
+            locate(ddpm_checkpoint, ("ddpm",))
         self._expected_digest: str | None = None
         self.device = None if device is None else parse_device(device)
         self.batch_size = batch_size
+        self.cache = cache if cache is None or isinstance(cache, ImageCache) else ImageCache(cache)
         self.cache_dir = None if cache_dir is None else os.fspath(cache_dir)
-        self.cache_bytes = cache_bytes
-        self.hub_cache_dir = None if hub_cache_dir is None else os.fspath(hub_cache_dir)
 
     def forward(self, *inputs: Any) -> Any:
         """Purify the images of a sample or a batch.
@@ -161,16 +163,20 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """
         seed = self.recipe.seed if self.recipe.seed is not None else _draw_seed()
         found = self._find(inputs)
+        purifier, kept = self.purifier, self._kept
+        energies: list[Tensor] = []
 
         def purify(batch: Tensor) -> Tensor:
-            purified = self.purifier(batch, sample_ids=content_ids(batch), seed=seed)
+            purified = purifier(batch, sample_ids=content_ids(batch), seed=seed)
             if self.recipe.method == "adaptive":
-                self._warn_of_resisting(purified)
+                energies.append(self._energies(purified))
             return purified
 
-        cache = self._cache
-        through = purify if cache is None else lambda batch: purify_through(cache, batch, purify)
-        return found.put_back(_by_size(found.images, through))
+        through = purify if kept is None else lambda batch: purify_through(kept, batch, purify)
+        purified = call_by_size(through, found.images, self._loaded.place)
+        if energies:
+            self._warn_of_resisting(torch.cat(energies))
+        return found.put_back(purified)
 
     def energy(self, *inputs: Any) -> Tensor:
         """The energy network's raw energies of a sample's images, in float32 arithmetic.
@@ -194,7 +200,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """Load the weights and run each network once, so that what cannot work fails here.
 
         Raises:
-            ValueError: a checkpoint that cannot be used.
+            ValueError: a checkpoint that cannot be used, or a device that this machine does not have.
             RuntimeError, AssertionError, NotImplementedError: from torch, for a device that does not work.
         """
         self._loaded.run_once()
@@ -244,7 +250,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         self.recipe = self._loaded.recipe = replace(self.recipe, energy_threshold=threshold)
         self._expected_digest = None
         self.__dict__.pop("purifier", None)
-        self.__dict__.pop("_cache", None)
+        self.__dict__.pop("_kept", None)
         return self
 
     @property
@@ -288,11 +294,11 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
 
     @cached_property
     def _networks(self) -> Networks:
-        return Networks(self.recipe, device=self.device, cache_dir=self.hub_cache_dir)
+        return Networks(self.recipe, device=self.device, cache_dir=self.cache_dir)
 
     @cached_property
-    def _cache(self) -> ImageCache | None:
-        return None if self.cache_dir is None else ImageCache(Path(self.cache_dir), self.digest, self.cache_bytes)
+    def _kept(self) -> CachedImages | None:
+        return None if self.cache is None else CachedImages(self.cache, self.digest)
 
     @property
     def runtime(self) -> dict[str, Any]:
@@ -314,7 +320,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return Purifier(self._loaded.stages(), device=self._loaded.place, batch_size=self.batch_size)
 
     def _energies_of(self, images: list[OpenImage]) -> Tensor:
-        return torch.cat([part.cpu() for part in _by_size(images, self._energies)])
+        _ = self._loaded.energy  # made once, before several threads ask for it
+        return torch.cat([part.cpu() for part in call_by_size(self._energies, images, self._loaded.place)])
 
     def _energies(self, images: Tensor) -> Tensor:
         def measure(batch: Tensor, _: Tensor) -> Tensor:
@@ -326,9 +333,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         size = self.batch_size or default_batch_size(pixels * self._loaded.energy.bytes_per_pixel, place)
         return run_in_batches(measure, images, ids, device=place, batch_size=size)
 
-    def _warn_of_resisting(self, purified: Tensor) -> None:
+    def _warn_of_resisting(self, energies: Tensor) -> None:
         assert self.recipe.energy_threshold is not None
-        energies = self._energies(purified)
         resisting = int((energies >= self.recipe.energy_threshold).sum())
         if resisting:
             warnings.warn(
@@ -344,23 +350,30 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             raise TypeError("Expected a sample to purify, but PureGen was called with nothing.")
         # datasets.map adds row indices and a rank after its batch where asked to; they are not part of the sample.
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
-        if is_lazy(inputs[0]) and isinstance(inputs[-1], int) and self.device is None and "_networks" not in vars(self):
-            self.device = device_of_rank(inputs[-1], torch.cuda.device_count())
+        self._settle_in(rank_in(inputs))
         found = find_images(sample, columns=self.recipe.columns)
-        smallest = self._loaded.smallest_image
-        for image in found.images:
-            height, width = image.rgb.shape[-2:]
-            if min(height, width) < smallest:
-                raise ValueError(
-                    f"Expected images of at least {smallest}x{smallest} pixels, but got {width}x{height}. "
-                    "Resize them, or leave them out."
-                )
-            if height * width > LARGEST_IMAGE:
-                raise ValueError(
-                    f"Expected images of at most {LARGEST_IMAGE:,} pixels, but got {width}x{height}. "
-                    "Resize them to the size you train on first, or cut them into tiles."
-                )
+        _check_sizes(found.images, self._loaded.smallest_image)
         return found
+
+    def _settle_in(self, rank: int | None) -> None:
+        """Take the accelerator of this rank, unless one is given or taken already."""
+        if rank is not None and self.device is None and "_networks" not in vars(self):
+            self.device = device_of_rank(rank)
+
+
+def _check_sizes(images: list[OpenImage], smallest: int) -> None:
+    for image in images:
+        height, width = image.rgb.shape[-2:]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"Expected images of at least {smallest}x{smallest} pixels, but got {width}x{height}. "
+                "Resize them, or leave them out."
+            )
+        if height * width > LARGEST_IMAGE:
+            raise ValueError(
+                f"Expected images of at most {LARGEST_IMAGE:,} pixels, but got {width}x{height}. "
+                "Resize them to the size you train on first, or cut them into tiles."
+            )
 
 
 PureGenTransform = PureGen
@@ -371,20 +384,6 @@ def content_ids(images: Tensor) -> Tensor:
     pixels = rounded(images).cpu().contiguous().numpy()
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
-
-
-def _by_size(images: list[OpenImage], function: Any) -> list[Tensor]:
-    """Call `function` once per size, kind and device of the images, and give each image its share."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for index, image in enumerate(images):
-        key = (*image.rgb.shape[-2:], image.rgb.dtype, image.rgb.device)
-        groups.setdefault(key, []).append(index)
-    results: dict[int, Tensor] = {}
-    for members in groups.values():
-        batch = torch.cat([images[index].rgb for index in members])
-        shares = function(batch).split([len(images[index].rgb) for index in members])
-        results.update(zip(members, shares, strict=True))
-    return [results[index] for index in range(len(images))]
 
 
 def _draw_seed() -> int:

@@ -24,12 +24,17 @@ Columns = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class Slot:
-    """A place of a sample that holds an image or a list of images."""
+    """A place of a sample that holds an image or several.
+
+    Args:
+        path: of keys and positions, to it.
+        value: what is there.
+        rank: how sure it is: 0 a tv_tensors.Image, 1 a PIL image, 2 a plain tensor or array of image shape.
+    """
 
     path: Path
     value: Any
     rank: int
-    """How sure it is: 0 a tv_tensors.Image, 1 a PIL image, 2 a plain tensor or array of image shape."""
 
     @property
     def name(self) -> str:
@@ -70,7 +75,8 @@ def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
         remaining, result = iter(purified), sample
         for slot, images in zip(slots, opened, strict=True):
             closed = [None if image is None else image.close(next(remaining)) for image in images]
-            result = _put(result, slot.path, closed if isinstance(slot.value, list) else closed[0])
+            # A list also for an array of objects, which datasets could not write.
+            result = _put(result, slot.path, closed if _holds_several(slot.value) else closed[0])
         return result
 
     return FoundImages([image for images in opened for image in images if image is not None], put_back)
@@ -79,6 +85,24 @@ def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
 def is_lazy(sample: Any) -> bool:
     """Whether this is the `LazyRow` or `LazyBatch` that `datasets.map` passes."""
     return isinstance(sample, Mapping) and hasattr(sample, "pa_table") and hasattr(sample, "formatter")
+
+
+def rank_in(inputs: tuple[Any, ...]) -> int | None:
+    """Find the rank that `datasets.map` passes with `with_rank`, None without.
+
+    After a batch come its row indices, as a list, and the rank; after a row, its index and the rank. So a single
+    number after a row may be either, and is not taken.
+    """
+    if not is_lazy(inputs[0]):
+        return None
+    certain = len(inputs) == 3 or (len(inputs) == 2 and _is_batch(inputs[0]))
+    return inputs[-1] if certain and isinstance(inputs[-1], int) else None
+
+
+def _is_batch(lazy: Any) -> bool:
+    from datasets.formatting.formatting import LazyBatch  # imported already: `lazy` is of datasets
+
+    return isinstance(lazy, LazyBatch)
 
 
 def find(sample: Any, path: Path = ()) -> list[Slot]:
@@ -106,7 +130,8 @@ def choose(slots: list[Slot], sample: Any, columns: Columns | None) -> list[Slot
     if not slots:
         raise ValueError(
             f"PureGen found no image in {_describe(sample)}. Expected a PIL image, a tv_tensors.Image, a tensor "
-            "(..., C, H, W) or a uint8 array (..., H, W, C); if one is there, name it with `columns=`."
+            "(..., C, H, W) or a uint8 array (..., H, W, C), gray ones with C of 1; if one is there, name it with "
+            "`columns=`."
         )
     best = min(slot.rank for slot in slots)
     chosen = [slot for slot in slots if slot.rank == best]
@@ -130,6 +155,8 @@ def _rank(value: Any) -> int | None:
         return 2
     if isinstance(value, list):
         return _rank_of_list(value)
+    if _holds_several(value):
+        return _rank_of_objects(value)
     return None
 
 
@@ -145,6 +172,12 @@ def _rank_of_list(values: list[Any]) -> int | None:
     return rank if all(isinstance(value, PIL.Image.Image) or value.ndim == 3 for value in present) else None
 
 
+def _rank_of_objects(values: np.ndarray) -> int | None:
+    """An array of single images is a batch, whatever their sizes and channels."""
+    present = [value for value in values if value is not None]
+    return 2 if present and all(has_image_shape(value) and value.ndim == 3 for value in present) else None
+
+
 def _channels(value: Any) -> int:
     if isinstance(value, Tensor) and value.ndim >= 3:
         return value.shape[-3]
@@ -152,15 +185,20 @@ def _channels(value: Any) -> int:
 
 
 def _open_slot(slot: Slot) -> list[OpenImage | None]:
-    values = slot.value if isinstance(slot.value, list) else [slot.value]
+    several = _holds_several(slot.value)
     opened: list[OpenImage | None] = []
-    for index, value in enumerate(values):
+    for index, value in enumerate(slot.value if several else [slot.value]):
         try:
             opened.append(None if value is None else open_image(value))
         except ValueError as error:
-            where = slot.name + (f", item {index}" if isinstance(slot.value, list) else "")
+            where = slot.name + (f", item {index}" if several else "")
             raise ValueError(f"{error} (image at {where})") from error
     return opened
+
+
+def _holds_several(value: Any) -> bool:
+    """Whether this is a list, or the array of objects that is a column of `datasets` in numpy format."""
+    return isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1)
 
 
 def _put(sample: Any, path: Path, value: Any) -> Any:

@@ -78,9 +78,9 @@ def test_unknown_modes_are_named():
 
 
 def test_the_tangent_kernel_is_that_of_a_wide_network():
-    """Of a network with 3 layers of 512 units, by its gradients in every parameter."""
+    """Of a network with 3 layers of 256 units, by its gradients in every parameter."""
     generator = torch.Generator().manual_seed(0)
-    images, width, deviations = torch.rand(3, 3, 4, 4, generator=generator).double(), 512, (1.76**0.5, 0.18**0.5)
+    images, width, deviations = torch.rand(3, 3, 4, 4, generator=generator).double(), 256, (1.76**0.5, 0.18**0.5)
     sizes = [48, width, width, width]
     weights = [torch.randn(b, a, generator=generator).double() for a, b in itertools.pairwise(sizes)]
     biases = [torch.randn(b, generator=generator).double() for b in sizes[1:]]

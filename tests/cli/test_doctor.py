@@ -4,7 +4,6 @@ import http.server
 import socket
 import sys
 import threading
-import time
 from importlib import metadata
 
 import pytest
@@ -72,10 +71,8 @@ class TestHealthy:
             silent.bind(("127.0.0.1", 0))
             silent.listen()
             monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
-            started = time.monotonic()
             result = run()
         assert result.exit_code == 0
-        assert time.monotonic() - started < 30
         assert "answers" not in line(result, "Hub")
 
     def test_reachable_hub(self, monkeypatch):

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import v2
 
 from puregen_transforms import PureGen, PurifiedDataset, purify_dataset
-from puregen_transforms.distributed.manifest import read_records, read_settings
+from puregen_transforms.distributed.manifest import manifest_path, read_records, read_settings
 from tests.distributed.conftest import content, pixels
 
 
@@ -349,6 +349,17 @@ class TestGoingOn:
         (tmp_path / "in/metadata.csv").write_text("file_name,label\n0.png,2\n")
         with pytest.raises(FileExistsError, match="other files was"):
             purify_dataset(tmp_path / "in", purifier, output_dir=tmp_path / "out")
+
+    def test_a_copy_of_before_revisions_were_part_of_a_checkpoint_is_complete(self, table, purifier, tmp_path):
+        purify_dataset(table, purifier, output_dir=tmp_path / "out")
+        path = manifest_path(tmp_path / "out")
+        first, *others = path.read_text().splitlines(keepends=True)
+        settings = json.loads(first)
+        settings["purifier"] |= {"revision": None, "ddpm_revision": None}
+        path.write_text(json.dumps(settings) + "\n" + "".join(others))
+        before = path.read_bytes()
+        purify_dataset(table, purifier, output_dir=tmp_path / "out")
+        assert path.read_bytes() == before
 
     def test_a_process_that_outlived_its_run_stops(self, table, purifier, tmp_path, monkeypatch):
         from puregen_transforms.distributed.job import Job

@@ -22,7 +22,7 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 pytest.importorskip("ray")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TWO_COLUMNS = Features(
     {"image": Image(), "label": ClassLabel(names=["cat", "dog"]), "row": Value("int64"), "b": Image()}

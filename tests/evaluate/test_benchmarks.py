@@ -18,7 +18,12 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+SLOW = ("bullseye_polytope", "narcissus", "poisoned_generator")  # others craft, train and measure alike
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROTOCOLS]
+)
 def test_smoke(name, runs, monkeypatch, capsys):
     output = runs / f"{name}.json"
     command = [name, "--preset", "smoke", "--runs", str(runs), "--output", str(output)]
@@ -30,7 +35,8 @@ def test_smoke(name, runs, monkeypatch, capsys):
     poisoned = [cell for cell in record["cells"] if cell["cell"]["attack"]["name"] != "none"]
     assert poisoned
     for cell in poisoned:
-        assert 0 <= cell.get("success", 0) <= 1
+        measured = {"success", "success_never_poisoned"} & cell.keys()
+        assert len(measured) == (0 if cell["cell"]["attack"]["name"] == "ntga" else 2)  # NTGA aims at no class
         assert cell["poison"]["poisoned_rows"] >= 1
     lines = {cell["cell"]["defense"]["name"] for cell in record["cells"]}
     if len(lines) == 1:

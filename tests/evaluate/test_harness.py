@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.defenses.epic import EpicDefense
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.defenses import PLUGS, Defended, Purify, Task, build_defense, plug
 from puregen_transforms.evaluate.protocols import attack, epic, friends, inspected, purify
@@ -196,11 +197,16 @@ def test_names_of_the_catalogue_stay_in_the_key(bench):
         assert key["identity"] == PureGen(seed=0, ebm_steps=2, **options).digest
 
 
-def test_training_defenses_and_what_they_drop(bench):
+def test_training_defenses_and_what_they_drop(bench, monkeypatch):
     assert "detection" not in bench.evaluate(cell(BADNETS, friends("smoke")))
+    seen, dropped = [], EpicDefense.dropped
+    monkeypatch.setattr(EpicDefense, "dropped", lambda self: seen.append(dropped(self)) or seen[-1])
     found = bench.evaluate(cell(BADNETS, epic("smoke")))["detection"]
-    assert 0 <= found["tpr"] <= 1
-    assert 0 <= found["fpr"] <= 1
+    poisoned = set(bench.poison(cell(BADNETS)).ids.tolist())
+    flagged = set(seen[-1].nonzero().flatten().tolist())
+    assert flagged
+    assert found["tpr"] == pytest.approx(len(flagged & poisoned) / len(poisoned))
+    assert found["fpr"] == pytest.approx(len(flagged - poisoned) / (len(bench.sets.train) - len(poisoned)))
 
 
 def test_transfer_refuses_a_defense_that_acts_in_training(bench):
@@ -224,6 +230,7 @@ def test_names_that_do_not_exist(bench):
         VictimSpec(scenario="dream")
 
 
+@pytest.mark.slow
 def test_a_killed_benchmark_goes_on_where_it_was(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks/narcissus.py"
 

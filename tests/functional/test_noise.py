@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from puregen_transforms.functional import noise
+from puregen_transforms.functional.fallback import device_for
 from puregen_transforms.functional.noise import KeyedNoise, keyed_normal, philox
 
 KNOWN_ANSWERS = [  # kat_vectors of Random123, philox4x32
@@ -99,6 +101,22 @@ def test_counters_out_of_range_are_refused(bad):
 def test_wrong_number_of_ids_is_refused():
     with pytest.raises(ValueError, match="Expected 2 sample ids"):
         keyed_normal(torch.Size((2, 3)), seed=0, sample_ids=torch.zeros(3, dtype=torch.int64), stage=0, step=0)
+
+
+def test_a_device_that_cannot_draw_it_leaves_it_to_the_cpu(monkeypatch):
+    asked = []
+
+    def recorded(trial, device, what):
+        asked.append(device.type)
+        return device_for(trial, torch.device("meta"), what)  # computes, but has no values
+
+    device_for.cache_clear()
+    expected = normal([1, 2])
+    monkeypatch.setattr(noise, "device_for", recorded)
+    with pytest.warns(UserWarning, match="'meta' cannot do this exactly: the noise, in 64-bit integers") as caught:
+        assert all(torch.equal(normal([1, 2]), expected) for _ in range(3))
+    assert (len(caught), asked) == (1, ["cpu"] * 3)
+    device_for.cache_clear()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

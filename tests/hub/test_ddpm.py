@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,20 +124,20 @@ def test_cached_second_load_makes_no_request(hub: LoopbackHub, layout: Files) ->
     first = resolve_ddpm(REPO)
     repository.commit({})
     hub.log.clear()
-    for revision in (None, first.revision):
-        again = resolve_ddpm(REPO, revision=revision)
+    for reference in (REPO, f"{REPO}@{first.revision}"):
+        again = resolve_ddpm(reference)
         load_unet(again)
-        assert again == first
+        assert again == replace(first, reference=reference)
     assert hub.log == []
 
 
-@pytest.mark.parametrize("revision", [None, "main"])
-def test_offline(hub: LoopbackHub, layout: Files, go_offline: Callable[[], None], revision: str | None) -> None:
+@pytest.mark.parametrize("reference", [REPO, f"{REPO}@main"])
+def test_offline(hub: LoopbackHub, layout: Files, go_offline: Callable[[], None], reference: str) -> None:
     hub.repository(REPO, layout)
     first = resolve_ddpm(REPO)
     hub.log.clear()
     go_offline()
-    assert resolve_ddpm(REPO, revision=revision) == first
+    assert resolve_ddpm(reference) == replace(first, reference=reference)
     with pytest.raises(FileNotFoundError, match="someone/other.*in the cache, because HF_HUB_OFFLINE"):
         resolve_ddpm("someone/other")
     assert hub.log == []
@@ -144,10 +145,10 @@ def test_offline(hub: LoopbackHub, layout: Files, go_offline: Callable[[], None]
 
 def test_named_branch_while_the_hub_is_down(hub: LoopbackHub, layout: Files) -> None:
     hub.repository(REPO, layout)
-    first = resolve_ddpm(REPO, revision="main")
+    first = resolve_ddpm(f"{REPO}@main")
     hub.failing = True
     with pytest.warns(UserWarning, match=f"using the cached commit {first.revision} of 'main'") as caught:
-        assert resolve_ddpm(REPO, revision="main") == first
+        assert resolve_ddpm(f"{REPO}@main") == first
     assert caught[0].filename == __file__
 
 

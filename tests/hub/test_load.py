@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,21 +52,21 @@ def test_cached_second_load_makes_no_request(hub: LoopbackHub, files: Files) -> 
     first = resolve_checkpoint(REPO)
     repository.commit({})
     hub.log.clear()
-    for revision in (None, first.revision):
-        again = resolve_checkpoint(REPO, revision=revision)
+    for reference in (REPO, f"{REPO}@{first.revision}"):
+        again = resolve_checkpoint(reference)
         load_ebm(again)
-        assert again == first
+        assert again == replace(first, reference=reference)
     assert hub.log == []
 
 
 def test_named_branch_costs_one_look_up_and_follows_it(hub: LoopbackHub, files: Files) -> None:
     repository = hub.repository(REPO, files)
-    first = resolve_checkpoint(REPO, revision="main")
+    first = resolve_checkpoint(f"{REPO}@main")
     hub.log.clear()
-    assert resolve_checkpoint(REPO, revision="main") == first
+    assert resolve_checkpoint(f"{REPO}@main") == first
     assert len(hub.log) == 1
     newer = repository.commit({**files, "config.json": b'{"nf": 4, "image_size": 64}'})
-    moved = resolve_checkpoint(REPO, revision="main")
+    moved = resolve_checkpoint(f"{REPO}@main")
     assert (moved.revision, moved.config.image_size) == (newer, 64)
 
 
@@ -74,7 +75,7 @@ def test_revision(hub: LoopbackHub, files: Files, kind: str) -> None:
     repository = hub.repository(REPO)
     commit = repository.commit(files, "v1" if kind == "tag" else "side")
     revision = {"branch": "side", "tag": "v1", "commit": commit}[kind]
-    assert resolve_checkpoint(REPO, revision=revision).revision == commit
+    assert resolve_checkpoint(f"{REPO}@{revision}").revision == commit
 
 
 def test_both_files_come_from_one_commit(hub: LoopbackHub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_both_files_come_from_one_commit(hub: LoopbackHub, files: Files, monkeyp
         return found
 
     monkeypatch.setattr(repository, "find", move_after_first_answer)
-    checkpoint = resolve_checkpoint(REPO, revision="main")
+    checkpoint = resolve_checkpoint(f"{REPO}@main")
     assert checkpoint.revision == first
     load_ebm(checkpoint)
 
@@ -98,10 +99,10 @@ def test_named_branch_while_the_hub_is_down(hub: LoopbackHub, files: Files) -> N
     hub.failing = True
     assert resolve_checkpoint(REPO) == first
     with pytest.warns(UserWarning, match=f"using the cached commit {first.revision} of 'main'") as caught:
-        assert resolve_checkpoint(REPO, revision="main") == first
+        assert resolve_checkpoint(f"{REPO}@main") == replace(first, reference=f"{REPO}@main")
     assert caught[0].filename == __file__
     with pytest.raises(ConnectionError, match=r"The Hub failed .* try again later"):
-        resolve_checkpoint(REPO, revision="side")
+        resolve_checkpoint(f"{REPO}@side")
 
 
 def test_unreachable_hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +139,9 @@ def test_offline_hit(
     if switch == "environment":
         go_offline()
     revision = first.revision if revision == "commit" else revision
-    assert resolve_checkpoint(REPO, revision=revision, local_files_only=switch == "argument") == first
+    reference = REPO if revision is None else f"{REPO}@{revision}"
+    again = resolve_checkpoint(reference, local_files_only=switch == "argument")
+    assert again == replace(first, reference=reference)
     assert hub.log == []
 
 
@@ -161,7 +164,7 @@ def test_missing_repository(hub: LoopbackHub) -> None:
 def test_missing_revision(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files)
     with pytest.raises(FileNotFoundError, match=r"Expected revision 'v9' in Hub repository 'someone/ebm'"):
-        resolve_checkpoint(REPO, revision="v9")
+        resolve_checkpoint(f"{REPO}@v9")
 
 
 def test_private_repository(hub: LoopbackHub, files: Files, model: EBM, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +173,7 @@ def test_private_repository(hub: LoopbackHub, files: Files, model: EBM, monkeypa
         resolve_checkpoint(REPO)
     assert same_weights(load_ebm(resolve_checkpoint(REPO, token=TOKEN)), model)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    resolve_checkpoint(REPO, revision="main")
+    resolve_checkpoint(f"{REPO}@main")
 
 
 def test_gated_repository(hub: LoopbackHub, files: Files) -> None:
@@ -438,11 +441,6 @@ def test_path_objects_never_reach_the_hub(hub: LoopbackHub, files: Files, tmp_pa
     with pytest.raises(ValueError, match="Give the folder of a file"):
         resolve_checkpoint(str(weights))
     assert hub.log == []
-
-
-def test_revision_where_there_is_none(files: Files, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Expected no revision"):
-        resolve_checkpoint(put(tmp_path / "a", files), revision="main")
 
 
 # The catalogue.

@@ -64,11 +64,11 @@ def test_round_trip_is_byte_identical(hub: LoopbackHub, folder: Path, tmp_path: 
 
 
 def test_push_to_a_branch_of_a_private_repository(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
-    push_checkpoint(folder, REPO, token=TOKEN, private=True, revision="v2")
+    push_checkpoint(folder, f"{REPO}@v2", token=TOKEN, private=True)
     repository = hub.repositories[REPO]
     assert repository.private
     assert "model.safetensors" not in repository.commits[repository.references["main"]]
-    pull_checkpoint(REPO, tmp_path / "copy", revision="v2", token=TOKEN)
+    pull_checkpoint(f"{REPO}@v2", tmp_path / "copy", token=TOKEN)
 
 
 def test_private_push_to_a_public_repository_is_refused(hub: LoopbackHub, folder: Path) -> None:
@@ -155,10 +155,10 @@ def test_command_push_and_pull(
     hub: LoopbackHub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, puregen_hub: Command
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    pushed = puregen_hub("push", folder, REPO, "--private", "--revision", "v1", "--message", "One")
+    pushed = puregen_hub("push", folder, f"{REPO}@v1", "--private", "--message", "One")
     assert pushed.exit_code == 0, pushed.output
     assert pushed.stdout.strip() == f"{hub.url}/{REPO}/commit/{hub.repositories[REPO].references['v1']}"
-    pulled = puregen_hub("pull", REPO, tmp_path / "copy", "--revision", "v1")
+    pulled = puregen_hub("pull", f"{REPO}@v1", tmp_path / "copy")
     assert pulled.exit_code == 0, pulled.output
     assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
@@ -169,6 +169,8 @@ def test_command_push_and_pull(
         (["pull", "no/such", "out"], "Error: Expected a Hub repository 'no/such'"),
         (["pull", "nothing", "out"], "Error: Expected a checkpoint, but got 'nothing'"),
         (["push", "nowhere", REPO], "Error: Expected a checkpoint folder"),
+        (["pull", f"{REPO}@", "out"], "Error: Expected a branch, tag or commit after the @ of 'someone/new@'"),
+        (["push", "nowhere", f"{REPO}@"], "Error: Expected a branch, tag or commit after the @ of 'someone/new@'"),
     ],
 )
 def test_command_errors_are_messages(

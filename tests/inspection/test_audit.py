@@ -72,7 +72,9 @@ def test_the_advice_follows_from_the_dynamics(found):
     assert set(inspection.dynamics.rows) <= set(rows)
     assert len(inspection.dynamics.rows) == len(inspection.typical_rows) == TYPICAL
     assert not set(inspection.typical_rows) & set(rows)
-    assert inspection.advice.action in ("remove", "purify")
+    assert inspection.dynamics.back_in_range() is not None
+    assert inspection.dynamics.pattern_gone() is None, "more than a third of this pattern outlives every step studied"
+    assert inspection.advice.action == "remove"
     assert "7 images" in " ".join(inspection.advice.sentences)
 
 

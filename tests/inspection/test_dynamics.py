@@ -7,7 +7,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
-from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.purifier.device import choose_dtype
 from puregen_transforms.transforms.puregen import content_ids
 
@@ -15,8 +15,8 @@ from puregen_transforms.transforms.puregen import content_ids
 @pytest.fixture(scope="module")
 def chain(tiny_checkpoint):
     model = load_ebm(resolve_checkpoint(tiny_checkpoint))
-    fast = FrozenEBM(model, dtype=choose_dtype("auto", torch.device("cpu")))
-    return Chain(fast, FrozenEBM(model), model.config.image_size, seed=3)
+    fast = InvariantEBM(model, dtype=choose_dtype("auto", torch.device("cpu")))
+    return Chain(fast, InvariantEBM(model), model.config.image_size, seed=3)
 
 
 @pytest.mark.parametrize("size", [32, 48])
@@ -32,7 +32,7 @@ def test_a_chain_passes_through_the_images_of_puregen(chain, tiny_checkpoint, im
 def test_study_compares_both_groups(chain, images):
     reports = []
     dynamics = study(
-        chain, images[:3], images[3:8], rows=[5, 6, 7], gauge=None, batch_size=4, progress=lambda *r: reports.append(r)
+        chain, images[:3], images[3:8], rows=[5, 6, 7], gauge=None, at_once=4, progress=lambda *r: reports.append(r)
     )
     assert reports[-1][1:] == (8, 8)
     assert dynamics.repaired.shape == (3, 3, 32, 32)
@@ -49,15 +49,17 @@ def test_study_compares_both_groups(chain, images):
     assert dynamics.treatments[3].cost > dynamics.treatments[2].cost > 0
 
 
-def test_study_measures_no_more_images_at_once_than_it_may(chain, images):
+def test_study_measures_no_more_images_at_once_than_it_may(chain, tiny_checkpoint, images):
     sizes = []
 
-    def measure(batch):
-        sizes.append(len(batch))
-        return chain.measure(batch)
+    class Measure(FrozenEBM):
+        def __call__(self, batch):
+            sizes.append(len(batch))
+            return super().__call__(batch)
 
-    study(replace(chain, measure=measure), images[:3], images[3:8], rows=[5, 6, 7], gauge=None, batch_size=2)
-    assert max(sizes) == 2
+    measure = Measure(load_ebm(resolve_checkpoint(tiny_checkpoint)))
+    study(replace(chain, measure=measure), images[:3], images[3:8], rows=[5, 6, 7], gauge=None, at_once=2)
+    assert max(sizes) <= 2
 
 
 def curves(medians):

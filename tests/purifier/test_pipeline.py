@@ -4,7 +4,6 @@ import torch
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.purifier.config import LangevinConfig
-from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.stages import LangevinStage
 
@@ -65,13 +64,3 @@ def test_drift_does_not_depend_on_image_area():
         moves.append(moved[..., middle, middle])
     assert moves[0].abs().mean() > 1e-4
     torch.testing.assert_close(moves[0], moves[1], rtol=1e-3, atol=1e-6)
-
-
-def test_a_forked_worker_that_would_need_cuda_is_told_what_to_do(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
-    with pytest.raises(RuntimeError, match="multiprocessing_context='spawn'"):
-        choose_device(None)
-    with pytest.raises(RuntimeError, match="device='cpu'"):
-        choose_device("cuda:0")
-    assert choose_device("cpu") == torch.device("cpu")

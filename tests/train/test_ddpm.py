@@ -189,7 +189,7 @@ def weights(folder):
     return load_file(path)
 
 
-@pytest.fixture(scope="module", params=["ebm", "ddpm"])
+@pytest.fixture(scope="module", params=["ebm", pytest.param("ddpm", marks=pytest.mark.slow)])
 def whole(request, tmp_path_factory):
     """An unbroken run in one process: what is trained, and the run's folder."""
     kind, folder = request.param, tmp_path_factory.mktemp(request.param) / "whole"

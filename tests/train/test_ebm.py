@@ -47,7 +47,7 @@ def test_an_update_moves_the_weights_and_only_the_drawn_chains(images):
 
 def test_chains_restart_from_the_positive_images_of_their_update(images):
     """Then chance differences between the two halves of an update, as of colour, are nothing that could be learned."""
-    still = dict(updates=3, batch_size=8, bank_size=8, langevin_steps=1, step_size=1e-6)
+    still = {"updates": 3, "batch_size": 8, "bank_size": 8, "langevin_steps": 1, "step_size": 1e-6}
     paired, apart = (EBMTraining(**still, rejuvenation=share) for share in (1.0, 0.0))
     differences = []
     for training in (paired, apart):

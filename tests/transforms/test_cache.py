@@ -1,4 +1,4 @@
-"""`PureGen(cache_dir=...)`."""
+"""`PureGen(cache=...)`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from puregen_transforms import PureGen
-from puregen_transforms.transforms.cache import ImageCache, content_keys
+from puregen_transforms import ImageCache, PureGen
+from puregen_transforms.transforms.cache import CachedImages, content_keys
 
 
 @pytest.fixture
 def make(tiny_checkpoint, tmp_path):
     def make(**options):
-        options = {"ebm_steps": 2, "seed": 0, "device": "cpu", "dtype": "float32", **options}
-        return PureGen(checkpoint=tiny_checkpoint, cache_dir=tmp_path / "cache", **options)
+        options = {
+            "ebm_steps": 2,
+            "seed": 0,
+            "device": "cpu",
+            "dtype": "float32",
+            "cache": tmp_path / "cache",
+            **options,
+        }
+        return PureGen(checkpoint=tiny_checkpoint, **options)
 
     return make
 
@@ -109,7 +116,7 @@ class TestSize:
         return len(cache.get([index.to_bytes(16, "big") for index in range(first, first + count)]))
 
     def test_it_stops_growing_and_keeps_what_it_has(self, tmp_path):
-        cache = ImageCache(tmp_path, "a", max_bytes=2**20)
+        cache = CachedImages(ImageCache(tmp_path, max_bytes=2**20), "a")
         self.fill(cache, 600)
         assert (tmp_path / "purified.sqlite").stat().st_size <= 2**20
         kept = self.kept(cache, 600)
@@ -117,15 +124,38 @@ class TestSize:
         assert self.kept(cache, kept) == kept, "the first ones"
 
     def test_images_of_other_settings_make_room(self, tmp_path):
-        self.fill(ImageCache(tmp_path, "a", max_bytes=2**20), 600)
-        now = ImageCache(tmp_path, "b", max_bytes=2**20)
+        self.fill(CachedImages(ImageCache(tmp_path, max_bytes=2**20), "a"), 600)
+        now = CachedImages(ImageCache(tmp_path, max_bytes=2**20), "b")
         self.fill(now, 200)
         assert self.kept(now, 200) == 200
         assert (tmp_path / "purified.sqlite").stat().st_size <= 2**20
 
-    def test_too_small_is_an_error(self, make):
-        with pytest.raises(ValueError, match="cache_bytes"):
-            make(cache_bytes=10)
+    @pytest.mark.parametrize("size", [10, 2.5e6, True])
+    def test_a_wrong_size_is_an_error(self, tmp_path, size):
+        with pytest.raises(ValueError, match="`max_bytes` to be an integer of at least 1048576"):
+            ImageCache(tmp_path, max_bytes=size)
+
+    def test_the_size_asked_for_holds_in_workers_too(self, make, images, tmp_path):
+        purify = make(cache=ImageCache(tmp_path / "small", max_bytes=2**20))
+        again = pickle.loads(pickle.dumps(purify))
+        assert again.cache == purify.cache == ImageCache(str(tmp_path / "small"), 2**20)
+        noise = torch.randint(256, (600, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+        for part in noise.split(100):
+            again(part)
+        assert (tmp_path / "small/purified.sqlite").stat().st_size <= 2**20
+        assert torch.equal(purify(noise[:2]), make()(noise[:2]))
+
+
+def test_a_folder_is_a_cache_of_the_default_size(make, tmp_path):
+    assert make().cache == ImageCache(tmp_path / "cache")
+    assert ImageCache("folder").max_bytes == 10 * 2**30
+
+
+def test_the_hubs_cache_is_another(tiny_checkpoint, images, tmp_path):
+    purify = PureGen("jpeg", cache_dir=tmp_path / "hub")
+    purify(images[:1])
+    assert purify.cache is None
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_no_cache_is_explained(make, images, tmp_path):
@@ -138,8 +168,8 @@ def test_a_file_that_is_no_cache_is_explained(make, images, tmp_path):
 WRITE = """
 import os, sys
 from pathlib import Path
-from puregen_transforms.transforms.cache import ImageCache
-cache = ImageCache(Path(sys.argv[1]), "a")
+from puregen_transforms.transforms.cache import CachedImages, ImageCache
+cache = CachedImages(ImageCache(Path(sys.argv[1])), "a")
 for index in range(int(sys.argv[2]), 1_000_000, 2):
     cache.put({index.to_bytes(16, "big"): index.to_bytes(4, "big") * 768})
     if index < 4:
@@ -150,21 +180,24 @@ for index in range(int(sys.argv[2]), 1_000_000, 2):
 OPEN = """
 import sys
 from pathlib import Path
-from puregen_transforms.transforms.cache import ImageCache
+from puregen_transforms.transforms.cache import CachedImages, ImageCache
 for number in range(40):
-    ImageCache(Path(sys.argv[1]) / str(number), "digest").put({b"key": b"pixels"})
+    CachedImages(ImageCache(Path(sys.argv[1]) / str(number)), "digest").put({b"key": b"pixels"})
 """
 
 
-def test_many_workers_may_open_a_new_cache_at_once(tmp_path):
-    workers = [subprocess.Popen([sys.executable, "-c", OPEN, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(4)]
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_many_workers_may_open_a_new_cache_at_once(tmp_path, count):
+    command = [sys.executable, "-c", OPEN, str(tmp_path)]
+    workers = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(count)]
     problems = [worker.communicate()[1].decode() for worker in workers]
-    assert [worker.returncode for worker in workers] == [0] * 4, problems
+    assert [worker.returncode for worker in workers] == [0] * count, problems
 
 
 @pytest.mark.timeout(120)
-def test_two_writers_killed_leave_whole_images(tmp_path):
-    for _ in range(3):
+@pytest.mark.parametrize("times", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_two_writers_killed_leave_whole_images(tmp_path, times):
+    for _ in range(times):
         writers = [
             subprocess.Popen([sys.executable, "-c", WRITE, str(tmp_path), str(first)], stdout=subprocess.PIPE)
             for first in (0, 1)
@@ -176,7 +209,7 @@ def test_two_writers_killed_leave_whole_images(tmp_path):
             writer.send_signal(signal.SIGKILL)
             writer.wait()
             writer.stdout.close()
-    cache = ImageCache(tmp_path, "a")
+    cache = CachedImages(ImageCache(tmp_path), "a")
     found = cache.get([index.to_bytes(16, "big") for index in range(100_000)])
     assert len(found) > 10
     assert all(pixels == key[-4:] * 768 for key, pixels in found.items())

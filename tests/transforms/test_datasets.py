@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets.fingerprint import Hasher
 
 from puregen_transforms import PureGen
 from tests.conftest import make_checkpoint
@@ -39,6 +40,9 @@ def source(tmp_path_factory, images):
 @pytest.fixture
 def dataset(source, tmp_path):
     return load_dataset("parquet", data_files=str(source), split="train", cache_dir=str(tmp_path / "cache"))
+
+
+SIZED = {"image": Image(), "label": Value("int64")}
 
 
 def pixels(rows):
@@ -74,6 +78,32 @@ def test_map(purify, dataset, expected, options):
     check(dataset.map(purify, **options), dataset, expected)
 
 
+@pytest.mark.parametrize(
+    ("options", "rank"),
+    [
+        ({"batched": True}, None),
+        ({"batched": True, "with_indices": True}, None),
+        ({"batched": True, "with_rank": True}, 7),
+        ({"batched": True, "with_indices": True, "with_rank": True}, 7),
+        ({"with_indices": True}, None),  # one number after a row may be its index or the rank
+        ({"with_indices": True, "with_rank": True}, 7),
+    ],
+    ids=str,
+)
+def test_a_row_index_is_not_taken_for_a_rank(dataset, monkeypatch, options, rank):
+    calls, ranks = [], []
+
+    def record(*arguments):
+        # Where there is one process, datasets gives None as its rank.
+        calls.append([7 if argument is None else argument for argument in arguments])
+
+    dataset.map(record, batch_size=5, load_from_cache_file=False, **options)
+    monkeypatch.setattr("puregen_transforms.transforms.puregen.device_of_rank", ranks.append)
+    for arguments in calls:
+        PureGen("jpeg")(*arguments)
+    assert ranks == ([] if rank is None else [rank] * len(calls))
+
+
 def test_map_in_forked_processes_after_threads_have_run(purify, dataset, expected):
     """The parent has used several threads; its forked children must not wait for them."""
     before = torch.get_num_threads()
@@ -94,6 +124,34 @@ def test_mapped_images_are_stored_losslessly(purify, dataset, expected):
 def test_map_in_numpy_format(purify, dataset, expected):
     mapped = dataset.with_format("numpy").map(purify, batched=True, batch_size=7)
     check(mapped.with_format(None), dataset, expected)
+
+
+@pytest.mark.parametrize("sizes", [[(32, 32), (24, 20), (32, 32)], [(32, 32), None, (24, 20)]], ids=str)
+def test_numpy_format_with_images_of_several_sizes(purify, dataset, sizes):
+    pictures = [None if size is None else dataset[0]["image"].resize(size) for size in sizes]
+    rows = Dataset.from_dict({"image": pictures, "label": range(3)}, features=Features(SIZED))
+    expected = rows.map(purify, batched=True)
+    arrays = rows.with_format("numpy")
+    mapped = arrays.map(purify, batched=True)
+    assert mapped.features == rows.features
+    found = purify(arrays[:])
+    assert found["label"].tolist() == [0, 1, 2]
+    for before, *after, right in zip(
+        arrays[:]["image"], found["image"], mapped[:]["image"], expected["image"], strict=True
+    ):
+        if before is None:
+            assert after == [None, None]
+            continue
+        for image in after:
+            assert (type(image), image.dtype, image.shape) == (np.ndarray, np.uint8, before.shape)
+            assert np.abs(image.astype(int) - np.asarray(right)).max() <= 1
+
+
+def test_numpy_format_with_other_objects(purify):
+    masks = np.empty(2, dtype=object)
+    masks[0], masks[1] = np.zeros((4, 4), np.uint8), np.zeros((5, 5), np.uint8)
+    with pytest.raises(ValueError, match="found no image"):
+        purify({"mask": masks})
 
 
 def test_map_in_torch_format_gives_the_same_tensors(purify, dataset, expected):
@@ -181,6 +239,26 @@ def test_a_second_process_finds_the_cache(source, tmp_path):
     again = map_in_a_fresh_process(source, cache, hash_seed="1", **options)
     assert again == {**first, "computed": False}
 
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"ebm_steps": 3}, "weights"], ids=str)
+def test_other_settings_or_weights_have_another_fingerprint(tmp_path, change):
+    weights = make_checkpoint(tmp_path / "weights")
+    options = {"checkpoint": str(weights), "ebm_steps": 2, "seed": 0}
+    before = Hasher.hash(PureGen(**options))
+    assert Hasher.hash(PureGen(**options)) == before
+    if change == "weights":
+        make_checkpoint(weights, seed=1)
+    else:
+        options.update(change)
+    assert Hasher.hash(PureGen(**options)) != before
+
+
+@pytest.mark.slow
+def test_a_second_process_computes_anew_what_other_settings_or_weights_make(source, tmp_path):
+    weights = make_checkpoint(tmp_path / "weights")
+    options = {"checkpoint": str(weights), "ebm_steps": 2, "seed": 0}
+    cache = tmp_path / "cache"
+    first = map_in_a_fresh_process(source, cache, **options)
     for change in ({"seed": 1}, {"ebm_steps": 3}):
         assert map_in_a_fresh_process(source, cache, **{**options, **change})["computed"]
     make_checkpoint(weights, seed=1)
@@ -190,8 +268,6 @@ def test_a_second_process_finds_the_cache(source, tmp_path):
 
 
 def test_using_an_instance_does_not_change_its_fingerprint(purify, images):
-    from datasets.fingerprint import Hasher
-
     before = Hasher.hash(purify)
     purify(images[:2])
     purify.energy(images[:2])

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import threading
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -15,6 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from puregen_transforms import PureGen, PureGenTransform
+from puregen_transforms.hub.catalogue import DEFAULT_DDPM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from tests.conftest import make_checkpoint
 
@@ -84,6 +87,17 @@ def test_network_calls_are_for_many_images_at_once(purify, images, threads, monk
         sizes.clear()
         purify(batch)
         assert sorted(sizes) == expected
+
+
+def test_images_of_several_sizes_keep_all_threads_busy(purify, images, threads, monkeypatch):
+    """Each size has one image: a call after the other would leave all threads idle but one."""
+    threads(2)
+    together = threading.Barrier(2, timeout=60)
+    original = FrozenEBM.with_gradient
+    monkeypatch.setattr(FrozenEBM, "with_gradient", lambda self, x: (together.wait(), original(self, x))[1])
+    sizes = [(32, 32), (40, 36), (20, 24), (33, 33)]
+    mixed = [as_pil(image).resize(size) for image, size in zip(images[:4], sizes, strict=True)]
+    assert [image.size for image in purify(mixed)] == sizes
 
 
 def test_mixed_sizes_keep_their_order(purify, images, expected):
@@ -172,10 +186,22 @@ def test_energy(purify, images, tiny_checkpoint):
 
 
 def test_construction_loads_nothing(tmp_path):
-    purify = PureGen(checkpoint=tmp_path / "not there yet")
+    purify = PureGen(checkpoint=tmp_path)
     assert "ebm" in repr(purify)
-    with pytest.raises((ValueError, FileNotFoundError), match="not there yet"):
+    with pytest.raises(FileNotFoundError, match="config.json and model.safetensors are missing"):
         purify(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("form", [str, Path])
+@pytest.mark.parametrize("option", ["checkpoint", "ddpm_checkpoint"])
+def test_a_missing_folder_is_said_at_construction(tmp_path, option, form):
+    with pytest.raises((ValueError, FileNotFoundError), match="Expected a checkpoint.*not there"):
+        PureGen("naive", **{option: form(tmp_path / "not there")})
+
+
+def test_a_checkpoint_of_the_other_kind_is_said_at_construction():
+    with pytest.raises(ValueError, match=DEFAULT_DDPM):
+        PureGen(checkpoint=DEFAULT_DDPM)
 
 
 def test_pickle_is_small_and_does_the_same(purify, images, expected):
@@ -211,8 +237,15 @@ def test_digest(tiny_checkpoint, tmp_path):
 def test_config_round_trip(purify):
     again = PureGen.from_dict(purify.to_dict())
     assert again.to_dict() == purify.to_dict()
-    with pytest.raises(ValueError, match="stepz"):
-        PureGen.from_dict({"stepz": 3})
+    with pytest.raises(ValueError, match="Expected the settings of a recipe, but got `ebm_stepz`.*mean `ebm_steps`"):
+        PureGen.from_dict({"ebm_stepz": 3})
+
+
+def test_a_record_of_before_revisions_were_part_of_a_checkpoint_is_read(purify):
+    old = {**purify.to_dict(), "revision": None, "ddpm_revision": None}
+    assert PureGen.from_dict(old).to_dict() == purify.to_dict()
+    with pytest.raises(ValueError, match='`ddpm_revision`.*write ddpm_checkpoint="owner/name@revision"'):
+        PureGen.from_dict({**old, "ddpm_revision": "v1"})
 
 
 @pytest.mark.parametrize(
@@ -230,9 +263,26 @@ def test_bad_options(options, message):
         PureGen(**options)
 
 
-def test_unknown_option():
-    with pytest.raises(TypeError, match="stepz"):
-        PureGen(stepz=3)
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("steps", "`ebm_steps` or `ddpm_steps` or `ddpm_inference_steps`"),
+        ("ebm_stepz", "`ebm_steps`"),
+        ("solver", "`ddpm_solver`"),
+        ("threshold", "`energy_threshold`"),
+        ("hub_cache_dir", "`cache_dir`"),
+    ],
+)
+def test_an_unknown_option_names_what_may_be_meant(option, meant):
+    with pytest.raises(TypeError, match=f"`{option}`, which is no option. Did you mean {meant}"):
+        PureGen(**{option: 3})
+
+
+def test_an_option_like_none_gets_them_all():
+    with pytest.raises(TypeError, match="`xyz`, which is no option. There are method, checkpoint, .*cache_dir"):
+        PureGen(xyz=3)
+    with pytest.raises(TypeError, match='write checkpoint="owner/name@revision"'):
+        PureGen(revision="main")
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 40)])
@@ -273,9 +323,11 @@ class ImageSet(Dataset):
         return (as_tensor(self.transform(image)) if self.transform else as_tensor(image)), index
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_data_loader_workers(purify, images, expected, context):
-    loader = DataLoader(ImageSet(images[:16], purify), batch_size=5, num_workers=2, multiprocessing_context=context)
+@pytest.mark.parametrize(("context", "workers"), [("fork", 2), ("spawn", 1)])
+def test_data_loader_workers(purify, images, expected, context, workers):
+    loader = DataLoader(
+        ImageSet(images[:16], purify), batch_size=5, num_workers=workers, multiprocessing_context=context
+    )
     out = torch.cat([batch for batch, _ in loader])
     assert difference(out, expected[:16]) == 0
 
