@@ -99,7 +99,7 @@ class Way:
     Args:
         purify: see `Purify`.
         chunk_images: images decoded at once; of no influence on the result.
-        at_once: number of pixels of an image -> how many of that size `purify` is given at once.
+        at_once: number of pixels of an image -> how many such `purify` is given at once; see `repair`.
         skip: leave out what cannot be repaired, rather than stopping.
         done: told of images as they are dealt with.
     """

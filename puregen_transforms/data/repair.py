@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -59,7 +60,8 @@ def repair(
         images: read one by one in a thread of its own, no further ahead than the next chunk.
         purify: see `Purify`; a `ValueError` it raises is held against the images that cause it.
         chunk_images: images decoded at once, at most.
-        at_once: number of pixels of an image -> how many of that size `purify` is given at once.
+        at_once: number of pixels of an image -> how many such `purify` is given at once; of several sizes, as many as
+            are as much work.
         done: told of images as soon as they are purified, or cannot be.
 
     Yields:
@@ -120,18 +122,27 @@ def _chunks(
 def _purify_all(
     pictures: list[Image.Image], purify: Purify, at_once: Callable[[int], int], done: Callable[[int], None]
 ) -> list[Image.Image | ImageProblemError]:
-    """Purify a list, so many of one size at a time."""
-    sizes: dict[tuple[int, int], list[int]] = {}
-    for place, picture in enumerate(pictures):
-        sizes.setdefault(picture.size, []).append(place)
+    """Purify a list in batches, those of like size together."""
     results: dict[int, Image.Image | ImageProblemError] = {}
-    for (width, height), places in sizes.items():
-        step = at_once(width * height)
-        for start in range(0, len(places), step):
-            some = places[start : start + step]
-            results.update(zip(some, _purify_each([pictures[place] for place in some], purify), strict=True))
-            done(len(some))
+    for places in _batches([picture.width * picture.height for picture in pictures], at_once):
+        results.update(zip(places, _purify_each([pictures[place] for place in places], purify), strict=True))
+        done(len(places))
     return [results[place] for place in range(len(pictures))]
+
+
+def _batches(pixels: list[int], at_once: Callable[[int], int]) -> Iterator[list[int]]:
+    """Places of images in batches, each full where its images' shares of `at_once` add up to 1."""
+    batch: list[int] = []
+    share = Fraction()
+    for place in sorted(range(len(pixels)), key=pixels.__getitem__):
+        own = Fraction(1, at_once(pixels[place]))
+        if batch and share + own > 1:
+            yield batch
+            batch, share = [], Fraction()
+        batch.append(place)
+        share += own
+    if batch:
+        yield batch
 
 
 def _purify_each(pictures: list[Image.Image], purify: Purify) -> list[Image.Image | ImageProblemError]:

@@ -45,3 +45,16 @@ def test_a_batch_that_is_refused_is_reported_once():
     found = list(repair(images, purify, at_once=lambda pixels: 4, done=reported.append))
     assert reported == [4]
     assert [result.problem for result in found] == [None, None, "gray", None]
+
+
+def test_images_of_several_sizes_share_a_batch():
+    sizes = []
+
+    def purify(pictures):
+        sizes.append([picture.width for picture in pictures])
+        return pictures
+
+    images = encoded([PILImage.new("RGB", (width, 1)) for width in (9, 2, 11, 10, 3, 8, 2)])
+    found = list(repair(images, purify, at_once=lambda pixels: 4 if pixels < 5 else 2))
+    assert sizes == [[2, 2, 3], [8, 9], [10, 11]], "each alone would leave threads idle"
+    assert [result.key for result in found] == list(range(7))
