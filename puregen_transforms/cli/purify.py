@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from puregen_transforms.distributed.processes import Processes
 
 SHOWN_SKIPPED = 20
+MEASURED_AT_ONCE = 256
+"""Images that `PureGen.fit` takes before it measures them: only then is it further."""
 
 
 def purify(
@@ -187,13 +189,18 @@ def _fit(
     images = iterate_images(source, splits=splits, columns=columns, skip_broken=on_error == "skip")
     typer.echo("First pass: measuring the energy of every image.", err=True)
     with shown_progress(Console(stderr=True)) as show:
+        count = 0
 
         def counted() -> Iterator[Image]:
-            for count, image in enumerate(images):
-                show("measuring energies", count, total)
+            nonlocal count
+            for image in images:
+                if count % MEASURED_AT_ONCE == 0:
+                    show("measuring energies", count, total)
                 yield image
+                count += 1
 
         purifier.fit(counted())
+        show("measuring energies", count, total)
     typer.echo(f"Energy threshold: {purifier.recipe.energy_threshold:.6g}", err=True)
 
 

@@ -491,6 +491,15 @@ def test_a_log_says_how_long_it_will_take_and_how_far_it_is(tmp_path, run):
     assert len(lines) == 2
 
 
+def test_the_first_pass_says_how_far_it_is(tmp_path, run, tiny_ddpm):
+    for number in range(3):
+        put(tmp_path / f"in/{number}.png", encoded(picture(number, (32, 32))))
+    options = ("--method", "filt", "--ddpm-steps", 2, "--ddpm-checkpoint", tiny_ddpm)
+    lines = run(tmp_path / "in", tmp_path / "out", *options).stderr.splitlines()
+    assert lines[0] == "First pass: measuring the energy of every image."
+    assert any(line.startswith("measuring energies: 3 of 3, ") for line in lines)
+
+
 class TestDestination:
     @pytest.fixture
     def source(self, tmp_path):
