@@ -45,11 +45,11 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE
 CPU = torch.device("cpu")
 
 
-def transform(method: str, dtype: str, calls: int, images: Tensor) -> PureGen:
+def transform(method: str, dtype: str, calls: int, images: Tensor, device: str = "cpu") -> PureGen:
     """Make the transform of a method, its threshold fitted."""
-    purify = PureGen(method, dtype=dtype, seed=0, device="cpu")
+    purify = PureGen(method, dtype=dtype, seed=0, device=device)
     if purify.recipe.uses_ddpm:
-        purify = PureGen.from_dict({**purify.to_dict(), "ddpm_inference_steps": calls})
+        purify = PureGen(**{**purify.to_dict(), "ddpm_inference_steps": calls}, device=device)
     return purify.fit(images) if purify.recipe.uses_threshold else purify
 
 
@@ -109,10 +109,10 @@ class PurifyingCollate:
         return self.purify(torch.stack([image for (image,) in samples]))
 
 
-def compare_ways(method: str, dtype: str, calls: int, images: Tensor) -> dict[str, Any]:
+def compare_ways(method: str, dtype: str, calls: int, images: Tensor, device: str) -> dict[str, Any]:
     """Purify in every way; how many images differ from those of one call."""
     threads = torch.get_num_threads()
-    purify = transform(method, dtype, calls, images)
+    purify = transform(method, dtype, calls, images, device)
     torch.set_num_threads(2)
     started = time.perf_counter()
     reference = purify(images)
@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=15, help="network calls of each diffusion")
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--dtypes", nargs="*", help="default: float32, and bfloat16 where the hardware has it")
+    parser.add_argument("--device", default="cpu", help="of the first part")
     parser.add_argument("--save", type=Path, help="only purify in float32, and write the images to this file")
     parser.add_argument("--output", type=Path, default=RESULTS / "reproducibility.json")
     arguments = parser.parse_args()
@@ -199,7 +200,7 @@ def main() -> None:
         "seed": 0,
         "apart": {name: apart(own, other, images) for name, other in others.items()},
         "ways": {
-            f"{method}, {dtype}": compare_ways(method, dtype, arguments.calls, images)
+            f"{method}, {dtype}": compare_ways(method, dtype, arguments.calls, images, arguments.device)
             for dtype in dtypes
             for method in arguments.methods
         },

@@ -107,7 +107,9 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 products are known to run in hardware there, rather than being emulated."""
     match device.type:
         case "cpu":
-            return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            unit = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+            # oneDNN, which runs the products, may have been told to leave the unit alone (ONEDNN_MAX_CPU_ISA).
+            return unit and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         case "cuda" if torch.version.hip:
             return bool(_ROCM_WITH_BFLOAT16.match(torch.cuda.get_device_properties(device).gcnArchName))
         case "cuda":

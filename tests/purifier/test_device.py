@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import types
 
 import pytest
@@ -212,3 +215,14 @@ class TestFallback:
 def test_constructing_initializes_no_accelerator():
     PureGen(device="cuda")
     assert default_device().type != "cuda" or not torch.cuda.is_initialized()
+
+
+def test_auto_is_float32_where_onednn_may_not_use_the_bfloat16_unit():
+    """As on a processor without one: emulated, it would be many times slower."""
+    code = (
+        "import torch; from puregen_transforms.purifier.device import choose_dtype\n"
+        "print(choose_dtype('auto', torch.device('cpu')))"
+    )
+    env = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert done.stdout.strip() == "torch.float32"
