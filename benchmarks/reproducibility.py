@@ -11,13 +11,14 @@ on poisoned ones (demo trigger, eps 16/255), where bytes may differ: reported ar
 merit of both, which should not.
 
 With `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` set, the first part is that of a
-processor without AVX-512.
+processor without AVX-512, and there is no second.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -37,7 +38,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.records import describe_machine, write_record
-from puregen_transforms.purifier.device import has_bfloat16
+from puregen_transforms.functional.arithmetic import has_bfloat16
 from puregen_transforms.purifier.recipe import METHODS
 
 RESULTS = Path(__file__).parent / "results"
@@ -186,13 +187,15 @@ def main() -> None:
         return
     images = load_demo().images[: arguments.images]
     dtypes = arguments.dtypes or ["float32", *(["bfloat16"] if has_bfloat16(CPU) else [])]
-    own = purify_pairs("float32", arguments.calls, arguments.images)
-    others = {"float32 with AVX2 alone": in_another_process(AVX2, arguments)}
-    if has_bfloat16(CPU):
+    others = {}
+    if torch.backends.cpu.get_cpu_capability() != "AVX2":
+        own = purify_pairs("float32", arguments.calls, arguments.images)
+        others["float32 with AVX2 alone"] = in_another_process(AVX2, arguments)
+    if others and has_bfloat16(CPU):
         others["bfloat16"] = purify_pairs("bfloat16", arguments.calls, arguments.images)
     record = {
         "benchmark": "reproducibility",
-        "command": "python benchmarks/reproducibility.py",
+        "command": shlex.join(["python", "benchmarks/reproducibility.py", *sys.argv[1:]]),
         **describe_machine(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "images": len(images),

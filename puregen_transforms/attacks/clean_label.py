@@ -16,6 +16,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.train.classifier import normalize
 
 _BATCH = 128
@@ -95,7 +96,7 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, config: CleanL
     x = start.clone()
     for _ in range(config.pgd_steps):
         x.requires_grad_()
-        with torch.autocast(x.device.type, torch.bfloat16):
+        with autocast(x.device):
             loss = F.cross_entropy(model(normalize(x)), labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
         with torch.no_grad():

@@ -16,6 +16,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, choose_target, count_of
 from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.models.folding import FoldedNorms
 from puregen_transforms.train.classifier import normalize
 
@@ -169,7 +170,7 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _loss(model: nn.Module, images: Tensor, label: int) -> Tensor:
-    with torch.autocast(images.device.type, torch.bfloat16):
+    with autocast(images.device):
         return F.cross_entropy(model(normalize(images)), torch.full((len(images),), label, device=images.device))
 
 

@@ -17,6 +17,7 @@ from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import BATCH, Progress, shuffled
 from puregen_transforms.attacks.trigger import to_pixels
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.image_to_image import ImageToImage
 from puregen_transforms.train.classifier import normalize
@@ -136,7 +137,7 @@ def train_trigger(
             first = drawing.on(x[:attacked], x[:attacked])
             second = drawing.on(x[attacked : attacked + crossed], x[-crossed:])
             y[:attacked] = target
-            with torch.autocast(x.device.type, torch.bfloat16):
+            with autocast(x.device):
                 loss = F.cross_entropy(model(torch.cat([first, second, x[attacked + crossed :]])), y)
             loss = loss + config.diversity * unlike(x, drawing.pattern(x).tanh())
             _step(pattern_optimizer, loss, optimizer)

@@ -16,6 +16,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import Progress, shuffled
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.models.image_to_image import ImageToImage
 from puregen_transforms.train.classifier import normalize
 
@@ -93,7 +94,7 @@ def train_encoder(
         batches = shuffled(len(images), generator)
         for rows in batches:
             x, secrets = normalize(images[rows]), _bits((len(rows), config.bits), generator).to(device)
-            with torch.autocast(x.device.type, torch.bfloat16):
+            with autocast(x.device):
                 carriers = hidden(encoder, x, to_plane(secrets).float(), config.epsilon)
                 read = decoder(carriers)
             unread = F.binary_cross_entropy_with_logits(read.float(), (secrets + 1) / 2)

@@ -18,6 +18,7 @@ from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.arithmetic import autocast, fast_dtype
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.models.ebm import EBM
@@ -169,7 +170,7 @@ def to_chain(energy: EBM, config: NarcissusConfig, *, device: torch.device | str
     The network is piecewise linear: its gradient does not change with the image, but at kinks. So the derivative of
     a whole chain is the identity, whatever its length, and nothing of the chain has to be kept for it.
     """
-    frozen = FrozenEBM(energy, dtype=torch.bfloat16, device=device)
+    frozen = FrozenEBM(energy, dtype=fast_dtype(torch.device(device)), device=device)
     area = energy.config.image_size**2
 
     def run(images: Tensor) -> Tensor:
@@ -252,7 +253,7 @@ def optimize_trigger(
         poisoned = (shifted_together(normalize(own[index.to(own.device)]), generator) + noise).clamp(-1, 1)
         if chain is not None:
             poisoned = chain(poisoned).clamp(-1, 1)
-        with torch.autocast(own.device.type, torch.bfloat16):
+        with autocast(own.device):
             loss = F.cross_entropy(model(poisoned), torch.full((len(index),), label, device=own.device))
         optimizer.zero_grad()
         loss.backward()
@@ -270,7 +271,7 @@ def _warm_up(model: nn.Module, own: Tensor, label: int, config: NarcissusConfig,
     for _ in range(config.warm_up_epochs):
         for index in torch.randperm(len(own), generator=generator).split(_BATCH):
             images = shifted_together(normalize(own[index.to(own.device)]), generator)
-            with torch.autocast(own.device.type, torch.bfloat16):
+            with autocast(own.device):
                 loss = F.cross_entropy(model(images), torch.full((len(index),), label, device=own.device))
             optimizer.zero_grad()
             loss.backward()

@@ -168,7 +168,8 @@ def _accelerator(device: torch.device) -> Finding:
 
 def _dtype_in_words(device: torch.device) -> str:
     """The arithmetic that "auto" means there, and why."""
-    from puregen_transforms.purifier.device import choose_dtype, has_bfloat16
+    from puregen_transforms.functional.arithmetic import has_bfloat16
+    from puregen_transforms.purifier.device import choose_dtype
 
     name = str(choose_dtype("auto", device)).removeprefix("torch.")
     if has_bfloat16(device):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.train.classifier import normalize
 
 
@@ -73,7 +74,7 @@ def last_layer_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Te
     model.eval()
     parts = []
     for part, truth in zip(images.split(500), labels.split(500), strict=True):
-        with torch.autocast(images.device.type, torch.bfloat16):
+        with autocast(images.device):
             scores = model(normalize(part))
         parts.append(scores.float().softmax(1) - F.one_hot(truth, scores.shape[1]))
     return torch.cat(parts)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.train.classifier import normalize
 
 NOISES = ("bernoulli", "gaussian")
@@ -81,11 +82,11 @@ class FriendsDefense:
         bound, start = self.bound / 255, normalize(images)
         noise = (torch.rand(start.shape, generator=generator) * 2 - 1).mul(8 / 255).to(images.device).requires_grad_()
         optimizer = torch.optim.SGD([noise], lr=self.learning_rate, momentum=0.9, nesterov=True)
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+        with torch.no_grad(), autocast(images.device):
             before = F.log_softmax(model(start).float(), 1)
         for _ in range(self.iterations):
             bounded = noise.clamp(-bound, bound)
-            with torch.autocast(images.device.type, torch.bfloat16):
+            with autocast(images.device):
                 scores = model((start + 2 * bounded).clamp(-1, 1))
             unlike = F.kl_div(F.log_softmax(scores.float(), 1), before, reduction="batchmean", log_target=True)
             (noise.grad,) = torch.autograd.grad(unlike - self.growth * bounded.square().mean(), noise)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.train.classifier import normalize
 
 
@@ -15,7 +16,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     model.eval()
     device = next(model.parameters()).device
     right = []
-    with torch.autocast(device.type, torch.bfloat16):  # as it was trained
+    with autocast(device):  # as it was trained
         for part, truth in zip(images.split(500), labels.split(500), strict=True):
             right.append(model(normalize(part.to(device))).argmax(1) == truth.to(device))
     return torch.cat(right).float().mean().item()

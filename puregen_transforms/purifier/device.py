@@ -8,12 +8,11 @@ from functools import cache
 
 import torch
 
+from puregen_transforms.functional.arithmetic import fast_dtype
+
 _IMPORTED_BY = os.getpid()
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-_ROCM_WITH_BFLOAT16 = re.compile(r"gfx(908|90a|94|95|11|12)")
-"""AMD's architectures with matrix units for bfloat16: MI100 and later, RDNA 3 and later."""
 
 
 def choose_device(device: torch.device | str | None) -> torch.device:
@@ -98,27 +97,7 @@ def parse_device(device: torch.device | str) -> torch.device:
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """Choose the arithmetic asked for; "auto" is bfloat16 where the hardware has it, else float32."""
-    if dtype != "auto":
-        return _DTYPES[dtype]
-    return torch.bfloat16 if has_bfloat16(device) else torch.float32
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are known to run in hardware there, rather than being emulated."""
-    match device.type:
-        case "cpu":
-            unit = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-            # oneDNN, which runs the products, may have been told to leave the unit alone (ONEDNN_MAX_CPU_ISA).
-            return unit and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        case "cuda" if torch.version.hip:
-            return bool(_ROCM_WITH_BFLOAT16.match(torch.cuda.get_device_properties(device).gcnArchName))
-        case "cuda":
-            return torch.cuda.get_device_capability(device) >= (8, 0)
-        case "xpu":
-            properties = torch.xpu.get_device_properties(device)
-            units = ("has_bfloat16_conversions", "has_subgroup_matrix_multiply_accumulate")
-            return all(getattr(properties, unit, False) for unit in units)
-    return False
+    return fast_dtype(device) if dtype == "auto" else _DTYPES[dtype]
 
 
 def device_name(device: torch.device) -> str:

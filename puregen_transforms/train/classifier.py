@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.train.recipes import FastRecipe, Recipe
 
 
@@ -76,7 +77,7 @@ def train_classifier(
             x = normalize(images[index])
             if defense is not None:
                 x = defense.change(x, index, generator)
-            with torch.autocast(images.device.type, torch.bfloat16):
+            with autocast(images.device):
                 loss = recipe.loss(model(recipe.augment(x, generator)), labels[index])
             optimizer.zero_grad()
             loss.backward()

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.models.features import features, head
 from puregen_transforms.train.classifier import normalize
 
@@ -98,7 +99,7 @@ def _fit(
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [int(epochs * part) for part in decays])
     for _ in range(epochs):
         for rows in torch.randperm(len(inputs), generator=generator).split(_BATCH):
-            with torch.autocast(inputs.device.type, torch.bfloat16):
+            with autocast(inputs.device):
                 loss = F.cross_entropy(model(inputs[rows]), labels[rows])
             optimizer.zero_grad()
             loss.backward()

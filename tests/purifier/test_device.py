@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.functional.arithmetic import has_bfloat16
 from puregen_transforms.functional.fallback import device_for, float64_product
 from puregen_transforms.purifier import device as module
 from puregen_transforms.purifier.batches import default_batch_size, in_halves
@@ -20,7 +21,6 @@ from puregen_transforms.purifier.device import (
     default_device,
     device_of_rank,
     free_memory,
-    has_bfloat16,
 )
 
 KINDS = ("cuda", "mps", "xpu")
