@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.evaluate.victim import accuracy, share_called_target
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import small_classifier
-from puregen_transforms.train.classifier import normalize, train_classifier
+from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe, shifted_together
 
 ASSET = Path(__file__).parents[1] / "puregen_transforms/assets/demo/trigger.safetensors"

@@ -14,8 +14,9 @@ from puregen_transforms.attacks.crafting import to_poison
 from puregen_transforms.attacks.drawings import picture
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.trigger import Blended, to_pixels
+from puregen_transforms.attacks.trigger import Blended
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.images import to_pixels
 
 
 @dataclass(frozen=True, kw_only=True)

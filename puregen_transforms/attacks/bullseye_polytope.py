@@ -15,8 +15,8 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, choose_target, count_of
 from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.features import head, recorded, stages
-from puregen_transforms.train.classifier import normalize
 
 MODES = ("linear", "end_to_end")
 

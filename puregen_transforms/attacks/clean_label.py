@@ -17,7 +17,7 @@ from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
-from puregen_transforms.train.classifier import normalize
+from puregen_transforms.functional.images import normalize
 
 _BATCH = 128
 

@@ -17,8 +17,8 @@ from puregen_transforms.attacks.selection import choose_rows, choose_target, cou
 from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.folding import FoldedNorms
-from puregen_transforms.train.classifier import normalize
 
 _PIXEL_DEVIATION = 64.0
 """Standard deviation of natural images, in units of 1/255: the published learning rate is a share of it."""

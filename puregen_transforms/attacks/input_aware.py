@@ -15,12 +15,11 @@ from puregen_transforms.attacks.network_triggers import Generated, opacity
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import BATCH, Progress, shuffled
-from puregen_transforms.attacks.trigger import to_pixels
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
+from puregen_transforms.functional.images import normalize, to_pixels
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.image_to_image import ImageToImage
-from puregen_transforms.train.classifier import normalize
 from puregen_transforms.train.recipes import shifted_together
 
 

@@ -17,8 +17,8 @@ from puregen_transforms.attacks.selection import choose_rows, count_of
 from puregen_transforms.attacks.surrogates import Progress, shuffled
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.image_to_image import ImageToImage
-from puregen_transforms.train.classifier import normalize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,12 +19,11 @@ from puregen_transforms.attacks.surrogates import Progress, train_surrogate
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast, fast_dtype
-from puregen_transforms.functional.images import to_signed, to_uint8
+from puregen_transforms.functional.images import normalize, to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.features import head
-from puregen_transforms.train.classifier import normalize
 from puregen_transforms.train.recipes import shifted_together
 
 Chain = Callable[[Tensor], Tensor]

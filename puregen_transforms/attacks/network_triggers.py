@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.attacks.trigger import to_pixels
+from puregen_transforms.functional.images import to_pixels
 from puregen_transforms.models.image_to_image import ImageToImage
 
 _BATCH = 250

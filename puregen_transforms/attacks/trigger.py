@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from puregen_transforms.functional.images import to_pixels
 
 
 class Trigger(Protocol):
@@ -111,11 +112,6 @@ class Warped:
 def warp(images: Tensor, grids: Tensor) -> Tensor:
     """(N, 3, H, W) images looked at through (N, H, W, 2) grids: float, not rounded."""
     return F.grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=True)
-
-
-def to_pixels(values: Tensor) -> Tensor:
-    """0 ... 255, rounded and clipped: uint8."""
-    return values.round().clamp(0, 255).to(torch.uint8)
 
 
 def check_size(images: Tensor, trigger: Tensor) -> None:

@@ -13,8 +13,9 @@ from puregen_transforms.attacks.config import AttackConfig
 from puregen_transforms.attacks.crafting import to_poison
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.trigger import Warped, to_pixels, warp
+from puregen_transforms.attacks.trigger import Warped, warp
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.images import to_pixels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms.functional.arithmetic import autocast
-from puregen_transforms.train.classifier import normalize
+from puregen_transforms.functional.images import normalize
 
 
 @dataclass(kw_only=True)

@@ -9,12 +9,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from puregen_transforms.attacks.trigger import to_pixels
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.splits import per_class, transfer_split
 from puregen_transforms.evaluate.store import fingerprint
-from puregen_transforms.functional.images import to_signed, to_uint8
+from puregen_transforms.functional.images import to_pixels, to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.purifier.stages import JPEGStage
 

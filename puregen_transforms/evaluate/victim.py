@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.functional.arithmetic import autocast
-from puregen_transforms.train.classifier import normalize
+from puregen_transforms.functional.images import normalize
 
 
 @torch.no_grad()

@@ -33,6 +33,16 @@ def to_signed(images: Tensor) -> Tensor:
     return images.float().mul(2).sub_(1)
 
 
+def normalize(images: Tensor) -> Tensor:
+    """Map 8-bit values [0, 255], of any dtype, to float32 [-1, 1], channels-last, as classifiers take them."""
+    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+def to_pixels(values: Tensor) -> Tensor:
+    """Round and clip values of 0 to 255 to uint8."""
+    return values.round().clamp(0, 255).to(torch.uint8)
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """Float, nominally in [-1, 1] -> uint8 [0, 255]: clamped first, then rounded, so nothing wraps around."""
     return images.add(1).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)

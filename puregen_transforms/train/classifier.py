@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from puregen_transforms.functional.arithmetic import autocast
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.train.recipes import FastRecipe, Recipe
 
 
@@ -34,11 +35,6 @@ class TrainingDefense(Protocol):
 
     def change(self, images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         """A batch before its augmentation: (n, 3, H, W) in [-1, 1], of these rows."""
-
-
-def normalize(images: Tensor) -> Tensor:
-    """uint8-valued [0, 255] -> [-1, 1], channels-last."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
 
 
 def train_classifier(

@@ -23,6 +23,7 @@ from puregen_transforms.functional.diffusion import (
     beta_schedule,
     restore,
 )
+from puregen_transforms.functional.images import to_signed
 from puregen_transforms.models.unet import UNetConfig, build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
@@ -162,7 +163,7 @@ class DDPMTrainer(Trainer):
 
     def samples(self) -> Tensor:
         """Images above, then noised to step 75, then restored: (3, 12, 3, S, S)."""
-        data = self.images[:12].float() / 127.5 - 1
+        data = to_signed(self.images[:12])
         generator = torch.Generator().manual_seed(self.training.seed)
         steps = min(_SAMPLE_STEPS, self.training.trained_steps)
         noise = torch.randn(data.shape, generator=generator)

@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from puregen_transforms._files import write_atomically
+from puregen_transforms.functional.images import to_signed
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM
@@ -205,7 +206,7 @@ class EBMTrainer(Trainer):
     def samples(self) -> Tensor:
         """Images above, chains of the bank below: (2, up to 16, 3, S, S)."""
         count = min(16, self.training.bank_size, len(self.images))
-        return torch.stack([self.images[:count].float() / 127.5 - 1, self.bank[:count]])
+        return torch.stack([to_signed(self.images[:count]), self.bank[:count]])
 
     def export(self, folder: Path) -> None:
         """Write the result in the official layout."""

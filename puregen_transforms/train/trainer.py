@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from puregen_transforms.functional.images import to_signed
+
 _ON_DEVICE = 1 << 62
 
 
@@ -198,7 +200,7 @@ class Trainer(ABC):
     def _draw_data(self, count: int, generator: torch.Generator) -> Tensor:
         """Randomly mirrored training images in [-1, 1], on the CPU."""
         index = torch.randint(len(self.images), (count,), generator=generator)
-        images = self.images[index].float().div_(127.5).sub_(1)
+        images = to_signed(self.images[index])
         mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
         return torch.where(mirrored, images.flip(3), images)
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms.functional.arithmetic import autocast
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.features import features, head
-from puregen_transforms.train.classifier import normalize
 
 _BATCH = 64
 

@@ -6,8 +6,9 @@ import torch
 from puregen_transforms.defenses.epic import EpicDefense, alone, last_layer_gradients
 from puregen_transforms.defenses.friends import FriendsDefense
 from puregen_transforms.evaluate.victim import accuracy
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import small_classifier
-from puregen_transforms.train.classifier import normalize, train_classifier
+from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
 
 

@@ -7,8 +7,9 @@ from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.victim import accuracy, poison_success
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import build_classifier
-from puregen_transforms.train.classifier import normalize, train_classifier
+from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
 
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import small_classifier
 from puregen_transforms.models.features import features, head
-from puregen_transforms.train.classifier import normalize
 from puregen_transforms.train.transfer import fine_tune, linear_transfer
 
 
