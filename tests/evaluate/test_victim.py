@@ -7,6 +7,7 @@ from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.victim import accuracy, poison_success
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.train.classifier import train_classifier
@@ -32,7 +33,7 @@ def victim(image_set):
 
 @torch.no_grad()
 def called(victim, images):
-    with torch.autocast("cpu", torch.bfloat16):
+    with autocast(torch.device("cpu")):
         return victim(normalize(images)).argmax(1).tolist()
 
 
