@@ -35,9 +35,10 @@ from torch import Tensor
 from puregen_transforms import __version__
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
+from puregen_transforms.detection.findings import CLEAR, OUTLIER, SUSPICIOUS, UNUSUAL, Findings
+from puregen_transforms.detection.measure import ImageMeter
+from puregen_transforms.detection.pattern_search import search
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.inspection.judge import CLEAR, OUTLIER, SUSPICIOUS, UNUSUAL, Judgement, judge
-from puregen_transforms.inspection.measure import ImageMeter
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 RESULTS = Path(__file__).parent / "results"
@@ -63,14 +64,14 @@ class Measured:
         changed.energies[rows], changed.gradients[rows] = poison.energies, poison.gradients
         return changed
 
-    def judged(self, *, labels: bool = True, names: Sequence[str] = (), seed: int = 0) -> Judgement:
+    def judged(self, *, labels: bool = True, names: Sequence[str] = (), seed: int = 0) -> Findings:
         """The verdict on this set."""
 
         def lookup(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
             index = torch.as_tensor(rows)
             return self.gradients[index], self.pictures[index]
 
-        return judge(
+        return search(
             self.energies, lookup, size=SIZE, labels=self.labels if labels else None, class_names=names, seed=seed
         )
 
@@ -83,20 +84,20 @@ def measure(images: Tensor, labels: Tensor, network: FrozenEBM) -> Measured:
     return Measured(energies, *(torch.cat(tensors) for tensors in zip(*parts, strict=True)), labels)
 
 
-def alarms(sets: Sequence[Callable[[], Judgement]]) -> dict[str, Any]:
+def alarms(sets: Sequence[Callable[[], Findings]]) -> dict[str, Any]:
     """Verdicts on sets without poison."""
     found = [take() for take in sets]
-    levels = [judgement.level for judgement in found]
+    levels = [findings.level for findings in found]
     p_values = [
         group.pattern_p
-        for judgement in found
-        for group in (judgement.whole, *judgement.classes)
+        for findings in found
+        for group in (findings.whole, *findings.classes)
         if group.pattern_p is not None
     ]
     excess = [
         group.similarity - group.expected
-        for judgement in found
-        for group in (judgement.whole, *judgement.classes)
+        for findings in found
+        for group in (findings.whole, *findings.classes)
         if group.similarity is not None and group.expected is not None
     ]
     return {
@@ -112,15 +113,15 @@ def detection(clean: Measured, poisons: dict[int, tuple[Tensor, Measured]], *, l
     """Verdicts with one class poisoned, for several classes in turn."""
     named, suspicious, carriers, false_carriers, excess = [], [], [], [], []
     for label, (rows, poison) in poisons.items():
-        judgement = clean.with_poison(rows, poison).judged(labels=labels, names=CLASSES)
-        suspicious.append(judgement.level == SUSPICIOUS)
+        findings = clean.with_poison(rows, poison).judged(labels=labels, names=CLASSES)
+        suspicious.append(findings.level == SUSPICIOUS)
         if labels:
-            first = judgement.classes[0]
+            first = findings.classes[0]
             named.append(first.label == label and first.level == SUSPICIOUS)
-        found = {row for pattern in judgement.patterns for row in pattern.carriers}
+        found = {row for pattern in findings.patterns for row in pattern.carriers}
         carriers.append(len(found & set(rows.tolist())) / len(rows))
         false_carriers.append(len(found - set(rows.tolist())))
-        group = judgement.classes[0] if labels else judgement.whole
+        group = findings.classes[0] if labels else findings.whole
         if group.similarity is not None and group.expected is not None:
             excess.append(group.similarity - group.expected)
     return {
@@ -138,9 +139,9 @@ def crowding(clean: Measured, poisons: dict[int, tuple[Tensor, Measured]]) -> di
     """Verdicts with much of one class perturbed, each image by itself."""
     named, outliers, false_outliers = [], [], []
     for label, (rows, poison) in poisons.items():
-        judgement = clean.with_poison(rows, poison).judged(names=CLASSES)
-        named.append([group.label for group in judgement.classes if group.level != CLEAR] == [label])
-        found = set((judgement.scores > OUTLIER).nonzero().flatten().tolist())
+        findings = clean.with_poison(rows, poison).judged(names=CLASSES)
+        named.append([group.label for group in findings.classes if group.level != CLEAR] == [label])
+        found = set((findings.scores > OUTLIER).nonzero().flatten().tolist())
         outliers.append(len(found & set(rows.tolist())) / len(rows))
         false_outliers.append(len(found - set(rows.tolist())))
     return {

@@ -18,8 +18,9 @@ MAY_IMPORT = {
     "data": set(),
     "train": {"functional", "models", "data"},
     "attacks": {"functional", "models", "data", "train"},
-    "defenses": {"functional", "models", "data", "train"},
-    "inspection": {"functional", "models", "purifier", "hub", "transforms", "data"},
+    "detection": {"functional", "models", "purifier", "hub", "transforms", "data", "train"},
+    "defenses": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "detection"},
+    "inspection": {"functional", "models", "purifier", "hub", "transforms", "data", "detection"},
     "evaluate": {
         "functional",
         "models",
@@ -29,6 +30,7 @@ MAY_IMPORT = {
         "data",
         "train",
         "attacks",
+        "detection",
         "defenses",
         "inspection",
     },
@@ -42,13 +44,14 @@ MAY_IMPORT = {
         "data",
         "train",
         "attacks",
+        "detection",
         "defenses",
         "evaluate",
         "inspection",
         "distributed",
     },
 }
-OPEN_TO_ALL = {"_extras", "_figures", "_files", "__version__"}
+OPEN_TO_ALL = {"_extras", "_figures", "_files", "_progress", "__version__"}
 
 
 def imported_rooms(path):

@@ -17,9 +17,9 @@ from puregen_transforms.data.local import check_path
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from puregen_transforms._progress import Progress
     from puregen_transforms.inspection.audit import Inspection
     from puregen_transforms.inspection.dynamics import Advice
-    from puregen_transforms.inspection.measure import Progress
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class")
 

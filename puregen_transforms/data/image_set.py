@@ -91,6 +91,10 @@ class ImageSet:
         labels, names = class_indices([label for _, label in listed], class_names)
         return cls(_stacked(image for image, _ in listed), labels, names)
 
+    def subset(self, rows: Tensor) -> ImageSet:
+        """Choose rows, given by number (n,) int64 or by mask (N,) bool."""
+        return ImageSet(self.images[rows], self.labels[rows], self.class_names)
+
     def class_number(self, name: str | int | None) -> int:
         """The index of a class, by name or as it is.
 

@@ -56,5 +56,4 @@ def per_class(dataset: ImageSet, start: int, end: int | None) -> ImageSet:
                 f"Expected at least {start + 1 if end is None else end} images of {name!r}, but there are {len(own)}."
             )
         rows.append(own[start:end])
-    chosen = torch.cat(rows).sort().values
-    return ImageSet(dataset.images[chosen], dataset.labels[chosen], dataset.class_names)
+    return dataset.subset(torch.cat(rows).sort().values)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from puregen_transforms.defenses.epic import EpicDefense
 from puregen_transforms.defenses.friends import FriendsDefense
+from puregen_transforms.detection.energy import find_patterns
+from puregen_transforms.detection.statistics import robust_scores
 from puregen_transforms.evaluate.cells import DefenseSpec
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.store import Store, fingerprint
-from puregen_transforms.inspection.audit import find_patterns
-from puregen_transforms.inspection.statistics import robust_scores
 from puregen_transforms.purifier.recipe import Recipe
 from puregen_transforms.train.classifier import TrainingDefense
 from puregen_transforms.transforms.fitting import threshold_of

@@ -12,10 +12,10 @@ import torch
 from puregen_transforms.attacks.config import PRESETS
 from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.demo import CLASSES
+from puregen_transforms.detection.energy import HIGH_ENERGY
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.generators import GeneratorSpec, trained_ebm
 from puregen_transforms.evaluate.run import Bench
-from puregen_transforms.inspection.audit import HIGH_ENERGY
 
 
 @dataclass(frozen=True)

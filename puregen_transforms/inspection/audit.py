@@ -12,26 +12,27 @@ import torch
 from torch import Tensor
 
 from puregen_transforms import __version__
+from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.labels import Labels, class_indices
+from puregen_transforms.detection.energy import (
+    MeasuredSet,
+    load_energy,
+    measure_set,
+    open_meter,
+    pattern_numbers,
+)
+from puregen_transforms.detection.findings import OUTLIER, SUSPICIOUS, Findings, FoundPattern, GroupFinding
+from puregen_transforms.detection.measure import ImageMeter
+from puregen_transforms.detection.statistics import as_many_as_fit
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
-from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
+from puregen_transforms.hub.load import resolve_checkpoint
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
-from puregen_transforms.inspection.judge import (
-    OUTLIER,
-    SUSPICIOUS,
-    FoundPattern,
-    GroupFinding,
-    Judgement,
-    judge,
-)
-from puregen_transforms.inspection.measure import ImageMeter, Progress, commonest_size
-from puregen_transforms.inspection.statistics import PatternGauge, as_many_as_fit, fit_gauge, robust_scores
+from puregen_transforms.inspection.gauge import PatternGauge, fit_gauge
 from puregen_transforms.inspection.verdict import headline, notes, reasons
 from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 
-LEAST_IMAGES = 10
 _AVERAGED, _LEAST_AVERAGED = 512, 32
 _DESCENDED = 64
 
@@ -163,7 +164,7 @@ def inspect_images(
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Inspection:
     """Audit a set of images for poison, with or without labels.
 
@@ -187,83 +188,35 @@ def inspect_images(
     if sample < 2:
         raise ValueError(f"Expected a `sample` of 2 images or more, but got {sample}.")
     indices, names = _classes(labels, len(images), class_names)
-    found = resolve_checkpoint(checkpoint)
-    audit = _Audit(images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=progress)
-    return audit.run(indices, names, sample)
-
-
-def find_patterns(
-    images: Sequence[Any] | Tensor,
-    labels: Labels | None = None,
-    *,
-    checkpoint: str | None = None,
-    seed: int = 0,
-    device: str | torch.device | None = None,
-    batch_size: int | None = None,
-) -> Tensor:
-    """The part of `inspect_images` that says which images carry a shared pattern; takes the same arguments.
-
-    Returns:
-        (N,) int64, the number of the pattern that each image carries, 0 for none.
-
-    Raises:
-        ValueError, FloatingPointError: as `inspect_images`.
-    """
-    (indices, names), found = _classes(labels, len(images)), resolve_checkpoint(checkpoint)
-    audit = _Audit(
-        images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=lambda what, done, of: None
-    )
-    return audit.judge(indices, names).numbers
-
-
-HIGH_ENERGY = 3.0
-"""Robust standard deviations above a set's median from which on an energy is rare: 0.4 % of clean CIFAR-10."""
-
-
-def find_outliers(
-    images: Sequence[Any] | Tensor,
-    *,
-    threshold: float = HIGH_ENERGY,
-    checkpoint: str | None = None,
-    device: str | torch.device | None = None,
-    batch_size: int | None = None,
-) -> Tensor:
-    """Images whose energy lies far above that of the others, whatever they have in common.
-
-    It finds perturbations made for each image by itself, if they are strong enough to be seen one by one and most
-    images of the set have none; the rarest of the clean images go with them.
-
-    Args:
-        images: as of `inspect_images`; rows without an image are none.
-        threshold: robust standard deviations above the median of the set.
-        checkpoint: of the energy network.
-        device: where to run.
-        batch_size: images in one network call.
-
-    Returns:
-        (N,) bool.
-
-    Raises:
-        ValueError, FloatingPointError: as `inspect_images`.
-    """
-    if not len(images):
-        return torch.zeros(0, dtype=torch.bool)
-    place = choose_device(device)
+    found, place = resolve_checkpoint(checkpoint), choose_device(device)
+    model = load_energy(checkpoint)
+    meter = open_meter(images, model, device=place, batch_size=batch_size)
+    measured = measure_set(meter, indices, names, seed=seed, progress=progress)
     with torch.inference_mode(False):
-        model = load_ebm(resolve_checkpoint(checkpoint))
-        network = InvariantEBM(model, device=place)
-    meter = ImageMeter(images, network, smallest=model.config.smallest_image, device=place, batch_size=batch_size)
-    energies, _ = meter.energies(lambda what, done, of: None)
-    scores = torch.zeros(len(energies))
-    present = energies.isfinite()
-    if present.any():
-        scores[present] = robust_scores(energies[present])
-    return scores > threshold
+        fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
+    chain = Chain(fast, meter.network, model.config.image_size, seed)
+    reference = {} if found.reference == DEFAULT_EBM else {"checkpoint": found.reference}
+    return _Audit(meter, chain, measured, indices, names, seed, progress).run(
+        sample,
+        options=reference | ({"seed": seed} if seed else {}),
+        settings={
+            "checkpoint": found.reference,
+            "weights_sha256": found.sha256,
+            "revision": found.revision,
+            "seed": seed,
+            "sample": sample,
+            "device": str(place),
+            "median_cosine_of_random_pairs": measured.findings.common,
+            "versions": {
+                "puregen_transforms": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+        },
+    )
 
 
-def _classes(
-    labels: Labels | None, count: int, class_names: Sequence[str] = ()
-) -> tuple[Tensor | None, tuple[str, ...]]:
+def _classes(labels: Labels | None, count: int, class_names: Sequence[str]) -> tuple[Tensor | None, tuple[str, ...]]:
     if labels is None:
         return None, tuple(class_names)
     indices, names = class_indices(labels, class_names)
@@ -273,153 +226,109 @@ def _classes(
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What measuring and judging gives; see `Inspection` for most of it."""
-
-    energies: Tensor
-    size: tuple[int, int]
-    comparable: Tensor
-    judgement: Judgement
-    numbers: Tensor
-
-
 class _Audit:
-    """One inspection: the network, the images, and the steps in order."""
+    """What follows the search: samples, how they move under purification, and words.
 
-    def __init__(
-        self,
-        images: Sequence[Any] | Tensor,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        *,
-        seed: int,
-        batch_size: int | None,
-        progress: Progress,
-    ) -> None:
-        with torch.inference_mode(False):
-            model = load_ebm(checkpoint)
-            self.network = InvariantEBM(model, device=device)
-            fast = InvariantEBM(model, dtype=choose_dtype("auto", device), device=device)
-        self.checkpoint = checkpoint
-        self.device = device
-        self.seed = seed
-        self.progress = progress
-        self.chain = Chain(fast, self.network, model.config.image_size, seed)
-        self.meter = ImageMeter(
-            images, self.network, smallest=model.config.smallest_image, device=device, batch_size=batch_size
-        )
+    Args:
+        meter: of the images.
+        chain: the purifier.
+        measured: energies and findings.
+        labels: (N,) or None.
+        class_names: by label.
+        seed: of the samples.
+        progress: told what is being done.
+    """
 
-    def judge(self, labels: Tensor | None, class_names: tuple[str, ...]) -> _Found:
-        """Energies and shared patterns; no chain runs."""
-        energies, sizes = self.meter.energies(self.progress)
-        size = commonest_size(sizes)
-        measured = int(energies.isfinite().sum())
-        if size is None or measured < LEAST_IMAGES:
-            raise ValueError(f"Expected at least {LEAST_IMAGES} images to compare, but got {measured}.")
-        comparable = torch.tensor([found == size for found in sizes])
-        judgement = judge(
-            energies,
-            self.meter.gradients,
-            size=size,
-            comparable=comparable,
-            labels=labels,
-            class_names=class_names,
-            seed=self.seed,
-            device=self.device,
-            progress=self.progress,
-        )
-        return _Found(energies, size, comparable, judgement, _pattern_numbers(judgement.patterns, len(energies)))
+    meter: ImageMeter
+    chain: Chain
+    measured: MeasuredSet
+    labels: Tensor | None
+    class_names: tuple[str, ...]
+    seed: int
+    progress: Progress
 
-    def run(self, labels: Tensor | None, class_names: tuple[str, ...], sample: int) -> Inspection:
-        """All of it."""
-        found = self.judge(labels, class_names)
-        energies, size, comparable = found.energies, found.size, found.comparable
-        judgement, numbers = found.judgement, found.numbers
-        measured = int(energies.isfinite().sum())
-        plain = comparable & (numbers == 0) & (judgement.scores < OUTLIER)
-        typical = self._some(plain if int(plain.sum()) > 1 else comparable, sample)
-        suspects = self._suspects(judgement, comparable, sample)
-        gauges = [self._gauge(pattern, plain, labels, size) for pattern in judgement.patterns]
+    def run(self, sample: int, *, options: dict[str, Any], settings: dict[str, Any]) -> Inspection:
+        """Put the report together; `options` are what a `PureGen` needs to be the chain that was measured."""
+        measured, findings = self.measured, self.measured.findings
+        numbers = pattern_numbers(findings.patterns, len(measured.energies))
+        plain = measured.comparable & (numbers == 0) & (findings.scores < OUTLIER)
+        typical = self._some(plain if int(plain.sum()) > 1 else measured.comparable, sample)
+        suspects = self._suspects(sample)
+        gauges = [self._gauge(pattern, plain) for pattern in findings.patterns]
         groups = [to_uint8(self.meter.batch(rows)) for rows in (suspects, typical)]
         dynamics = study(
             self.chain,
             *groups,
             rows=suspects,
             gauge=gauges[0] if gauges else None,
-            at_once=self.meter.at_once(size),
+            at_once=self.meter.at_once(measured.size),
             progress=self.progress,
         )
         return Inspection(
-            level=judgement.level,
-            headline=headline(judgement, measured),
-            reasons=reasons(judgement, measured),
-            images=measured,
-            size=size,
-            classes=judgement.classes,
-            whole=judgement.whole,
+            level=findings.level,
+            headline=headline(findings, measured.count),
+            reasons=reasons(findings, measured.count),
+            images=measured.count,
+            size=measured.size,
+            classes=findings.classes,
+            whole=findings.whole,
             patterns=tuple(
-                self._describe(pattern, gauge, typical, labels, class_names)
-                for pattern, gauge in zip(judgement.patterns, gauges, strict=True)
+                self._describe(pattern, gauge, typical)
+                for pattern, gauge in zip(findings.patterns, gauges, strict=True)
             ),
-            flagged=_flag(judgement, energies, labels, class_names),
-            energies=energies,
-            scores=judgement.scores,
+            flagged=_flag(findings, measured.energies, self.labels, self.class_names),
+            energies=measured.energies,
+            scores=findings.scores,
             pattern_of=numbers,
-            labels=labels,
-            class_names=class_names,
+            labels=self.labels,
+            class_names=self.class_names,
             typical_rows=tuple(typical),
             dynamics=dynamics,
             advice=advise(
                 dynamics,
-                level=judgement.level,
+                level=findings.level,
                 carriers=int((numbers > 0).sum()),
-                images=measured,
-                outliers=judgement.unusual_energies,
-                options=self._options,
+                images=measured.count,
+                outliers=findings.unusual_energies,
+                options=options,
             ),
-            notes=notes(energies, comparable, size, labels),
-            settings=self._settings(judgement, sample),
+            notes=notes(measured.energies, measured.comparable, measured.size, self.labels),
+            settings=settings,
         )
 
-    def _suspects(self, judgement: Judgement, comparable: Tensor, sample: int) -> list[int]:
-        """Carriers of the first pattern; without one, the images of highest energy within their class."""
-        if judgement.patterns:
+    def _suspects(self, sample: int) -> list[int]:
+        """Choose carriers of the first pattern; without one, the images of highest energy within their class."""
+        findings, comparable = self.measured.findings, self.measured.comparable
+        if findings.patterns:
             carriers = torch.zeros_like(comparable)
-            carriers[torch.tensor(judgement.patterns[0].carriers)] = True
+            carriers[torch.tensor(findings.patterns[0].carriers)] = True
             return self._some(carriers, sample)
         rows = comparable.nonzero().flatten()
-        return rows[judgement.scores[rows].argsort(descending=True)[:sample]].tolist()
+        return rows[findings.scores[rows].argsort(descending=True)[:sample]].tolist()
 
     def _some(self, mask: Tensor, count: int) -> list[int]:
-        """Up to `count` random rows of a (N,) bool mask."""
+        """Draw up to `count` random rows of a (N,) bool mask."""
         rows = mask.nonzero().flatten()
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
         return rows[order[:count]].tolist()
 
-    def _gauge(self, found: FoundPattern, plain: Tensor, labels: Tensor | None, size: tuple[int, int]) -> PatternGauge:
-        """What the carriers have in common, beyond other images of their classes where there are some."""
+    def _gauge(self, found: FoundPattern, plain: Tensor) -> PatternGauge:
+        """Estimate what carriers have in common, beyond other images of their classes where there are some."""
         others = plain
-        if labels is not None:
-            same = plain & torch.isin(labels, labels[torch.tensor(found.carriers)])
+        if self.labels is not None:
+            same = plain & torch.isin(self.labels, self.labels[torch.tensor(found.carriers)])
             others = same if int(same.sum()) >= _LEAST_AVERAGED else plain
-        count = as_many_as_fit(size, most=_AVERAGED, least=_LEAST_AVERAGED)
+        count = as_many_as_fit(self.measured.size, most=_AVERAGED, least=_LEAST_AVERAGED)
         carriers = found.carriers[:count]
         pixels = [self.meter.batch(some).mul_(127.5) for some in (carriers, self._some(others, count) or carriers)]
         return fit_gauge(*pixels)
 
-    def _describe(
-        self,
-        found: FoundPattern,
-        gauge: PatternGauge,
-        typical: list[int],
-        labels: Tensor | None,
-        class_names: tuple[str, ...],
-    ) -> SharedPattern:
+    def _describe(self, found: FoundPattern, gauge: PatternGauge, typical: list[int]) -> SharedPattern:
         by_class: dict[str, int] = {}
-        if labels is not None:
-            counted = Counter(_class_name(int(labels[row]), class_names) or "no label" for row in found.carriers)
-            by_class = dict(counted.most_common())
-        at_once = self.meter.at_once(gauge.estimate.shape[-2:])
+        if self.labels is not None:
+            names = [_class_name(int(self.labels[row]), self.class_names) or "no label" for row in found.carriers]
+            by_class = dict(Counter(names).most_common())
+        at_once = self.meter.at_once(self.measured.size)
         taken = self._taken_away(found.carriers[:_DESCENDED], at_once) - self._taken_away(typical, at_once)
         return SharedPattern(
             carriers=len(found.carriers),
@@ -430,40 +339,10 @@ class _Audit:
         )
 
     def _taken_away(self, rows: Sequence[int], at_once: int) -> Tensor:
-        """What noise-free Langevin steps remove, averaged over images: (3, H, W) on the CPU."""
+        """Average what noise-free Langevin steps remove from images: (3, H, W) on the CPU."""
         parts = (rows[start : start + at_once] for start in range(0, len(rows), at_once))
         sums = [self.chain.taken_away(self.meter.batch(part)).sum(0).cpu() for part in parts]
         return torch.stack(sums).sum(0) / len(rows)
-
-    @property
-    def _options(self) -> dict[str, Any]:
-        """What a `PureGen` needs beside its defaults to be the chain that was measured."""
-        reference = self.checkpoint.reference
-        found = {} if reference == DEFAULT_EBM else {"checkpoint": reference}
-        return found | ({"seed": self.seed} if self.seed else {})
-
-    def _settings(self, judgement: Judgement, sample: int) -> dict[str, Any]:
-        return {
-            "checkpoint": self.checkpoint.reference,
-            "weights_sha256": self.checkpoint.sha256,
-            "revision": self.checkpoint.revision,
-            "seed": self.seed,
-            "sample": sample,
-            "device": str(self.device),
-            "median_cosine_of_random_pairs": judgement.common,
-            "versions": {
-                "puregen_transforms": __version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        }
-
-
-def _pattern_numbers(patterns: Sequence[FoundPattern], count: int) -> Tensor:
-    number = torch.zeros(count, dtype=torch.int64)
-    for index, pattern in enumerate(patterns):
-        number[torch.tensor(pattern.carriers)] = index + 1
-    return number
 
 
 def _class_name(label: int, class_names: Sequence[str]) -> str | None:
@@ -473,7 +352,7 @@ def _class_name(label: int, class_names: Sequence[str]) -> str | None:
 
 
 def _flag(
-    judgement: Judgement, energies: Tensor, labels: Tensor | None, class_names: Sequence[str]
+    findings: Findings, energies: Tensor, labels: Tensor | None, class_names: Sequence[str]
 ) -> tuple[FlaggedImage, ...]:
     """Carriers of each pattern, then outliers of energy."""
 
@@ -481,7 +360,7 @@ def _flag(
         return FlaggedImage(
             row=row,
             energy=float(energies[row]),
-            score=float(judgement.scores[row]),
+            score=float(findings.scores[row]),
             class_name=None if labels is None else _class_name(int(labels[row]), class_names),
             pattern=pattern,
             cosine=cosine,
@@ -489,10 +368,10 @@ def _flag(
 
     carriers = [
         flagged(row, index + 1, cosine)
-        for index, pattern in enumerate(judgement.patterns)
+        for index, pattern in enumerate(findings.patterns)
         for row, cosine in zip(pattern.carriers, pattern.cosines, strict=True)
     ]
     known = {image.row for image in carriers}
-    outliers = (judgement.scores > OUTLIER).nonzero().flatten().tolist()
+    outliers = (findings.scores > OUTLIER).nonzero().flatten().tolist()
     alone = [flagged(row) for row in outliers if row not in known]
     return (*carriers, *sorted(alone, key=lambda image: -image.score))

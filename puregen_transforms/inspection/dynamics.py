@@ -12,7 +12,7 @@ from torch import Tensor
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.functional.noise import KeyedNoise
-from puregen_transforms.inspection.statistics import PatternGauge
+from puregen_transforms.inspection.gauge import PatternGauge
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
@@ -313,7 +313,7 @@ def advise(
 
     Args:
         dynamics: of the sample.
-        level: the judgement's.
+        level: of the findings.
         carriers: images with a shared pattern.
         images: of the set.
         outliers: images of far too high energy, where there are more than chance would give.

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms._files import write_atomically
+from puregen_transforms.detection.findings import OUTLIER, SIGNIFICANCE, SUSPICIOUS
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.inspection.audit import Inspection, SharedPattern
 from puregen_transforms.inspection.dynamics import DEFAULT_STEPS, REMAINING
-from puregen_transforms.inspection.judge import OUTLIER, SIGNIFICANCE, SUSPICIOUS
 from puregen_transforms.inspection.verdict import in_words
 from puregen_transforms.transforms.formats import open_image
 

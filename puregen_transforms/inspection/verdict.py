@@ -6,31 +6,31 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from puregen_transforms.inspection.judge import (
+from puregen_transforms.detection.findings import (
     CLEAR,
     SIGNIFICANCE,
     SUSPICIOUS,
+    Findings,
     FoundPattern,
     GroupFinding,
-    Judgement,
 )
 
 _NAMED = 3
 
 
-def headline(judgement: Judgement, images: int) -> str:
+def headline(findings: Findings, images: int) -> str:
     """The verdict in one sentence.
 
     Args:
-        judgement: of the set.
+        findings: of the set.
         images: how many were measured.
     """
-    if judgement.level == SUSPICIOUS:
-        carriers = len({row for pattern in judgement.patterns for row in pattern.carriers})
-        return f"Suspicious: {carriers} of {images} images share a hidden pattern{_where(judgement.classes)}."
-    if judgement.level == CLEAR:
+    if findings.level == SUSPICIOUS:
+        carriers = len({row for pattern in findings.patterns for row in pattern.carriers})
+        return f"Suspicious: {carriers} of {images} images share a hidden pattern{_where(findings.classes)}."
+    if findings.level == CLEAR:
         return f"Nothing suspicious was found in {images} images."
-    if judgement.aligned:
+    if findings.aligned:
         return f"Most of the {images} images share a pattern: poisoned throughout, or alike by nature."
     return f"No hidden pattern was found in {images} images, but something is unusual."
 
@@ -45,32 +45,32 @@ def _where(classes: Sequence[GroupFinding]) -> str:
     return f"; the suspicious classes are {', '.join(names[:_NAMED])}{more}"
 
 
-def reasons(judgement: Judgement, images: int) -> tuple[str, ...]:
+def reasons(findings: Findings, images: int) -> tuple[str, ...]:
     """The numbers behind the verdict, a sentence each.
 
     Args:
-        judgement: of the set.
+        findings: of the set.
         images: how many were measured.
     """
-    groups = (judgement.whole, *judgement.classes)
-    found = [_pattern_reason(number, pattern) for number, pattern in enumerate(judgement.patterns, start=1)]
-    suspects = [group for group in judgement.classes if group.level == SUSPICIOUS]
-    found += [_class_reason(group) for group in suspects or ([judgement.whole] if judgement.patterns else [])]
+    groups = (findings.whole, *findings.classes)
+    found = [_pattern_reason(number, pattern) for number, pattern in enumerate(findings.patterns, start=1)]
+    suspects = [group for group in findings.classes if group.level == SUSPICIOUS]
+    found += [_class_reason(group) for group in suspects or ([findings.whole] if findings.patterns else [])]
     found += [_outlier_reason(group) for group in groups if group.outlier_p < SIGNIFICANCE]
     found += [_tiled_reason(group) for group in groups if group.tiled]
-    if judgement.aligned:
+    if findings.aligned:
         found.append(
             "Most images of the set pull the energy the same way (median cosine of random pairs "
-            f"{judgement.common:.2f}; clean photographs have 0.00). Either nearly all carry one perturbation, or they "
+            f"{findings.common:.2f}; clean photographs have 0.00). Either nearly all carry one perturbation, or they "
             "are alike by nature (aligned pictures, one background). A set known to be clean would tell which."
         )
-    if judgement.level == CLEAR:
-        found += _clear_reasons(judgement, images)
+    if findings.level == CLEAR:
+        found += _clear_reasons(findings, images)
     return tuple(found)
 
 
-def _clear_reasons(judgement: Judgement, images: int) -> list[str]:
-    searched = [group for group in (judgement.whole, *judgement.classes) if group.similarity is not None]
+def _clear_reasons(findings: Findings, images: int) -> list[str]:
+    searched = [group for group in (findings.whole, *findings.classes) if group.similarity is not None]
     found = []
     if searched:
         most = min(searched, key=lambda group: group.pattern_p if group.pattern_p is not None else 1.0)
@@ -81,7 +81,7 @@ def _clear_reasons(judgement: Judgement, images: int) -> list[str]:
         )
     else:
         found.append("There were too few images to search for a shared pattern.")
-    found.append(f"Images with an unusually high energy for their class: {judgement.whole.outliers} of {images}.")
+    found.append(f"Images with an unusually high energy for their class: {findings.whole.outliers} of {images}.")
     return found
 
 

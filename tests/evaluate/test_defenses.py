@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
+from puregen_transforms.detection.energy import HIGH_ENERGY
 from puregen_transforms.evaluate.defenses import Inspect, Purify, Task
 from puregen_transforms.evaluate.store import Store
-from puregen_transforms.inspection.audit import HIGH_ENERGY
 
 
 @pytest.fixture(scope="module")

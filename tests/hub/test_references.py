@@ -11,10 +11,11 @@ import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.cli.train import _load_initial_ebm
+from puregen_transforms.detection import find_outliers, find_patterns
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
 from puregen_transforms.hub.load import resolve_checkpoint
 from puregen_transforms.hub.references import Place, locate
-from puregen_transforms.inspection.audit import find_outliers, find_patterns, inspect_images
+from puregen_transforms.inspection.audit import inspect_images
 from puregen_transforms.models.ebm import EBMConfig
 from tests.hub.loopback import LoopbackHub
 from tests.hub.tiny import Files, put

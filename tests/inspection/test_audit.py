@@ -11,7 +11,8 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
-from puregen_transforms.inspection.audit import find_outliers, find_patterns, inspect_images
+from puregen_transforms.detection import find_outliers, find_patterns
+from puregen_transforms.inspection.audit import inspect_images
 
 DOG = CLASSES.index("dog")
 TYPICAL = 2

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.detection import measure
+from puregen_transforms.detection.measure import ImageMeter, commonest_size
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.inspection import measure
-from puregen_transforms.inspection.measure import ImageMeter, commonest_size
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 
@@ -103,7 +103,7 @@ PHOTOGRAPHS = """
 import resource, sys
 import PIL.Image, torch
 from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.inspection.measure import ImageMeter
+from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 class Photographs(list):

@@ -9,15 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puregen_transforms._progress import Progress
+from puregen_transforms.detection.statistics import thumbnails
 from puregen_transforms.functional.images import to_signed
-from puregen_transforms.inspection.statistics import thumbnails
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.transforms.formats import open_image
 from puregen_transforms.transforms.puregen import LARGEST_IMAGE
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, images done, images in all)."""
 
 KEPT_BYTES = 2**29
 """Gradients kept for images that are looked at again, as half-precision numbers."""
@@ -104,7 +102,7 @@ class ImageMeter:
                     energies[part] = self._in_batches(self.network, batch)
                     done += len(part)
                     progress("measuring energies", done, len(self))
-        missing = torch.tensor([size is None for size in sizes])
+        missing = torch.tensor([size is None for size in sizes], dtype=torch.bool)
         bad = (~energies.isfinite() & ~missing).nonzero().flatten().tolist()
         if bad:
             raise FloatingPointError(

@@ -1,0 +1,143 @@
+"""What a detector is: it is given a set that may be poisoned, and scores and flags its images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from puregen_transforms._progress import Progress, silent
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.data.labels import Labels, class_indices
+from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.purifier.device import choose_device
+
+NEEDS = {
+    "labels": "the class of each image (`labels`)",
+    "reserved": "a clean labelled set of the same classes (`reserved`)",
+    "network": "a classifier that was trained on the set (`network`)",
+}
+"""What a detector may need beside the images."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SuspectSet:
+    """All that a detector is given; whether an image is poisoned is not in it.
+
+    Args:
+        images: (N, 3, H, W) uint8 tensor, or a sequence of images in any form that `PureGen` takes, read by row as
+            needed; None stands for a missing image.
+        labels: (N,) int64 class of each image, negative where it has none; None without labels.
+        class_names: by label; may be empty.
+        reserved: clean images of the same classes, for detectors that need them.
+        network: a classifier trained on the set, on `device`: (N, 3, H, W) in [-1, 1] -> (N, classes) logits.
+        seed: of all that is random.
+        device: where to work.
+        state: folder for what is finished, from which a killed search goes on; None keeps nothing.
+        progress: told what is being done.
+    """
+
+    images: Sequence[Any] | Tensor
+    labels: Tensor | None = None
+    class_names: tuple[str, ...] = ()
+    reserved: ImageSet | None = None
+    network: nn.Module | None = None
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    state: Path | None = None
+    progress: Progress = silent
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+class Detector(Protocol):
+    """Finds poisoned images. Make one as a dataclass whose fields are its settings, derived from this."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Which of `NEEDS` it cannot do without."""
+
+    version: ClassVar[int] = 1
+    """Raised when the same settings give another result than before."""
+
+    def identity(self) -> Any:
+        """Name, JSON-ready, what decides the result beside settings and data, such as the hash of weights."""
+        return None
+
+    def detect(self, suspects: SuspectSet) -> DetectionReport:
+        """Score and flag every image; name, counts by class, settings and time are filled in afterwards."""
+        ...
+
+
+def run_detector(
+    name: str,
+    detector: Detector,
+    images: Sequence[Any] | Tensor,
+    labels: Labels | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    reserved: ImageSet | None = None,
+    network: nn.Module | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    state: Path | None = None,
+    progress: Progress = silent,
+) -> DetectionReport:
+    """Search a set with a detector, and check what it returns; see `SuspectSet` for the arguments.
+
+    Raises:
+        ValueError: something that the detector needs is missing, labels that do not fit, or the detector returned
+            another number of scores or flagged rows without an image.
+        FloatingPointError: a score that is not finite.
+    """
+    indices: Tensor | None = None
+    names = tuple(class_names)
+    if labels is not None:
+        indices, names = class_indices(labels, class_names)
+        if len(indices) != len(images):
+            raise ValueError(f"Expected one label for each of the {len(images)} images, but got {len(indices)}.")
+    given = {"labels": indices, "reserved": reserved, "network": network}
+    for need in sorted(detector.needs):
+        if given[need] is None:
+            raise ValueError(f"Expected {NEEDS[need]}, which the detector {name!r} needs, but got none.")
+    suspects = SuspectSet(
+        images=images,
+        labels=indices,
+        class_names=names,
+        reserved=reserved,
+        network=network,
+        seed=seed,
+        device=choose_device(device),
+        state=state,
+        progress=progress,
+    )
+    started = time.perf_counter()
+    found = detector.detect(suspects)
+    if len(found) != len(images):
+        raise ValueError(f"Expected {len(images)} scores from the detector {name!r}, but got {len(found)}.")
+    _check_scores(name, found, images)
+    counts = found.classes or count_by_class(found.flagged, indices, names)
+    settings: dict[str, Any] = asdict(detector) if is_dataclass(detector) else {}
+    about = {"version": detector.version, "identity": detector.identity(), "seed": seed}
+    return replace(
+        found,
+        detector=name,
+        classes=counts,
+        settings={**settings, **about, **found.settings},
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _check_scores(name: str, found: DetectionReport, images: Sequence[Any] | Tensor) -> None:
+    """Scores are finite, but where there is no image, and there nothing is flagged."""
+    missing = found.scores.isnan()
+    if found.scores.isinf().any() or (isinstance(images, Tensor) and missing.any()):
+        bad = (~found.scores.isfinite()).nonzero().flatten().tolist()
+        raise FloatingPointError(f"The scores of the detector {name!r} are not finite in rows {bad[:8]}.")
+    if (found.flagged & missing).any():
+        raise ValueError(f"The detector {name!r} flagged rows that hold no image.")

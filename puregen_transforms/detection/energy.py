@@ -1,0 +1,247 @@
+"""Detectors by the energy network: images that share a perturbation, and images of unusually high energy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puregen_transforms._progress import Progress
+from puregen_transforms.data.labels import Labels
+from puregen_transforms.detection.detector import Detector, SuspectSet, run_detector
+from puregen_transforms.detection.findings import Findings, FoundPattern
+from puregen_transforms.detection.measure import ImageMeter, commonest_size
+from puregen_transforms.detection.pattern_search import search
+from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.detection.statistics import robust_scores
+from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.models.ebm import EBM
+from puregen_transforms.models.ebm_inference import InvariantEBM
+
+LEAST_IMAGES = 10
+"""Images that a set needs to be compared with each other."""
+
+HIGH_ENERGY = 3.0
+"""Robust standard deviations above a set's median from which on an energy is rare: 0.4 % of clean CIFAR-10."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPatterns(Detector):
+    """Flag images whose energy gradients share a direction that chance does not explain.
+
+    A perturbation that many images carry pulls their energy gradients the same way, whatever they show. An image's
+    score is by how much it exceeds the cosine from which it counts as a carrier; all are 0 where no pattern is found.
+    Labels are used where there are some: each class is searched by itself. `details["pattern"]` has the number of
+    the pattern that an image carries, from 1, and 0 for none.
+
+    Args:
+        checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
+            None is the packaged default.
+        batch_size: images in one network call; None chooses by their size.
+    """
+
+    checkpoint: str | None = None
+    batch_size: int | None = None
+
+    def identity(self) -> str:
+        """Return the hash of the weights."""
+        return resolve_checkpoint(self.checkpoint).sha256
+
+    def detect(self, suspects: SuspectSet) -> DetectionReport:
+        """Search every class, and the set as a whole.
+
+        Raises:
+            ValueError: too few images, or an image that cannot be read.
+            FloatingPointError: an energy is not finite.
+        """
+        model = load_energy(self.checkpoint)
+        meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
+        measured = measure_set(
+            meter, suspects.labels, suspects.class_names, seed=suspects.seed, progress=suspects.progress
+        )
+        findings = measured.findings
+        numbers = pattern_numbers(findings.patterns, len(suspects))
+        scores = findings.margins.clamp(min=-2.0) if findings.patterns else torch.zeros(len(suspects))
+        scores[~measured.energies.isfinite()] = torch.nan
+        facts = {
+            group.label: {"similarity": group.similarity, "expected": group.expected, "p": group.pattern_p}
+            for group in findings.classes
+            if group.label is not None
+        }
+        return DetectionReport(
+            scores=scores,
+            flagged=numbers > 0,
+            classes=count_by_class(numbers > 0, suspects.labels, suspects.class_names, facts),
+            details={"pattern": numbers},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnergyOutliers(Detector):
+    """Flag images whose energy lies far above that of the others, whatever they have in common.
+
+    It finds perturbations made for each image by itself, if they are strong enough to be seen one by one and most
+    images of the set have none; the rarest of the clean images go with them. Scores are robust standard deviations
+    above the median of the set.
+
+    Args:
+        threshold: score above which an image is flagged.
+        checkpoint: of the energy network; see `SharedPatterns`.
+        batch_size: images in one network call; None chooses by their size.
+    """
+
+    threshold: float = HIGH_ENERGY
+    checkpoint: str | None = None
+    batch_size: int | None = None
+
+    def identity(self) -> str:
+        """Return the hash of the weights."""
+        return resolve_checkpoint(self.checkpoint).sha256
+
+    def detect(self, suspects: SuspectSet) -> DetectionReport:
+        """Measure every energy.
+
+        Raises:
+            ValueError: an image that cannot be read.
+            FloatingPointError: an energy is not finite.
+        """
+        model = load_energy(self.checkpoint)
+        meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
+        energies, _ = meter.energies(suspects.progress)
+        return self.judge(energies)
+
+    def judge(self, energies: Tensor) -> DetectionReport:
+        """Flag images by their energies alone: (N,), NaN where there is no image."""
+        scores, present = torch.full_like(energies, torch.nan), energies.isfinite()
+        if present.any():
+            scores[present] = robust_scores(energies[present])
+        return DetectionReport(scores=scores, flagged=scores > self.threshold)
+
+
+def find_patterns(
+    images: Sequence[Any] | Tensor,
+    labels: Labels | None = None,
+    *,
+    checkpoint: str | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Number the shared pattern that each image carries, 0 for none: (N,) int64; see `SharedPatterns`.
+
+    Args:
+        images: (N, C, H, W) tensor, or a sequence of images in any form `PureGen` takes; None for a missing image.
+        labels: class of each image, as an index (negative where it has none) or a word.
+        checkpoint: of the energy network.
+        seed: of random choices.
+        device: where to run; None is the accelerator that torch reports, else the CPU.
+        batch_size: images in one network call; None chooses by their size.
+
+    Raises:
+        ValueError: too few images, labels of another length or that are none, or an image that cannot be read.
+        FloatingPointError: an energy is not finite.
+    """
+    detector = SharedPatterns(checkpoint=checkpoint, batch_size=batch_size)
+    return run_detector("shared_patterns", detector, images, labels, seed=seed, device=device).details["pattern"]
+
+
+def find_outliers(
+    images: Sequence[Any] | Tensor,
+    *,
+    threshold: float = HIGH_ENERGY,
+    checkpoint: str | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+) -> Tensor:
+    """Mark images whose energy lies far above that of the others: (N,) bool; see `EnergyOutliers`.
+
+    Args:
+        images: as of `find_patterns`; rows without an image are none.
+        threshold: robust standard deviations above the median of the set.
+        checkpoint: of the energy network.
+        device: where to run.
+        batch_size: images in one network call.
+
+    Raises:
+        ValueError: an image that cannot be read.
+        FloatingPointError: an energy is not finite.
+    """
+    detector = EnergyOutliers(threshold=threshold, checkpoint=checkpoint, batch_size=batch_size)
+    return run_detector("energy_outliers", detector, images, device=device).flagged
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeasuredSet:
+    """Energies of a set, and what was found in it.
+
+    Args:
+        energies: (N,), NaN where there is no image.
+        size: height and width of most images, which were compared with each other.
+        comparable: (N,) bool, the images of that size.
+        findings: by class, and by pattern.
+    """
+
+    energies: Tensor
+    size: tuple[int, int]
+    comparable: Tensor
+    findings: Findings
+
+    @property
+    def count(self) -> int:
+        """How many images were measured."""
+        return int(self.energies.isfinite().sum())
+
+
+def load_energy(checkpoint: str | None) -> EBM:
+    """Load the energy network; its weights are made outside of inference mode, so that gradients can be taken."""
+    with torch.inference_mode(False):
+        return load_ebm(resolve_checkpoint(checkpoint))
+
+
+def open_meter(
+    images: Sequence[Any] | Tensor, model: EBM, *, device: torch.device, batch_size: int | None = None
+) -> ImageMeter:
+    """Prepare to measure images in float32."""
+    with torch.inference_mode(False):
+        network = InvariantEBM(model, device=device)
+    return ImageMeter(images, network, smallest=model.config.smallest_image, device=device, batch_size=batch_size)
+
+
+def measure_set(
+    meter: ImageMeter, labels: Tensor | None, class_names: Sequence[str], *, seed: int, progress: Progress
+) -> MeasuredSet:
+    """Measure every image, and search for shared patterns.
+
+    Raises:
+        ValueError: too few images, or an image that cannot be read.
+        FloatingPointError: an energy is not finite.
+    """
+    energies, sizes = meter.energies(progress)
+    size = commonest_size(sizes)
+    count = int(energies.isfinite().sum())
+    if size is None or count < LEAST_IMAGES:
+        raise ValueError(f"Expected at least {LEAST_IMAGES} images to compare, but got {count}.")
+    comparable = torch.tensor([found == size for found in sizes])
+    findings = search(
+        energies,
+        meter.gradients,
+        size=size,
+        comparable=comparable,
+        labels=labels,
+        class_names=class_names,
+        seed=seed,
+        device=meter.device,
+        progress=progress,
+    )
+    return MeasuredSet(energies=energies, size=size, comparable=comparable, findings=findings)
+
+
+def pattern_numbers(patterns: Sequence[FoundPattern], count: int) -> Tensor:
+    """Number, from 1, the pattern that each of `count` images carries; 0 for none: (N,) int64."""
+    numbers = torch.zeros(count, dtype=torch.int64)
+    for index, pattern in enumerate(patterns):
+        numbers[torch.tensor(pattern.carriers)] = index + 1
+    return numbers

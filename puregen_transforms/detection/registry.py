@@ -1,0 +1,90 @@
+"""Every detector by its name, and the one way to run one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from puregen_transforms.data.labels import Labels
+from puregen_transforms.detection.detector import Detector, run_detector
+from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
+from puregen_transforms.detection.report import DetectionReport
+
+DETECTORS: dict[str, Callable[..., Detector]] = {
+    "shared_patterns": SharedPatterns,
+    "energy_outliers": EnergyOutliers,
+}
+
+D = TypeVar("D", bound=Callable[..., Detector])
+
+
+def register(name: str) -> Callable[[D], D]:
+    """Add a detector under a name, as a decorator of its class.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(made: D) -> D:
+        if name in DETECTORS:
+            raise ValueError(f"Expected a name that no detector has, but {name!r} is taken.")
+        DETECTORS[name] = made
+        return made
+
+    return add
+
+
+def build_detector(name: str, **settings: Any) -> Detector:
+    """Make a detector with its settings.
+
+    Args:
+        name: in any case, with hyphens or underscores.
+        settings: fields of its class.
+
+    Raises:
+        ValueError: no such detector or setting, or a value out of range.
+    """
+    key = name.lower().replace("-", "_")
+    if key not in DETECTORS:
+        raise ValueError(f"Expected a detector out of {', '.join(DETECTORS)}, but got {name!r}.")
+    made = DETECTORS[key]
+    known = getattr(made, "__dataclass_fields__", {})
+    if unknown := sorted(set(settings) - set(known)):
+        raise ValueError(
+            f"Expected settings of the detector {key!r} out of {', '.join(known) or 'none'}, but got "
+            f"{', '.join(unknown)}."
+        )
+    return made(**settings)
+
+
+def detect(
+    detector: str | Detector,
+    images: Sequence[Any] | Tensor,
+    labels: Labels | None = None,
+    *,
+    settings: dict[str, Any] | None = None,
+    **options: Any,
+) -> DetectionReport:
+    """Search a set of images for poisoned ones.
+
+    Args:
+        detector: name, see `DETECTORS`, or a detector with its settings.
+        images: (N, 3, H, W) uint8 tensor, or a sequence of images in any form that `PureGen` takes.
+        labels: class of each image, as an index (negative where it has none) or a word.
+        settings: of the detector, where it is given by name.
+        options: class_names, reserved, network, seed, device, state, progress; see `run_detector`.
+
+    Raises:
+        ValueError: an unknown detector or setting, or something that it needs is missing.
+    """
+    if isinstance(detector, str):
+        return run_detector(detector, build_detector(detector, **(settings or {})), images, labels, **options)
+    if settings:
+        raise ValueError("Expected the settings in the detector itself, as it is not given by name.")
+    return run_detector(_name_of(detector), detector, images, labels, **options)
+
+
+def _name_of(detector: Detector) -> str:
+    return next((name for name, made in DETECTORS.items() if made is type(detector)), type(detector).__name__)
