@@ -9,6 +9,9 @@ from contextlib import contextmanager
 import typer
 
 FAILED = 1
+FOUND = 2
+"""The command finished, and found what it was told to fail on."""
+
 INCOMPLETE = 3
 """The command finished, but left something out."""
 

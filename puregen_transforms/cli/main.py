@@ -10,6 +10,7 @@ from puregen_transforms import __version__
 from puregen_transforms.cli import hub, train
 from puregen_transforms.cli.attack import attack
 from puregen_transforms.cli.demo import demo
+from puregen_transforms.cli.detect import detect
 from puregen_transforms.cli.doctor import doctor
 from puregen_transforms.cli.evaluate import evaluate, report
 from puregen_transforms.cli.inspect import inspect
@@ -21,6 +22,7 @@ app.command()(demo)
 app.command()(purify)
 app.command()(verify)
 app.command()(inspect)
+app.command()(detect)
 app.command()(attack)
 app.command()(evaluate)
 app.command()(report)

@@ -198,3 +198,14 @@ def test_a_file_in_the_way(demo, tmp_path):
     result = run(source, "--output", tmp_path / "out")
     assert result.exit_code == 1
     assert (tmp_path / "out").read_text() == "in the way"
+
+
+def test_pipelines_see_a_suspicion_in_the_exit_code(demo, tmp_path, tiny_checkpoint, no_figures):
+    rows = rows_of(demo, "dog")
+    columns = {"label": (ClassLabel(names=list(CLASSES)), demo.labels[:COUNT].tolist())}
+    clean = parquet(demo, tmp_path / "clean.parquet", pictures(demo), **columns)
+    poisoned = parquet(demo, tmp_path / "poisoned.parquet", pictures(demo, rows), **columns)
+    out = ("--output", tmp_path / "out")
+    assert run(poisoned, *out).exit_code == 0
+    assert run(poisoned, *out, "--fail-on", "suspicious").exit_code == 2
+    assert run(clean, *out, "--fail-on", "unusual").exit_code == 0

@@ -1,0 +1,152 @@
+"""`puregen detect`: run one detector over a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from puregen_transforms.cli.errors import FOUND, explain_errors
+from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
+from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.cli.settings import parse_settings
+from puregen_transforms.data.local import check_path
+
+if TYPE_CHECKING:
+    from puregen_transforms.data.image_set import ImageSet
+    from puregen_transforms.detection import DetectionReport
+
+_DATA, _RUN = "Data", "Running"
+
+
+def detect(
+    name: Annotated[str, typer.Argument(help="The detector; `list` lists them, with what they need.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC", help="A folder of images, a Parquet file, a folder of them, a saved data set, or its name."
+        ),
+    ] = "",
+    output: Annotated[Path, typer.Option(help="Folder for the report; an earlier report in it is replaced.")] = Path(
+        "detect-report"
+    ),
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the detector; repeat it.")
+    ] = None,
+    reserved: Annotated[
+        str | None,
+        typer.Option(
+            help="Clean labelled images of the same classes, for detectors that need them; in the forms of SRC.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to search; default: train, or the only one.", rich_help_panel=_DATA)
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=_DATA)
+    ] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=_DATA)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=_RUN)] = 0,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=_RUN),
+    ] = None,
+    fail_on_flagged: Annotated[
+        bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Score every image of a data set for poison, and flag the suspicious ones.
+
+    The folder gets `report.safetensors` (`DetectionReport.load` reads it) and `images.csv`, a line for each image.
+    Nothing in SRC is changed. One detector sees one kind of attack: nothing flagged does not mean nothing poisoned.
+    """
+    with explain_errors():
+        console = Console()
+        if name == "list":
+            console.print(_table())
+            return
+        if not source:
+            raise ValueError("Expected a detector and a data set: puregen detect NAME SRC.")
+        check_path(source)
+        from puregen_transforms.detection.registry import build_detector, detect
+
+        detector = build_detector(name, **parse_settings(setting or []))
+        if output.exists() and not output.is_dir():
+            raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
+        chosen = choose_source(source, split, column, label_column)
+        with shown_progress(Console(stderr=True)) as progress:
+            report = detect(
+                detector,
+                chosen.images,
+                chosen.labels,
+                class_names=chosen.class_names,
+                reserved=_reserved(reserved, chosen),
+                seed=seed,
+                device=device,
+                state=output / "state",
+                progress=progress,
+            )
+        report.save(output / "report.safetensors")
+        names = [chosen.name_of(row) or "" for row in range(len(report))]
+        report.to_csv(output / "images.csv", names=names if any(names) else None)
+        _show(console, report, output)
+        if fail_on_flagged and report.flagged.any():
+            raise typer.Exit(FOUND)
+
+
+def _reserved(source: str | None, chosen: ChosenSource) -> ImageSet | None:
+    """Read the reserved set.
+
+    Raises:
+        ValueError: its classes are others.
+    """
+    if source is None:
+        return None
+    from puregen_transforms.data.image_set import ImageSet
+
+    check_path(source)
+    found = ImageSet.of(source)
+    if chosen.class_names and found.class_names != chosen.class_names[: len(found.class_names)]:
+        raise ValueError(
+            f"Expected a reserved set with the classes {', '.join(chosen.class_names)} of the data set, in this order, "
+            f"but got {', '.join(found.class_names)}."
+        )
+    return found
+
+
+def _show(console: Console, report: DetectionReport, output: Path) -> None:
+    console.print(f"{report}.", markup=False, highlight=False)
+    suspicious = [one for one in report.classes if one.flagged]
+    if suspicious:
+        table = Table("class", "images", "flagged")
+        for one in suspicious:
+            table.add_row(_shown(one.name), str(one.images), str(one.flagged))
+        console.print(table)
+    console.print(f"Report in {output}.", markup=False, highlight=False)
+
+
+def _shown(name: str) -> str:
+    """Show a name from foreign data as it is: no markup, no control characters."""
+    from rich.markup import escape
+
+    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
+
+
+def _table() -> Table:
+    import inspect
+
+    from puregen_transforms.detection import DETECTORS
+
+    table = Table("detector", "what it does", "needs", "settings")
+    for name, made in DETECTORS.items():
+        fields = getattr(made, "__dataclass_fields__", {})
+        settings = ", ".join(f"{field}={fields[field].default!r}" for field in fields)
+        summary = (inspect.getdoc(made) or "").split("\n")[0]
+        table.add_row(name, summary, ", ".join(sorted(getattr(made, "needs", ()))) or "images alone", settings)
+    return table

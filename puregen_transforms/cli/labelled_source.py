@@ -1,0 +1,158 @@
+"""Which split, images and classes of a source a command works on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+_LABEL_NAMES = ("label", "labels", "fine_label", "class")
+
+
+class Pictures(Sequence[Any]):
+    """Read the images of a column, decoded one at a time."""
+
+    def __init__(self, dataset: Dataset, column: str) -> None:
+        self._rows = dataset.select_columns([column])
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        return self._rows[row][self._column]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenSource:
+    """The split and columns of a source that are to be searched for poison.
+
+    Args:
+        dataset: one split.
+        split: its name, if the source has others.
+        column: of images.
+        columns: of images, all there are.
+        folder: of the source, if it is on this machine.
+        labels: one for each row, -1 where there is none; None without a column of classes.
+        class_names: by label.
+        facts: for the report.
+    """
+
+    dataset: Dataset
+    split: str | None
+    column: str
+    columns: Sequence[str]
+    folder: Path | None
+    labels: list[int] | None
+    class_names: tuple[str, ...]
+    facts: Mapping[str, str]
+
+    @property
+    def images(self) -> Pictures:
+        """Give the images by row."""
+        return Pictures(self.dataset, self.column)
+
+    @property
+    def is_one_of_several(self) -> bool:
+        """Whether a purifier has to be told which column it is to purify."""
+        return len(self.columns) > 1
+
+    def name_of(self, row: int) -> str | None:
+        """Name a row's image: its path in the source, or the name stored with it; None without a name."""
+        from datasets import Image
+
+        stored = self.dataset.select_columns([self.column]).cast_column(self.column, Image(decode=False))
+        path = (stored[row][self.column] or {}).get("path")
+        if not path:
+            return None
+        if self.folder is not None and Path(path).is_relative_to(self.folder):
+            return str(Path(path).relative_to(self.folder))
+        return Path(path).name
+
+
+def choose_source(source: str, split: str | None, column: str | None, label_column: str | None) -> ChosenSource:
+    """Open a source and settle on its split and columns.
+
+    Raises:
+        FileNotFoundError: see `open_source`.
+        ValueError: a split or column that is not there, or none to choose by default.
+    """
+    from datasets.utils.logging import disable_progress_bar
+
+    from puregen_transforms.data.local import local_path
+    from puregen_transforms.data.sources import image_columns, open_source
+
+    disable_progress_bar()  # of copying to the cache; ours follows
+    splits = open_source(source)
+    several = len(splits) > 1
+    split = _choose_split(splits, split)
+    dataset = splits[split]
+    found = image_columns(dataset)
+    if (column is None and len(found) != 1) or (column is not None and column not in found):
+        wanted = f"{column!r} to be a column of images" if column else "one column of images"
+        raise ValueError(f"Expected {wanted} in {source!r}, but found {found or 'none'}. Name one with --column.")
+    column = column or found[0]
+    label_column = label_column or _default_label_column(dataset)
+    labels, names = (None, ()) if label_column is None else _read_labels(dataset, label_column)
+    facts = {"source": source, "split": split, "columns": ", ".join(filter(None, (column, label_column)))}
+    path = local_path(source)
+    folder = path.resolve() if path is not None and path.is_dir() else None
+    return ChosenSource(
+        dataset=dataset,
+        split=split if several else None,
+        column=column,
+        columns=found,
+        folder=folder,
+        labels=labels,
+        class_names=tuple(names),
+        facts=facts,
+    )
+
+
+def _choose_split(splits: DatasetDict, split: str | None) -> str:
+    if split is None:
+        if len(splits) == 1:
+            return str(next(iter(splits)))
+        split = "train"
+    if split not in splits:
+        raise ValueError(f"Expected one of the splits {sorted(splits)}, but got {split!r}. Name one with --split.")
+    return split
+
+
+def _default_label_column(dataset: Dataset) -> str | None:
+    from datasets import ClassLabel
+
+    marked = [name for name, feature in dataset.features.items() if isinstance(feature, ClassLabel)]
+    named = [name for name in _LABEL_NAMES if name in (marked or _class_like(dataset))]
+    return (named or marked or [None])[0]
+
+
+def _class_like(dataset: Dataset) -> list[str]:
+    """List the columns whose values could be classes."""
+    types = {name: str(getattr(feature, "dtype", "")) for name, feature in dataset.features.items()}
+    return [
+        name for name, dtype in types.items() if dtype.startswith(("int", "uint", "bool", "string", "large_string"))
+    ]
+
+
+def _read_labels(dataset: Dataset, column: str) -> tuple[list[int], Sequence[str]]:
+    """Read class indices, -1 where a row has none, and the names of the classes.
+
+    Raises:
+        ValueError: no such column, or one that holds no classes.
+    """
+    from puregen_transforms.data.labels import class_indices
+
+    if column not in _class_like(dataset):
+        raise ValueError(
+            f"Expected a column of classes (integers or names), one of {_class_like(dataset)}, but got {column!r}."
+        )
+    values = dataset.select_columns([column]).with_format("arrow")[:].column(column).to_pylist()
+    present = [str(value) if isinstance(value, bool) else value for value in values if value is not None]
+    indices, names = class_indices(present, getattr(dataset.features[column], "names", None) or ())
+    numbers = iter(indices.tolist())
+    return [-1 if value is None else next(numbers) for value in values], names

@@ -1,0 +1,78 @@
+import csv
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as PILImage
+from typer.testing import CliRunner
+
+from puregen_transforms.cli.main import app
+from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
+from puregen_transforms.detection import DETECTORS, DetectionReport
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return load_demo()
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["detect", *map(str, arguments)])
+
+
+@pytest.fixture
+def source(demo, tmp_path):
+    """Sixty images, seven dogs of which carry the demo trigger."""
+    rows = (demo.labels == 5).nonzero().flatten()[:7].tolist() + (demo.labels == 1).nonzero().flatten().tolist()
+    rows += (demo.labels == 3).nonzero().flatten().tolist()
+    images = demo.images[rows].clone()
+    images[:7] = add_trigger(images[:7], demo.trigger)
+    pictures = [PILImage.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    features = Features({"image": Image(), "label": ClassLabel(names=list(CLASSES))})
+    path = tmp_path / "set.parquet"
+    Dataset.from_dict({"image": pictures, "label": demo.labels[rows].tolist()}, features).to_parquet(path)
+    return path
+
+
+def test_the_list_says_what_each_needs():
+    printed = run("list").stdout
+    for name in DETECTORS:
+        assert name in printed
+    assert "images alone" in printed
+
+
+def test_carriers_are_flagged_and_written_down(source, tmp_path):
+    done = run("shared-patterns", source, "--output", tmp_path / "out", "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "shared_patterns: 7 of 47 images flagged." in " ".join(done.stdout.split())
+    assert "dog" in done.stdout
+    report = DetectionReport.load(tmp_path / "out/report.safetensors")
+    assert report.flagged.nonzero().flatten().tolist() == list(range(7))
+    lines = list(csv.DictReader((tmp_path / "out/images.csv").open()))
+    assert [line["flagged"] for line in lines] == ["1"] * 7 + ["0"] * 40
+
+
+def test_pipelines_see_it_in_the_exit_code(source, tmp_path):
+    out = ("--output", tmp_path / "out", "--device", "cpu", "--fail-on-flagged")
+    assert run("energy-outliers", source, *out, "--set", "threshold=-1").exit_code == 2
+    assert run("energy-outliers", source, *out, "--set", "threshold=1000").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("no-such", "SRC"), "Expected a detector out of shared_patterns"),
+        (("shared-patterns",), "puregen detect NAME SRC"),
+        (("shared-patterns", "SRC", "--set", "speed=3"), "settings of the detector 'shared_patterns' out of"),
+        (("shared-patterns", "SRC", "--set", "speed"), "Expected a setting NAME=VALUE"),
+        (("shared-patterns", "nothing/here"), "nothing/here"),
+    ],
+)
+def test_mistakes_are_explained(source, arguments, message):
+    done = run(*(source if word == "SRC" else word for word in arguments))
+    assert done.exit_code == 1
+    assert message in " ".join(done.stderr.split())
