@@ -87,7 +87,7 @@ def victim(folder: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: i
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table for the README: means over the classifiers, and their range where there are several."""
+    """The record as a table for RESULTS.md: means over the classifiers, and their range where there are several."""
 
     def percent(values: list[float]) -> str:
         mean = f"{sum(values) / len(values):.0%}"

@@ -153,6 +153,26 @@ def crowding(clean: Measured, poisons: dict[int, tuple[Tensor, Measured]]) -> di
     }
 
 
+def markdown(record: dict[str, Any]) -> str:
+    """Write the record as two tables: sets without poison, and sets with some."""
+    lines = ["| clean set | sets | called suspicious | called unusual |", "|---|---|---|---|"]
+    for name, sets in record["false_alarms"].items():
+        for kind, found in sets.items():
+            lines.append(f"| {name}, {kind} | {found['sets']} | {found[SUSPICIOUS]} | {found[UNUSUAL]} |")
+    lines += ["", "| poisoned, one class at a time | classes | class named | poisoned images found | others flagged |"]
+    lines.append("|---|---|---|---|---|")
+    for words, found in record["detection"].items():
+        named = f"{found['named_first']} first" if "named_first" in found else "–"
+        share, wrong = f"{found['share_of_poison_found']:.0%}", found["clean_images_taken_for_poison"]
+        lines.append(f"| {words} | {len(found['classes'])} | {named} | {share} | {wrong} |")
+    for words, found in record["crowded"].items():
+        share = f"{found['share_of_poison_above_outlier']:.0%} by their energy"
+        wrong = f"{found['clean_images_above_outlier']:.1f} on average"
+        lines.append(f"| {words} | {len(found['classes'])} | {found['named_alone']} alone | {share} | {wrong} |")
+    lines += ["", f"`{record['command']}`; energies of {record['checkpoint']}; {record['machine']}."]
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Measure and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -101,7 +101,7 @@ def cell(
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table for the README."""
+    """The record as a table for RESULTS.md."""
     lines = []
     for name, methods in record["sets"].items():
         count = next(iter(methods.values()))["images"]

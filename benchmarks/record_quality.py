@@ -1,10 +1,10 @@
-"""Take measured figures over into the records and cards of the packaged checkpoints, and into the README.
+"""Take measured figures over into the records and cards of the packaged checkpoints, and into RESULTS.md and README.
 
     uv run python benchmarks/record_quality.py
 
 Run it after any of the benchmarks whose results it reads. A checkpoint's record gets the rows of its own methods that
-were measured with these very weights, and keeps what it has where the results are those of another network; the README
-gets all tables.
+were measured with these very weights, and keeps what it has where the results are those of another network;
+`benchmarks/RESULTS.md` gets all tables, the README one small one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import attacks
 import dynamics_tradeoff
+import inspect_false_alarms
+import overview
 import purify_quality
 import purify_speed
 import triggerless_attacks
@@ -35,7 +37,10 @@ QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff
 SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
 WHOLE_SETS = RESULTS / "whole_sets.json"
+INSPECT = RESULTS / "inspect.json"
 NARCISSUS = RESULTS / "narcissus.json"
+OVERVIEW = ("narcissus", "gradient_matching", "triggers")
+DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")
 
 
@@ -67,31 +72,46 @@ def of_these_weights(results: list[dict[str, Any]], record: dict[str, Any]) -> l
 
 
 def protocol_tables() -> dict[str, str]:
-    """Of every named grid that was run at the preset `cpu`."""
+    """Write the tables of every protocol that was run at the preset `cpu`, by its name."""
     paths = [path for name in PROTOCOLS if (path := RESULTS / f"{name}.json").exists()]
-    return {path.stem: markdown(json.loads(path.read_text(encoding="utf-8"))) for path in paths}
+    return {path.stem: markdown(_read(path)) for path in paths}
 
 
-def with_tables(readme: str) -> str:
-    """The README with the tables of all benchmarks between their marks."""
-    tables = {
+def all_tables() -> dict[str, str]:
+    """Write the tables of all benchmarks, by the name of the mark under which they stand."""
+    return {
         **protocol_tables(),
-        "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
-        "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
-        "attacks": attacks.markdown(json.loads(ATTACKS.read_text(encoding="utf-8"))),
-        "triggerless_attacks": triggerless_attacks.markdown(json.loads(TRIGGERLESS.read_text(encoding="utf-8"))),
-        "purify_speed": purify_speed.markdown(json.loads(SPEED.read_text(encoding="utf-8"))),
-        "whole_sets": whole_sets.markdown(json.loads(WHOLE_SETS.read_text(encoding="utf-8"))),
+        "overview": overview.markdown({name: _read(RESULTS / f"{name}.json") for name in OVERVIEW}),
+        "purify_quality": purify_quality.markdown(_read(QUALITY)),
+        "dynamics_tradeoff": dynamics_tradeoff.markdown(_read(VICTIMS)),
+        "attacks": attacks.markdown(_read(ATTACKS)),
+        "triggerless_attacks": triggerless_attacks.markdown(_read(TRIGGERLESS)),
+        "inspect": inspect_false_alarms.markdown(_read(INSPECT)),
+        "purify_speed": purify_speed.markdown(_read(SPEED)),
+        "whole_sets": whole_sets.markdown(_read(WHOLE_SETS)),
     }
-    for name, table in tables.items():
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        readme, found = re.subn(marks, lambda m, t=table: f"{m[1]}{t.strip()}\n{m[2]}", readme, flags=re.DOTALL)
-        assert found == 1, name
-    return readme
+
+
+MARKS = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
+
+
+def tables_in(text: str) -> list[str]:
+    """Names of the tables that a document has a place for."""
+    return [name for _, name, _ in MARKS.findall(text)]
+
+
+def with_tables(text: str) -> str:
+    """Fill the tables between their marks in a document."""
+    tables = all_tables()
+    return MARKS.sub(lambda mark: f"{mark[1]}{tables[mark[2]].strip()}\n{mark[3]}", text)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
-    """Update records, cards and README."""
+    """Update records, cards and documents."""
     measured = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS.glob("purify_quality*.json")]
     attacked = [json.loads(NARCISSUS.read_text(encoding="utf-8"))]
     for entry in (entry for entry in CATALOGUE.values() if entry.packaged):
@@ -103,8 +123,8 @@ def main() -> None:
             record["victims"] = victims_of(entry.kind, victims)
         write_record(path, record)
         write_card(entry.name, ROOT / "hub_cards" / entry.name / "README.md")
-    path = ROOT / "README.md"
-    write_atomically(path, with_tables(path.read_text(encoding="utf-8")).encode())
+    for path in DOCUMENTS:
+        write_atomically(path, with_tables(path.read_text(encoding="utf-8")).encode())
 
 
 if __name__ == "__main__":

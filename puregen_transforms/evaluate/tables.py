@@ -129,7 +129,7 @@ def remarks(record: Mapping[str, Any]) -> str:
     seeds = len({cell["cell"]["seed"] for cell in record["cells"]})
     text = (
         f"`{record['command']}`, {seeds} victim{'s' * (seeds > 1)} a cell; {record['images']}; "
-        f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {_energy_network(record)}; {record['machine']}."
+        f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {record['machine']}."
     )
     if record["name"] in PUBLISHED:
         text += (
@@ -144,8 +144,8 @@ def remarks(record: Mapping[str, Any]) -> str:
     return text + "\n"
 
 
-def _energy_network(record: Mapping[str, Any]) -> str:
-    """Name the network that the record was made with; by its hash, if it is not in the catalogue."""
+def energy_network(record: Mapping[str, Any]) -> str:
+    """Name the energy network that a record was made with; by its hash, if it is not in the catalogue."""
     sha256 = record["weights_sha256"]["ebm"]
     names = [entry.name for entry in CATALOGUE.values() if entry.sha256 == sha256]
     return names[0] if names else f"weights {sha256[:12]}"

@@ -155,7 +155,7 @@ def test_numpy_format_with_other_objects(purify):
 
 
 def test_map_in_torch_format_gives_the_same_tensors(purify, dataset, expected):
-    # datasets stores channels-first tensors as nested lists; the README says to map first and set the format after.
+    # datasets stores channels-first tensors as nested lists; the guide says to map first and set the format after.
     mapped = dataset.with_format("torch").map(purify, batched=True, batch_size=7)
     assert np.abs(mapped["image"][:].permute(0, 2, 3, 1).numpy().astype(int) - expected).max() == 0
     assert mapped["label"][:].tolist() == dataset["label"][:]
