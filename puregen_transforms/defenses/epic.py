@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.defenses.training_defense import Hooked
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
+from puregen_transforms.train.hooks import TrainingHooks
 
 
-@dataclass(kw_only=True)
-class EpicDefense:
-    """A `TrainingDefense`. Settings as in PureGen's experiments, which take shares of 0.1, 0.2 and 0.3.
+@dataclass(frozen=True, kw_only=True)
+class Epic(Hooked):
+    """Drop isolated medoids of each class, in the space of last-layer gradients, while the classifier learns.
+
+    Settings as in PureGen's experiments, which take shares of 0.1, 0.2 and 0.3.
 
     Args:
         share: of each class that are medoids.
@@ -23,7 +28,6 @@ class EpicDefense:
 
     share: float = 0.2
     interval: int = 10
-    _kept: Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -31,46 +35,57 @@ class EpicDefense:
         if self.interval < 1:
             raise ValueError(f"Expected `interval` of 1 epoch or more, but got {self.interval}.")
 
+    def hooks(self, seed: int) -> DroppedMedoids:
+        """Make the hooks of one training; nothing is random in them."""
+        return DroppedMedoids(self)
+
+    def flagged(self, hooks: TrainingHooks) -> Tensor:
+        """Tell which images were dropped."""
+        assert isinstance(hooks, DroppedMedoids)
+        return ~hooks.kept
+
+
+class DroppedMedoids(TrainingHooks):
+    """Drop images for good, as `Epic` says."""
+
+    def __init__(self, config: Epic) -> None:
+        self.config = config
+        self.kept = torch.zeros(0, dtype=torch.bool)
+
     def begin(self, epochs: int) -> None:
-        """See `TrainingDefense`."""
-        if epochs <= self.interval:
+        """Keep all images at first."""
+        if epochs <= self.config.interval:
             raise ValueError(
-                f"Expected a training of more than {self.interval} epochs, after which EPIC first drops images, but "
-                f"got {epochs}: all would be learned. Train longer, or lower `interval`."
+                f"Expected a training of more than {self.config.interval} epochs, after which EPIC first drops images, "
+                f"but got {epochs}: all would be learned. Train longer, or lower `interval`."
             )
-        self._kept = None
+        self.kept = torch.zeros(0, dtype=torch.bool)
 
     def rows(self, epoch: int, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """Those that were never alone with themselves."""
-        if self._kept is None:
-            self._kept = torch.ones(len(images), dtype=torch.bool)
-        if epoch and epoch % self.interval == 0:
-            rows = self._kept.nonzero().flatten()
+        """Drop isolated medoids when it is time, and choose the rows that are left."""
+        if not len(self.kept):
+            self.kept = torch.ones(len(images), dtype=torch.bool)
+        if epoch and epoch % self.config.interval == 0:
+            rows = self.kept.nonzero().flatten()
             gradients = last_layer_gradients(model, images[rows], labels[rows]).cpu()
             for label in labels[rows].unique():
                 own = rows[(labels[rows] == label).cpu()]
-                medoids = max(1, round(self.share * len(own)))
-                self._kept[own[alone(gradients[(labels[rows] == label).cpu()], medoids)]] = False
-        return self._kept.nonzero().flatten()
+                medoids = max(1, round(self.config.share * len(own)))
+                self.kept[own[isolated_medoids(gradients[(labels[rows] == label).cpu()], medoids)]] = False
+        return self.kept.nonzero().flatten()
 
-    def dropped(self) -> Tensor:
-        """Which rows are no longer learned: (N,) bool.
+    def state(self) -> dict[str, Tensor]:
+        """Give which images are kept."""
+        return {"kept": self.kept}
 
-        Raises:
-            ValueError: training has not begun.
-        """
-        if self._kept is None:
-            raise ValueError("Expected a classifier to be trained before asking for what was dropped.")
-        return ~self._kept
-
-    def change(self, images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """Nothing; see `TrainingDefense`."""
-        return images
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Take back which images are kept."""
+        self.kept = state["kept"]
 
 
 @torch.no_grad()
 def last_layer_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Of the cross-entropy in the scores: (N, K)."""
+    """Compute the gradient of each image's cross-entropy in the network's scores: (N, K)."""
     model.eval()
     parts = []
     for part, truth in zip(images.split(500), labels.split(500), strict=True):
@@ -80,8 +95,8 @@ def last_layer_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Te
     return torch.cat(parts)
 
 
-def alone(points: Tensor, medoids: int) -> Tensor:
-    """Which points are medoids of nobody but themselves: (N,) bool.
+def isolated_medoids(points: Tensor, medoids: int) -> Tensor:
+    """Mark the medoids to which no other point is assigned: (N,) bool.
 
     Args:
         points: (N, D).

@@ -1,8 +1,8 @@
-"""What is evaluated: an attack against a victim behind a defense, as plain data."""
+"""Cells of a benchmark: an attack against a victim behind a defense, as plain data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -29,18 +29,35 @@ class AttackSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Component:
+    """A detector or a training defense with its settings.
+
+    Args:
+        name: in its registry.
+        settings: all that differ from its defaults.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DefenseSpec:
-    """A defense with its settings.
+    """A defense, put together from parts; without any, none.
 
     Args:
         name: its row in tables.
-        plug: which one; see `puregen_transforms/evaluate/defenses.py`.
-        settings: its options.
+        detect: detectors; what any of them flags is flagged.
+        purify_flagged: options of `PureGen` to purify flagged images with; None leaves them out of training.
+        purify_others: the same for all other images; None leaves them as they are.
+        train: the training defense; None trains as usual.
     """
 
     name: str = "none"
-    plug: str = "none"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    detect: Sequence[Component] = ()
+    purify_flagged: Mapping[str, Any] | None = None
+    purify_others: Mapping[str, Any] | None = None
+    train: Component | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

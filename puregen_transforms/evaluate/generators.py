@@ -49,7 +49,7 @@ def trained_ebm(
     from puregen_transforms.train.run import run_training
 
     folder = store.path_of("generators", [asdict(spec), fingerprint(images)], "")
-    with store.alone(folder):
+    with store.locked(folder):
         if not (folder / "config.json").exists() or not (folder / "model.safetensors").exists():
             settings = {name: value for name, value in asdict(spec).items() if name != "nf"}
             training = EBMTraining(**settings, milestones=(0.5, 0.8), rate_factors=(0.3, 0.1))

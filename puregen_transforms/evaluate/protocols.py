@@ -12,8 +12,7 @@ import torch
 from puregen_transforms.attacks.config import PRESETS
 from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.demo import CLASSES
-from puregen_transforms.detection.energy import HIGH_ENERGY
-from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
+from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.generators import GeneratorSpec, trained_ebm
 from puregen_transforms.evaluate.run import Bench
 
@@ -121,6 +120,7 @@ def attack(name: str, preset: str, group: str, *, known: bool = False, **setting
 
 
 NO_DEFENSE = DefenseSpec()
+PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
 
 
 def purify(name: str, preset: str, **options: Any) -> DefenseSpec:
@@ -132,7 +132,7 @@ def purify(name: str, preset: str, **options: Any) -> DefenseSpec:
         options |= {"reps": 1} if method == "reps" else {}
     elif preset == "cpu" and method not in ("ebm", "jpeg"):
         options = {"ddpm_inference_steps": {"filt": 25, "reps": 10}.get(method, 15), **options}
-    return DefenseSpec(name=name, plug="puregen", settings={"options": options})
+    return DefenseSpec(name=name, purify_others=options)
 
 
 def jpeg(quality: int) -> DefenseSpec:
@@ -143,31 +143,30 @@ def jpeg(quality: int) -> DefenseSpec:
 def friends(preset: str, noise: str = "bernoulli") -> DefenseSpec:
     """FrieNDs; its noise is made after 5 epochs, at "smoke" after one."""
     options = {"noise": noise} | ({"start": 1, "iterations": 2} if preset == "smoke" else {})
-    return DefenseSpec(name=f"FrieNDs, {noise}", plug="friends", settings={"options": options})
+    return DefenseSpec(name=f"FrieNDs, {noise}", train=Component(name="friends", settings=options))
 
 
 def epic(preset: str, share: float = 0.2) -> DefenseSpec:
     """EPIC; it looks every 10 epochs, of short trainings every third."""
     interval = {"smoke": 1, "cpu": 3}.get(preset, 10)
     options = {"share": share, "interval": interval}
-    return DefenseSpec(name=f"EPIC {share:g}", plug="epic", settings={"options": options})
+    return DefenseSpec(name=f"EPIC {share:g}", train=Component(name="epic", settings=options))
 
 
 def inspected(preset: str, *, purified: bool = False) -> DefenseSpec:
     """`puregen inspect`, and the images it finds left out; or purified, twice as far as usual and by both networks."""
     if not purified:
-        return DefenseSpec(name="PureGen-inspect, found images left out", plug="inspect", settings={"carriers": None})
+        return DefenseSpec(name="PureGen-inspect, found images left out", detect=[PATTERNS])
     carriers: dict[str, Any] = {"method": "naive", "ebm_steps": 2, "ddpm_steps": 2}
     if preset != "smoke":
         carriers = {"method": "naive", "dynamics": "cooled", "ebm_steps": 300, "ddpm_steps": 150}
         carriers["ddpm_inference_steps"] = 15
-    return DefenseSpec(name="PureGen-inspect, found images purified", plug="inspect", settings={"carriers": carriers})
+    return DefenseSpec(name="PureGen-inspect, found images purified", detect=[PATTERNS], purify_flagged=carriers)
 
 
 def inspected_with_outliers() -> DefenseSpec:
     """The same, with images whose energy lies beyond that of nearly all others left out too."""
-    settings = {"carriers": None, "outlier": HIGH_ENERGY}
-    return DefenseSpec(name="PureGen-inspect, and high energies left out", plug="inspect", settings=settings)
+    return DefenseSpec(name="PureGen-inspect, and high energies left out", detect=[PATTERNS, OUTLIERS])
 
 
 def every_defense(preset: str) -> list[DefenseSpec]:

@@ -7,22 +7,27 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from puregen_transforms._progress import Progress
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.detection.detector import run_detector
+from puregen_transforms.detection.registry import build_detector
+from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.evaluate.before_after import compare
-from puregen_transforms.evaluate.cells import Cell
+from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec
 from puregen_transforms.evaluate.crafting import Workshop
-from puregen_transforms.evaluate.defenses import Task, build_defense
+from puregen_transforms.evaluate.defend import KeptPurifier, defend, identity_of
 from puregen_transforms.evaluate.metrics import detection
+from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.sets import Sets
-from puregen_transforms.evaluate.store import Store
+from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.evaluate.victim import accuracy, poison_success
 from puregen_transforms.evaluate.victims import train_victim
 from puregen_transforms.models.classifiers import build_classifier
@@ -61,14 +66,17 @@ class Bench:
             attack = self._workshop.key(cell.attack, cell.victim)
         names = {"scratch": ("train", "test")}.get(cell.victim.scenario, ("train", "transfer", "test"))
         about = cell.to_dict()
+        images = {name: self.sets.fingerprints[name] for name in names}
+        if "reserved" in self._needs(cell.defense):
+            images["reserved"] = self.sets.fingerprints.get("reserved", "")
         return {
             "attack": attack,
             # Names of rows and columns in tables decide nothing.
             "defense": {key: value for key, value in about["defense"].items() if key != "name"},
-            "identity": build_defense(cell.defense).identity(),
+            "identity": identity_of(cell.defense),
             "victim": about["victim"],
             "seed": cell.seed,
-            "images": {name: self.sets.fingerprints[name] for name in names},
+            "images": images,
         }
 
     def poison(self, cell: Cell) -> Poison | None:
@@ -119,30 +127,84 @@ class Bench:
         if poison is not None:
             images, labels = poison.apply_to(images, labels)
         started = time.time()
-        task = Task(images, labels, cell.seed, self.device, self.store, dataset.images)
-        defended = build_defense(cell.defense)(task)
-        trained = time.time()
-        victim = train_victim(
-            cell.victim,
-            type(dataset)(images, labels, dataset.class_names),
-            defended,
-            extractor=lambda: self.extractor(cell),
-            seed=cell.seed,
-            device=self.device,
-            progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
+        defended = defend(
+            cell.defense,
+            images,
+            search=lambda detector: self._search(detector, cell, images, labels),
+            purify=KeptPurifier(images, dataset.images, self.store, self.device),
         )
+        trained = time.time()
+        rows = torch.arange(len(images)) if defended.rows is None else defended.rows
+        with self.store.workspace("training", self.key(cell)) as state:
+            victim = train_victim(
+                cell.victim,
+                defended.images[rows],
+                labels[rows],
+                classes=len(dataset.class_names),
+                defense=cell.defense.train,
+                extractor=lambda: self.extractor(cell),
+                seed=cell.seed,
+                device=self.device,
+                state=state,
+                progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
+            )
         seconds = {"defend": trained - started, "train": time.time() - trained}
         look: dict[str, Any] = {}
         if not torch.equal(defended.images, images):
             look["images_after"] = compare(dataset.images, images, defended.images, energy=self._energy)
-        if defended.suspected is not None:
-            suspected, poisoned = defended.suspected(), torch.zeros(len(images), dtype=torch.bool)
+        flagged, scores = defended.flagged, defended.scores
+        if victim.flagged is not None:
+            flagged = torch.zeros(len(images), dtype=torch.bool) if flagged is None else flagged.clone()
+            flagged[rows[victim.flagged.cpu()]] = True
+        if victim.scores is not None and defended.rows is None:
+            scores = victim.scores.cpu()
+        if flagged is not None:
+            poisoned = torch.zeros(len(images), dtype=torch.bool)
             if poison is not None:
                 poisoned[poison.ids[~poison.covers]] = True
-            look["detection"] = detection(suspected, poisoned, defended.scores)
+            look["detection"] = detection(flagged, poisoned, scores)
         if defended.rows is not None:
             look["rows_learned"] = len(defended.rows)
-        return victim, look, seconds
+        return victim.model, look, seconds
+
+    def _search(self, component: Component, cell: Cell, images: Tensor, labels: Tensor) -> DetectionReport:
+        """Run a detector over the poisoned set; the report is kept."""
+        detector = build_detector(component.name, **component.settings)
+        dataset = self.sets.learned_in(cell.victim.scenario)
+        reserved = self.sets.reserved if "reserved" in detector.needs else None
+        undefended = replace(cell, defense=DefenseSpec())
+        key = {
+            "detector": portable(asdict(component)),
+            "version": detector.version,
+            "identity": detector.identity(),
+            "images": fingerprint(images, labels),
+            "reserved": None if reserved is None else self.sets.fingerprints["reserved"],
+            "network": self.key(undefended) if "network" in detector.needs else None,
+            "seed": cell.seed,
+        }
+        path = self.store.path_of("detections", key, ".safetensors")
+        with self.store.locked(path):
+            if not path.exists():
+                with self.store.workspace("searching", key) as state:
+                    report = run_detector(
+                        component.name,
+                        detector,
+                        images,
+                        labels,
+                        class_names=dataset.class_names,
+                        reserved=reserved,
+                        network=self._kept_victim(undefended).to(self.device) if "network" in detector.needs else None,
+                        seed=cell.seed,
+                        device=self.device,
+                        state=state,
+                        progress=self._tell,
+                    )
+                report.save(path)
+        return DetectionReport.load(path)
+
+    def _needs(self, spec: DefenseSpec) -> frozenset[str]:
+        """Collect what the detectors of a defense need."""
+        return frozenset().union(*(build_detector(one.name, **one.settings).needs for one in spec.detect))
 
     def _kept_victim(self, cell: Cell) -> nn.Module:
         """A victim whose weights are kept."""
@@ -159,15 +221,19 @@ class Bench:
         return PureGen(device=self.device)
 
     @cached_property
-    def _workshop(self) -> Workshop:
+    def _tell(self) -> Progress:
         last = [""]
 
-        def progress(what: str, done: int, of: int) -> None:
-            if what != last[0] or done == of:
-                self.say(f"  {what} {done}/{of}")
+        def progress(what: str, done: int, total: int) -> None:
+            if what != last[0] or done == total:
+                self.say(f"  {what} {done}/{total}")
             last[0] = what
 
-        return Workshop(self.sets, self.store, self.device, progress)
+        return progress
+
+    @cached_property
+    def _workshop(self) -> Workshop:
+        return Workshop(self.sets, self.store, self.device, self._tell)
 
 
 def run_cells(bench: Bench, cells: Sequence[Cell], *, jobs: int = 1) -> Iterator[tuple[Cell, dict[str, Any]]]:

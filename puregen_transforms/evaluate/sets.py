@@ -29,6 +29,7 @@ class Sets:
         targets: images for attacks on a transferring victim to aim at, in none of the others.
         public: of other classes, for attackers; None if there are none.
         about: where they are from, in words.
+        reserved: clean images of the same classes, for detectors that need some; None if there are none.
         natural_source: of the images that generators learn; None stands for `train`.
     """
 
@@ -38,14 +39,15 @@ class Sets:
     targets: ImageSet
     public: ImageSet | None
     about: str
+    reserved: ImageSet | None = None
     natural_source: str | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Hex names of the contents."""
         named = {"train": self.train, "test": self.test, "transfer": self.transfer, "targets": self.targets}
-        if self.public is not None:
-            named["public"] = self.public
+        named |= {"public": self.public} if self.public is not None else {}
+        named |= {"reserved": self.reserved} if self.reserved is not None else {}
         return {name: fingerprint(part.images, part.labels) for name, part in named.items()}
 
     @cached_property
@@ -90,7 +92,7 @@ def load_sets(
     others = None if public is None else as_stored(ImageSet.of(public), chosen.size)
     about = f"{Path(train).name} ({images_per_class} of each class) and {Path(test).name}"
     about += "" if public is None else f", public: {Path(public).name}"
-    return Sets(chosen, judged_on, split.fine_tune, split.targets, others, about, natural)
+    return Sets(chosen, judged_on, split.fine_tune, split.targets, others, about, natural_source=natural)
 
 
 def demo_sets() -> Sets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class Store:
             compute: makes it.
         """
         path = self.path_of(kind, settings, ".json")
-        with self.alone(path):
+        with self.locked(path):
             if not path.exists():
                 write_atomically(path, (json.dumps(compute(), indent=1, allow_nan=False) + "\n").encode())
         return json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +63,7 @@ class Store:
     def tensors(self, kind: str, settings: Any, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Tensors by name, on the CPU: the kept ones, or what `compute` returns; see `record`."""
         path = self.path_of(kind, settings, ".safetensors")
-        with self.alone(path):
+        with self.locked(path):
             if not path.exists():
                 content = {name: value.detach().contiguous().cpu() for name, value in compute().items()}
                 write_atomically(path, save(content))
@@ -71,7 +72,7 @@ class Store:
     def poison(self, settings: Any, compute: Callable[[], Poison]) -> Poison:
         """The kept poison, or what `compute` returns; see `record`."""
         path = self.path_of("poisons", settings, "")
-        with self.alone(path):
+        with self.locked(path):
             if not path.exists():
                 compute().save(path)
         return Poison.load(path)
@@ -81,13 +82,27 @@ class Store:
         return self.folder / kind / f"{digest_of(settings)[:24]}{suffix}"
 
     @contextmanager
-    def alone(self, path: Path) -> Iterator[None]:
-        """While a result is computed that is not there yet, other processes wait here for it."""
-        if not path.exists():
-            lock = self.folder / "locks" / f"{path.parent.name}-{path.name}.lock"
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(lock):  # the system lets go of it when its process dies
-                yield
+    def workspace(self, kind: str, settings: Any) -> Iterator[Path]:
+        """Lend a folder for work in progress, which a killed process goes on from; it is gone when the work is done."""
+        path = self.path_of(kind, settings, "")
+        with self._lock(path):
+            path.mkdir(parents=True, exist_ok=True)
+            yield path
+            shutil.rmtree(path)
+
+    @contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Let one process compute a result that is not there yet, while others wait here for it."""
+        if path.exists():
+            yield
         else:
+            with self._lock(path):
+                yield
+
+    @contextmanager
+    def _lock(self, path: Path) -> Iterator[None]:
+        lock = self.folder / "locks" / f"{path.parent.name}-{path.name}.lock"
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):  # the system lets go of it when its process dies
             yield

@@ -1,40 +1,19 @@
-"""The loop that trains a classifier: the victim of an attack, or an attacker's surrogate."""
+"""Train a classifier: the victim of an attack, or an attacker's surrogate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
-from puregen_transforms.train.recipes import FastRecipe, Recipe
-
-
-class TrainingDefense(Protocol):
-    """A defense that acts while the classifier learns."""
-
-    def begin(self, epochs: int) -> None:
-        """Forget an earlier training, as one of this many epochs begins.
-
-        Raises:
-            ValueError: they are too few for the defense to act at all.
-        """
-
-    def rows(self, epoch: int, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The rows to learn in this epoch: (n,) int64.
-
-        Args:
-            epoch: from 0.
-            model: as it is before the epoch.
-            images: (N, 3, H, W) uint8, the whole set.
-            labels: (N,) int64.
-        """
-
-    def change(self, images: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """A batch before its augmentation: (n, 3, H, W) in [-1, 1], of these rows."""
+from puregen_transforms.train.checkpoint import STATE_FILE, load_state, save_state
+from puregen_transforms.train.hooks import TrainingHooks
+from puregen_transforms.train.recipes import FastRecipe, TrainingRecipe
 
 
 def train_classifier(
@@ -43,43 +22,100 @@ def train_classifier(
     labels: Tensor,
     *,
     generator: torch.Generator,
-    recipe: Recipe | None = None,
-    defense: TrainingDefense | None = None,
+    recipe: TrainingRecipe | None = None,
+    hooks: TrainingHooks | None = None,
+    state: Path | None = None,
 ) -> Iterator[float]:
-    """Train in place with bfloat16 autocast; yields each epoch's mean loss.
+    """Train a network in place, with bfloat16 autocast where the hardware has it; yields each epoch's mean loss.
+
+    Where a defense leaves rows out, learning rates fall by epochs as if none were missing.
 
     Args:
         model: on the device of the images.
         images: (N, 3, H, W) uint8.
         labels: (N,) int64.
         generator: of the order and the augmentation.
-        recipe: of optimizer, rates and augmentation; default `FastRecipe`.
-        defense: which rows are learned, and how they are changed. Rates go by epochs, also by those of fewer rows.
+        recipe: optimizer, learning rates and augmentation; default `FastRecipe`.
+        hooks: which rows are learned, and how they are changed.
+        state: folder for the state after each epoch. A killed training that is started again with the same arguments
+            goes on from there and gives the same weights; the losses of finished epochs are yielded again. (Dropout
+            draws from torch's global generator, which is not kept.)
 
     Raises:
-        ValueError: an epoch is asked for, and the recipe is too short for the defense.
+        ValueError: the recipe is too short for the defense, or the state is that of another training.
     """
-    recipe = recipe or FastRecipe()
-    if defense is not None:
-        defense.begin(recipe.epochs)
+    recipe, hooks = recipe or FastRecipe(), hooks or TrainingHooks()
+    hooks.begin(recipe.epochs)
     batch = min(recipe.batch, len(images))
     steps = len(images) // batch
     optimizer, schedule = recipe.optimizer(model, recipe.epochs * steps)
-    for epoch in range(recipe.epochs):
-        rows = torch.arange(len(images)) if defense is None else defense.rows(epoch, model, images, labels).cpu()
-        order, losses = rows[torch.randperm(len(rows), generator=generator)], []
+    about, losses = {"recipe": repr(recipe), "images": len(images)}, []
+    if state is not None and (state / STATE_FILE).exists():
+        tensors, record = load_state(state)
+        if record["about"] != about:
+            raise ValueError(f"Expected the state of this training in {state}, but got that of another: {record}.")
+        losses = record["losses"]
+        optimizer.step()  # without gradients it changes nothing, and schedules want it to be first
+        for _ in range(len(losses) * steps):
+            schedule.step()
+        _restore(tensors, model, optimizer, generator, hooks)
+        yield from losses
+    for epoch in range(len(losses), recipe.epochs):
+        rows = hooks.rows(epoch, model, images, labels).cpu()
+        order = rows[torch.randperm(len(rows), generator=generator)]
         model.train()
+        found = []
         for index in order.split(batch)[: max(1, len(rows) // batch)]:
-            x = normalize(images[index])
-            if defense is not None:
-                x = defense.change(x, index, generator)
+            x = hooks.change(normalize(images[index]), index, generator)
             with autocast(images.device):
                 loss = recipe.loss(model(recipe.augment(x, generator)), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            losses.append(loss.detach())
-        for _ in range(len(losses), steps):
+            found.append(loss.detach())
+        for _ in range(len(found), steps):
             schedule.step()
-        yield float(torch.stack(losses).mean())
+        losses.append(float(torch.stack(found).mean()))
+        if state is not None:
+            save_state(state, _gather(model, optimizer, generator, hooks), {"about": about, "losses": losses})
+        yield losses[-1]
+
+
+def _gather(
+    model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, hooks: TrainingHooks
+) -> dict[str, Tensor]:
+    """Collect all that a training is made of, but for its learning rates, which follow from the number of steps."""
+    moments = {
+        f"{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+    parts: dict[str, Mapping[str, Tensor]] = {
+        "model": model.state_dict(),
+        "optimizer": moments,
+        "hooks": hooks.state(),
+        "generator": {"state": generator.get_state()},
+    }
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+
+def _restore(
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    hooks: TrainingHooks,
+) -> None:
+    def part(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+    model.load_state_dict(part("model"))
+    moments: dict[int, dict[str, Any]] = {}
+    for key, value in part("optimizer").items():
+        index, _, name = key.partition(".")
+        moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    generator.set_state(part("generator")["state"])
+    hooks.load_state(part("hooks"))

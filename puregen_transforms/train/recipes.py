@@ -1,4 +1,4 @@
-"""How classifiers are trained from scratch: optimizer, rates and augmentation."""
+"""Recipes to train classifiers from scratch: optimizer, learning rates and augmentation."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Recipe(Protocol):
-    """What `train_classifier` follows."""
+class TrainingRecipe(Protocol):
+    """Describes how `train_classifier` trains."""
 
     @property
     def epochs(self) -> int:
@@ -23,7 +23,7 @@ class Recipe(Protocol):
         """Images a step; the rest of an epoch is left out."""
 
     def optimizer(self, model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        """The optimizer and the schedule that is stepped after each of its steps.
+        """Make the optimizer, and the schedule that is stepped after each of its steps.
 
         Args:
             model: to be trained.
@@ -31,10 +31,10 @@ class Recipe(Protocol):
         """
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Float images, each time changed otherwise."""
+        """Augment a batch of float images."""
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """Of a batch."""
+        """Compute the loss of a batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,16 +45,16 @@ class FastRecipe:
     batch: int = 128
 
     def optimizer(self, model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        """See `Recipe`."""
+        """Make Nesterov SGD with one cycle of the rate."""
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
         return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=steps)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Recipe`."""
+        """Shift and mirror the batch, all images alike."""
         return shifted_together(images, generator)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """See `Recipe`."""
+        """Compute the mean cross-entropy."""
         return F.cross_entropy(scores, labels)
 
 
@@ -75,17 +75,17 @@ class StepRecipe:
     learning_rate: float = 0.1
 
     def optimizer(self, model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        """See `Recipe`."""
+        """Make SGD whose rate falls at the milestones."""
         optimizer = torch.optim.SGD(model.parameters(), lr=self.learning_rate, momentum=0.9, weight_decay=5e-4)
         falls = [steps * epoch // self.epochs for epoch in self.milestones]
         return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, falls)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Recipe`."""
+        """Crop each image at random after padding by 4, and mirror half of them."""
         return mirrored(cropped(images, 4, generator), generator)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """See `Recipe`."""
+        """Compute the mean cross-entropy."""
         return F.cross_entropy(scores, labels)
 
 
@@ -117,7 +117,7 @@ class HLBRecipe:
     shift: int = 2
 
     def optimizer(self, model: nn.Module, steps: int) -> tuple[torch.optim.Optimizer, Any]:
-        """See `Recipe`. The loss is summed, so the rate is divided by what a step of 1,024 examples weighs."""
+        """Make SGD in airbench's units: losses are summed, so rates are divided by the weight of 1,024 examples."""
         unit = 1024 * (1 + 1 / (1 - self.momentum))
         rate, decay = self.learning_rate / unit, self.weight_decay * self.batch / unit
         norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
@@ -131,16 +131,16 @@ class HLBRecipe:
         return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, triangle(steps, peak=0.2, start=0.2))
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See `Recipe`."""
+        """Crop each image at random after padding by `shift`, and mirror half of them."""
         return mirrored(cropped(images, self.shift, generator), generator)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
-        """See `Recipe`."""
+        """Compute the summed cross-entropy with smoothed labels."""
         return F.cross_entropy(scores, labels, label_smoothing=self.smoothing, reduction="sum")
 
 
 def triangle(steps: int, *, peak: float, start: float) -> Callable[[int], float]:
-    """A rate's factor by step: from `start` to 1 at the share `peak` of the steps, then to 0."""
+    """Make a rate's factor by step: from `start` to 1 at the share `peak` of the steps, then to 0."""
     top = peak * steps
 
     def factor(step: int) -> float:
@@ -150,7 +150,7 @@ def triangle(steps: int, *, peak: float, start: float) -> Callable[[int], float]
 
 
 def shifted_together(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Random mirror, and a random crop after padding by 4, one offset a batch."""
+    """Mirror images at random, and crop them after padding by 4, with one offset for the batch."""
     dx, dy = torch.randint(0, 9, (2,), generator=generator).tolist()
     height, width = images.shape[-2:]
     images = F.pad(images, (4, 4, 4, 4), mode="reflect")[..., dy : dy + height, dx : dx + width]
@@ -158,7 +158,7 @@ def shifted_together(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def cropped(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
-    """Each image cropped at random after padding by `pad`, mirrored at the edges."""
+    """Crop each image at random after padding by `pad` with its mirror image."""
     count, _, height, width = images.shape
     offsets = torch.randint(0, 2 * pad + 1, (2, count, 1), generator=generator).to(images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)
@@ -169,6 +169,6 @@ def cropped(images: Tensor, pad: int, generator: torch.Generator) -> Tensor:
 
 
 def mirrored(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image mirrored, or not."""
+    """Mirror each image with probability 1/2."""
     mirror = (torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5).to(images.device)
     return torch.where(mirror, images.flip(3), images)

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from puregen_transforms.defenses.epic import EpicDefense, alone, last_layer_gradients
-from puregen_transforms.defenses.friends import FriendsDefense
+from puregen_transforms.defenses.epic import Epic, isolated_medoids, last_layer_gradients
+from puregen_transforms.defenses.friends import Friends
+from puregen_transforms.defenses.registry import TRAINING_DEFENSES, build_training_defense
+from puregen_transforms.defenses.training_defense import Hooked
 from puregen_transforms.evaluate.victim import accuracy
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import small_classifier
-from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
 
 
@@ -22,32 +23,41 @@ def task():
     return small_classifier(2, 4), images, labels
 
 
-def train(task, defense, epochs=8):
+def train(task, defense, epochs=8, **options):
     model, images, labels = task
-    generator = torch.Generator().manual_seed(0)
-    recipe = FastRecipe(epochs=epochs, batch=16)
-    losses = list(train_classifier(model, images, labels, generator=generator, recipe=recipe, defense=defense))
-    return model, losses
+    recipe, losses = FastRecipe(epochs=epochs, batch=16), []
+    trained = defense.train(
+        lambda: model,
+        images,
+        labels,
+        recipe=recipe,
+        seed=0,
+        progress=lambda epoch, loss: losses.append(loss),
+        **options,
+    )
+    assert trained.model is model
+    return trained, losses
 
 
 @pytest.mark.parametrize(
     "defense",
-    [FriendsDefense(start=2), FriendsDefense(noise="gaussian", start=2), EpicDefense(interval=2, share=0.1)],
+    [Friends(start=2), Friends(noise="gaussian", start=2), Epic(interval=2, share=0.1)],
 )
 def test_a_defended_classifier_still_learns(task, defense):
-    model, losses = train(task, defense)
+    trained, losses = train(task, defense)
     assert losses[-1] < losses[0]
-    assert accuracy(model, *task[1:]) > 0.9
+    assert not trained.model.training
+    assert accuracy(trained.model, *task[1:]) > 0.9
 
 
-@pytest.mark.parametrize("defense", [FriendsDefense(start=3), EpicDefense(interval=3)])
+@pytest.mark.parametrize("defense", [Friends(start=3), Epic(interval=3)])
 def test_a_training_too_short_for_the_defense_is_refused(task, defense):
     with pytest.raises(ValueError, match="more than 3 epochs.* but got 3"):
         train(task, defense, epochs=3)
     train(task, defense, epochs=4)
 
 
-@pytest.mark.parametrize("make", [lambda: FriendsDefense(start=1), lambda: EpicDefense(interval=1, share=0.1)])
+@pytest.mark.parametrize("make", [lambda: Friends(start=1), lambda: Epic(interval=1, share=0.1)])
 def test_a_second_training_knows_nothing_of_the_first(task, make):
     model, images, labels = task
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -60,25 +70,60 @@ def test_a_second_training_knows_nothing_of_the_first(task, make):
     assert second == fresh != first
 
 
+class KilledError(Exception):
+    pass
+
+
+SHORT = {"none": {}, "friends": {"start": 2, "iterations": 3}, "epic": {"interval": 2}}
+
+
+@pytest.mark.parametrize("name", TRAINING_DEFENSES)
+@pytest.mark.parametrize("after", [1, 3, 5])
+def test_a_killed_training_goes_on_to_the_same_weights(task, tmp_path, name, after):
+    model, images, labels = task
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    defense = build_training_defense(name, **SHORT[name])
+    trained, losses = train(task, defense, epochs=6)
+    expected = {key: value.clone() for key, value in trained.model.state_dict().items()}
+
+    def die(epoch, loss):
+        if epoch == after:
+            raise KilledError
+
+    model.load_state_dict(start)
+    recipe = FastRecipe(epochs=6, batch=16)
+    with pytest.raises(KilledError):
+        defense.train(lambda: model, images, labels, recipe=recipe, seed=0, state=tmp_path / "state", progress=die)
+    model.load_state_dict(start)
+    resumed, again = train(task, build_training_defense(name, **SHORT[name]), epochs=6, state=tmp_path / "state")
+    assert again == losses
+    for key, value in resumed.model.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+    if trained.flagged is not None:
+        assert torch.equal(resumed.flagged, trained.flagged)
+    with pytest.raises(ValueError, match="state of this training"):
+        train(task, defense, epochs=7, state=tmp_path / "state")
+
+
 def test_settings_under_which_nothing_would_happen():
     with pytest.raises(ValueError, match="0 epochs or more, but got -1"):
-        FriendsDefense(start=-1)
+        Friends(start=-1)
     with pytest.raises(ValueError, match="1 epoch or more, but got 0"):
-        EpicDefense(interval=0)
+        Epic(interval=0)
 
 
 def test_friendly_noise_is_large_and_changes_no_mind(task):
     model, images, labels = task
-    defense = FriendsDefense(start=0, strength=0.0)
-    train(task, None)
-    defense.rows(0, model, images, labels)
+    hooks = Friends(start=0, strength=0.0).hooks(seed=0)
+    train(task, Hooked())
+    hooks.rows(0, model, images, labels)
     x = normalize(images)
-    noisy = defense.change(x, torch.arange(len(x)), torch.Generator())
+    noisy = hooks.change(x, torch.arange(len(x)), torch.Generator())
     change = (noisy - x).abs() * 127.5
     assert 8 < change.mean() <= change.max() <= 16.001
     with torch.no_grad():
         assert torch.equal(model(noisy).argmax(1), model(x).argmax(1))
-    again = FriendsDefense(start=0, strength=0.0)
+    again = Friends(start=0, strength=0.0).hooks(seed=0)
     again.rows(0, model, images, labels)
     assert torch.equal(again.change(x, torch.arange(len(x)), torch.Generator()), noisy), "the seed decides"
 
@@ -86,33 +131,33 @@ def test_friendly_noise_is_large_and_changes_no_mind(task):
 def test_random_noise_before_the_friendly_one(task):
     x = normalize(task[1])
     for noise, largest in (("bernoulli", 4.0), ("gaussian", 40.0)):
-        changed = FriendsDefense(noise=noise, strength=4.0).change(x, torch.arange(64), torch.Generator())
+        changed = Friends(noise=noise, strength=4.0).hooks(seed=0).change(x, torch.arange(64), torch.Generator())
         change = (changed - x) * 127.5
         assert change.std() == pytest.approx(4, rel=0.05)
         assert change.abs().max() < largest + 0.01
     with pytest.raises(ValueError, match="bernoulli, gaussian"):
-        FriendsDefense(noise="pink")
+        Friends(noise="pink")
 
 
-def test_who_is_alone():
+def test_isolated_medoids():
     """Two clusters, and a point far from both."""
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(41, 2, generator=generator) * 0.1
     points[20:40] += 5
     points[40] = torch.tensor([30.0, -30.0])
-    assert alone(points, 3).nonzero().flatten().tolist() == [40]
-    assert not alone(points, 2).any()
-    assert alone(points, 41).all(), "each is its own medoid"
+    assert isolated_medoids(points, 3).nonzero().flatten().tolist() == [40]
+    assert not isolated_medoids(points, 2).any()
+    assert isolated_medoids(points, 41).all(), "each is its own medoid"
 
 
 def test_epic_drops_for_good(task):
     model, images, labels = task
     labels = labels.clone()
     labels[0] = 1  # a dark image among the bright ones
-    train(task, None)
+    train(task, Hooked())
     gradients = last_layer_gradients(model, images, labels)
     assert gradients[0].norm() > 3 * gradients[1:].norm(dim=1).median()
-    defense = EpicDefense(interval=3, share=0.1)
+    defense = Epic(interval=3, share=0.1).hooks(seed=0)
     assert len(defense.rows(0, model, images, labels)) == 64
     assert len(defense.rows(2, model, images, labels)) == 64
     kept = defense.rows(3, model, images, labels)
@@ -120,4 +165,4 @@ def test_epic_drops_for_good(task):
     assert len(kept) > 50
     assert 0 not in defense.rows(4, model, images, labels)
     with pytest.raises(ValueError, match="between 0 and 1"):
-        EpicDefense(share=1.5)
+        Epic(share=1.5)

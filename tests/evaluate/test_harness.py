@@ -13,13 +13,15 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
-from puregen_transforms.defenses.epic import EpicDefense
-from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
-from puregen_transforms.evaluate.defenses import PLUGS, Defended, Purify, Task, build_defense, plug
+from puregen_transforms.defenses.epic import Epic
+from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
+from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
+from puregen_transforms.evaluate.defend import KeptPurifier, identity_of
 from puregen_transforms.evaluate.protocols import attack, epic, friends, inspected, purify
 from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.sets import demo_sets
 from puregen_transforms.evaluate.store import Store
+from puregen_transforms.functional.images import normalize
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.references import hash_file
 
@@ -73,39 +75,44 @@ def test_only_the_rows_of_an_attack_are_purified_anew(sets, tmp_path):
         seen.append(rows.tolist())
         return images
 
-    clean, labels = sets.train.images, sets.train.labels
+    clean = sets.train.images
     poisoned = clean.clone()
     poisoned[[5, 70]] = 255 - poisoned[[5, 70]]
     for images in (clean, poisoned, poisoned):
-        task = Task(images, labels, 0, "cpu", store, clean)
-        assert torch.equal(task.per_image("nothing", change), images)
+        purifier = KeptPurifier(images, clean, store, "cpu")
+        assert torch.equal(purifier.of_each("nothing", change), images)
     assert seen == [list(range(len(clean))), [5, 70]]
-    task.per_image("another", change)
+    purifier.of_each("another", change)
     assert len(seen) == 4
 
 
 def test_purifying_row_by_row_is_purifying_the_set(sets, tmp_path, tiny_checkpoint):
     clean = sets.train.images
     poison = Bench(sets, Store(tmp_path)).poison(cell(BADNETS))
-    images, labels = poison.apply_to(clean, sets.train.labels)
-    task = Task(images, labels, 0, "cpu", Store(tmp_path), clean)
+    images, _ = poison.apply_to(clean, sets.train.labels)
     options = {"checkpoint": str(tiny_checkpoint), "ebm_steps": 3}
     whole = PureGen(seed=0, **options).purifier(images, sample_ids=torch.arange(len(images)), seed=0)
-    assert torch.equal(Purify(options)(task).images, whole)
+    purify = KeptPurifier(images, clean, Store(tmp_path), "cpu")
+    assert torch.equal(purify(options).images, whole)
+    some = torch.tensor([3, 50])
+    assert torch.equal(purify(options, some).images, whole[some])
 
 
 @pytest.mark.parametrize("method", ["filt", "adaptive"])
 def test_methods_with_a_threshold_are_fitted_to_the_poisoned_set(sets, tmp_path, method):
-    clean, labels = sets.train.images, sets.train.labels
+    clean = sets.train.images
     images = clean.clone()
     images[:10] = torch.randint(0, 256, images[:10].shape, dtype=torch.uint8)
     options = {"method": method, "ddpm_steps": 2, "ebm_steps": 1, "filter_fraction": 0.1}
-    defended = Purify(options)(Task(images, labels, 0, "cpu", Store(tmp_path), clean))
+    purify = KeptPurifier(images, clean, Store(tmp_path), "cpu")
+    defended = purify(options)
     fitted = PureGen(seed=0, **options).fit(images)
     expected = fitted.purifier(images, sample_ids=torch.arange(len(images)), seed=0)
     assert torch.equal(defended.images, expected)
-    assert defended.suspected().sum() == 12
-    assert defended.suspected()[:10].all()
+    assert defended.flagged.sum() == 12
+    assert defended.flagged[:10].all()
+    with pytest.raises(ValueError, match="without a threshold for flagged images"):
+        purify(options, torch.tensor([0]))
 
 
 def test_several_processes_give_the_same(bench, sets, tmp_path, ebm):
@@ -120,39 +127,101 @@ def test_several_processes_give_the_same(bench, sets, tmp_path, ebm):
         assert set(first) == set(second)
 
 
-def test_a_defense_from_elsewhere_needs_no_change_of_the_harness(bench):
-    @plug("first rows")
-    @dataclass(frozen=True)
-    class FirstRows:
-        count: int = 60
+@dataclass(frozen=True, kw_only=True)
+class LastRows(Detector):
+    """Flag the last images: a detector from elsewhere."""
 
-        def identity(self):
-            return None
+    kept: int = 60
 
-        def __call__(self, task):
-            suspected = torch.arange(len(task.images)) >= self.count
-            return Defended(task.images, (~suspected).nonzero().flatten(), suspected=lambda: suspected)
+    def detect(self, suspects):
+        scores = torch.arange(len(suspects)).float()
+        return DetectionReport(scores=scores, flagged=scores >= self.kept)
 
-    try:
-        record = bench.evaluate(cell(BADNETS, DefenseSpec(name="x", plug="first rows", settings={"count": 30})))
-    finally:
-        del PLUGS["first rows"]
+
+def test_a_detector_from_elsewhere_needs_no_change_of_the_harness(bench, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "last_rows", LastRows)
+    spec = DefenseSpec(name="x", detect=[Component(name="last_rows", settings={"kept": 30})])
+    record = bench.evaluate(cell(BADNETS, spec))
     poison = bench.poison(cell(BADNETS))
     assert record["rows_learned"] == 30
     assert record["detection"]["tpr"] == pytest.approx((poison.ids >= 30).float().mean().item())
     others = len(bench.sets.train) - len(poison)
     assert record["detection"]["fpr"] == pytest.approx((90 - int((poison.ids >= 30).sum())) / others)
+    assert 0 <= record["detection"]["auroc"] <= 1
+    before = bench.key(cell(BADNETS, spec))
+    monkeypatch.setattr(LastRows, "version", 2)
+    assert bench.key(cell(BADNETS, spec)) != before, "cells of an older algorithm are not taken for new ones"
+
+
+def test_detect_purify_and_train_are_parts_that_combine(bench, monkeypatch, tiny_checkpoint):
+    monkeypatch.setitem(DETECTORS, "last_rows", LastRows)
+    options = {"checkpoint": str(tiny_checkpoint), "ebm_steps": 1}
+    spec = DefenseSpec(
+        name="all",
+        detect=[Component(name="last_rows")],
+        purify_others=options,
+        train=Component(name="epic", settings={"interval": 1}),
+    )
+    record = bench.evaluate(cell(BADNETS, spec))
+    assert record["rows_learned"] == 60
+    assert record["images_after"]
+    dropped = record["detection"]["tpr"] + record["detection"]["fpr"]
+    alone = bench.evaluate(cell(BADNETS, replace(spec, train=None)))["detection"]
+    assert dropped > alone["tpr"] + alone["fpr"], "those that EPIC drops count as flagged, too"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curious(Detector):
+    """Look at everything that it is given."""
+
+    needs = frozenset({"labels", "reserved", "network"})
+
+    def detect(self, suspects):
+        SEEN.append(suspects)
+        scores = torch.zeros(len(suspects))
+        return DetectionReport(scores=scores, flagged=scores > 0)
+
+
+SEEN = []
+
+
+def test_no_detector_can_reach_the_truth(sets, tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "curious", Curious)
+    reserved = sets.test.subset(torch.arange(20))
+    bench = Bench(replace(sets, reserved=reserved), Store(tmp_path))
+    one = cell(BADNETS, DefenseSpec(name="curious", detect=[Component(name="curious")]))
+    bench.evaluate(one)
+    (suspects,) = SEEN
+    poison = bench.poison(one)
+    images, labels = poison.apply_to(sets.train.images, sets.train.labels)
+    assert torch.equal(suspects.images, images)
+    assert torch.equal(suspects.labels, labels)
+    assert torch.equal(suspects.reserved.images, reserved.images)
+    clean = {bytes(image.numpy().tobytes()) for image in sets.train.images[poison.ids]}
+    for image in (*suspects.images, *suspects.reserved.images):
+        assert image.numpy().tobytes() not in clean
+    known = {"images", "labels", "class_names", "reserved", "network", "seed", "device", "state", "progress"}
+    assert set(vars(suspects)) == known
+    assert not any(name in str(suspects.state) for name in ("poison", poison.digest[:8]))
+    undefended = bench.evaluate(cell(BADNETS))
+    assert undefended["accuracy"] == pytest.approx(
+        (suspects.network.eval()(normalize(sets.test.images)).argmax(1) == sets.test.labels).float().mean().item(),
+        abs=0.02,
+    ), "the network is the undefended victim"
+    lacking = Bench(sets, Store(tmp_path / "other"))
+    with pytest.raises(ValueError, match="clean labelled set .* 'curious' needs"):
+        lacking.evaluate(one)
 
 
 def test_settings_decide_the_cell_and_names_do_not(bench, ebm):
-    named = DefenseSpec(name="another name", plug=ebm.plug, settings=ebm.settings)
+    named = replace(ebm, name="another name")
     assert bench.key(cell(BADNETS, ebm)) == bench.key(cell(BADNETS, named))
     group = AttackSpec(name=BADNETS.name, settings=BADNETS.settings, group="another column")
     assert bench.key(cell(group)) == bench.key(cell(BADNETS))
     keys = [
         bench.key(cell(BADNETS, ebm)),
         bench.key(cell(BLENDED, ebm)),
-        bench.key(cell(BADNETS, purify("EBM", "paper", checkpoint=ebm.settings["options"]["checkpoint"]))),
+        bench.key(cell(BADNETS, purify("EBM", "paper", checkpoint=ebm.purify_others["checkpoint"]))),
         bench.key(cell(BADNETS, purify("EBM", "smoke"))),
         bench.key(Cell(attack=BADNETS, defense=ebm, victim=TINY, seed=1)),
         bench.key(Cell(attack=BADNETS, defense=ebm, victim=VictimSpec(classifier="tiny", epochs=4))),
@@ -184,7 +253,7 @@ def test_the_same_weights_in_another_folder_are_the_same_cell(bench, tiny_checkp
     assert without_times(bench.evaluate(cells[1])) == without_times(first)
     assert set((bench.store.folder / "per-image").iterdir()) == kept, "purified images are found again, too"
     found = inspected("smoke", purified=True)
-    moved = [replace(found, settings={"carriers": one.defense.settings["options"]}) for one in cells]
+    moved = [replace(found, purify_flagged=one.defense.purify_others) for one in cells]
     assert bench.key(cell(BADNETS, moved[0])) == bench.key(cell(BADNETS, moved[1]))
 
 
@@ -193,14 +262,14 @@ def test_names_of_the_catalogue_stay_in_the_key(bench):
     for checkpoint in (None, DEFAULT_EBM):
         options = {} if checkpoint is None else {"checkpoint": checkpoint}
         key = bench.key(cell(BADNETS, purify("EBM", "smoke", **options)))
-        assert key["defense"] == {"plug": "puregen", "settings": {"options": {**options, "ebm_steps": 2}}}
-        assert key["identity"] == PureGen(seed=0, ebm_steps=2, **options).digest
+        assert key["defense"]["purify_others"] == {**options, "ebm_steps": 2}
+        assert key["identity"] == {"purify_others": PureGen(seed=0, ebm_steps=2, **options).digest}
 
 
 def test_training_defenses_and_what_they_drop(bench, monkeypatch):
     assert "detection" not in bench.evaluate(cell(BADNETS, friends("smoke")))
-    seen, dropped = [], EpicDefense.dropped
-    monkeypatch.setattr(EpicDefense, "dropped", lambda self: seen.append(dropped(self)) or seen[-1])
+    seen, told = [], Epic.flagged
+    monkeypatch.setattr(Epic, "flagged", lambda self, hooks: seen.append(told(self, hooks)) or seen[-1])
     found = bench.evaluate(cell(BADNETS, epic("smoke")))["detection"]
     poisoned = set(bench.poison(cell(BADNETS)).ids.tolist())
     flagged = set(seen[-1].nonzero().flatten().tolist())
@@ -224,8 +293,12 @@ def test_inspecting_a_set_without_a_pattern_changes_nothing(bench):
 
 
 def test_names_that_do_not_exist(bench):
-    with pytest.raises(ValueError, match="defense out of none"):
-        build_defense(DefenseSpec(plug="wall"))
+    with pytest.raises(ValueError, match="training defense out of none, friends, epic, but got 'wall'"):
+        identity_of(DefenseSpec(train=Component(name="wall")))
+    with pytest.raises(ValueError, match="detector out of shared_patterns"):
+        identity_of(DefenseSpec(detect=[Component(name="wall")]))
+    with pytest.raises(ValueError, match="settings of 'epic' out of share, interval, but got shore"):
+        identity_of(DefenseSpec(train=Component(name="epic", settings={"shore": 1})))
     with pytest.raises(ValueError, match="scenario out of"):
         VictimSpec(scenario="dream")
 
