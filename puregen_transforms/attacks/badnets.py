@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import stamped
+from puregen_transforms.attacks.crafting import Crafted, stamped
 from puregen_transforms.attacks.drawings import checker_patch
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.data.image_set import ImageSet
 
 
@@ -22,8 +20,10 @@ class BadNetsConfig(AttackConfig):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.05}, "cpu": {"rate": 0.1}, "paper": {}}
 
 
-def craft(dataset: ImageSet, config: BadNetsConfig, *, seed: int = 0) -> Poison:
+def craft(dataset: ImageSet, config: BadNetsConfig, attacker: Attacker) -> Crafted:
     """Patch and relabel random images, those of the target class among them."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
-    return stamped("badnets", dataset, config, ids, trigger=checker_patch(dataset.size), seed=seed)
+    ids = choose_share(dataset, config.rate, generator=attacker.generator())
+    return stamped(dataset, config, ids, trigger=checker_patch(dataset.size))
+
+
+ATTACK = Attack("badnets", BadNetsConfig, craft)

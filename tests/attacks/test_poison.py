@@ -17,16 +17,15 @@ from torch.utils.data import DataLoader, Subset
 from torchvision.datasets import VisionDataset
 from torchvision.transforms import v2
 
+from puregen_transforms.attacks import craft
 from puregen_transforms.attacks import poison as poison_module
 from puregen_transforms.attacks.poison import Poison, image_hash, to_tensor
-from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.attacks.trigger_forms import to_trigger
 
 
 @pytest.fixture(scope="module")
 def poison(image_set):
-    attack = ATTACKS["tact"]
-    return attack.craft(image_set, attack.config.preset("smoke", rate=0.03, cover_rate=0.02), seed=3)
+    return craft("tact", image_set, rate=0.03, cover_rate=0.02, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +98,7 @@ def test_map_does_not_compress_other_images_again(poison, image_set):
     cells = [{"bytes": buffer.getvalue(), "path": None} for buffer in buffers]
     rows = Dataset.from_dict({"image": cells, "label": image_set.labels.tolist()}, features=features)
     stored = torch.stack([to_tensor(row["image"]) for row in rows])
-    attack = ATTACKS["badnets"]
-    of_these = attack.craft(
-        type(image_set)(stored, image_set.labels, image_set.class_names), attack.config.preset("smoke")
-    )
+    of_these = craft("badnets", type(image_set)(stored, image_set.labels, image_set.class_names), preset="smoke")
     expected, _ = of_these.apply_to(stored, image_set.labels)
     poisoned = rows.map(of_these, with_indices=True, batched=True)
     assert all(torch.equal(to_tensor(row["image"]), image) for row, image in zip(poisoned, expected, strict=True))
@@ -239,8 +235,7 @@ def test_damaged_files_are_refused(poison, tmp_path):
 
 def test_the_files_say_everything(image_set, tmp_path):
     """A loader of a few lines, from the description of the format alone."""
-    attack = ATTACKS["sig"]
-    poison = attack.craft(image_set, attack.config.preset("smoke"), seed=5)
+    poison = craft("sig", image_set, preset="smoke", seed=5)
     poison.save(tmp_path / "poison")
     tensors = load_file(tmp_path / "poison/poison.safetensors")
     about = json.loads((tmp_path / "poison/poison.json").read_text())
