@@ -15,11 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import attacks
 import dynamics_tradeoff
 import purify_quality
 import purify_speed
-import triggerless_attacks
 import whole_sets
 
 from puregen_transforms._files import write_atomically
@@ -32,7 +30,7 @@ from puregen_transforms.hub.catalogue import CATALOGUE
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
-SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
+SPEED = RESULTS / "purify_speed.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
 WHOLE_SETS = RESULTS / "whole_sets.json"
 NARCISSUS = RESULTS / "narcissus.json"
@@ -78,8 +76,7 @@ def with_tables(readme: str) -> str:
         **protocol_tables(),
         "purify_quality": purify_quality.markdown(json.loads(QUALITY.read_text(encoding="utf-8"))),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(json.loads(VICTIMS.read_text(encoding="utf-8"))),
-        "attacks": attacks.markdown(json.loads(ATTACKS.read_text(encoding="utf-8"))),
-        "triggerless_attacks": triggerless_attacks.markdown(json.loads(TRIGGERLESS.read_text(encoding="utf-8"))),
+        "triggerless_attacks": markdown(json.loads(TRIGGERLESS.read_text(encoding="utf-8"))),
         "purify_speed": purify_speed.markdown(json.loads(SPEED.read_text(encoding="utf-8"))),
         "whole_sets": whole_sets.markdown(json.loads(WHOLE_SETS.read_text(encoding="utf-8"))),
     }
