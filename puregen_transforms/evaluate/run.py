@@ -117,7 +117,7 @@ class Bench:
         dataset = self.sets.learned_in(cell.victim.scenario)
         images, labels = dataset.images, dataset.labels
         if poison is not None:
-            images, labels = poison.apply_to(images, labels)
+            images, labels = poison.apply_to_tensors(images, labels)
         started = time.time()
         task = Task(images, labels, cell.seed, self.device, self.store, dataset.images)
         defended = build_defense(cell.defense)(task)

@@ -38,7 +38,7 @@ def crafted(request, image_set):
 
 def test_only_listed_rows_change(crafted, image_set):
     _, poison = crafted
-    images, labels = poison.apply_to(image_set.images, image_set.labels)
+    images, labels = poison.apply_to_tensors(image_set.images, image_set.labels)
     changed = (images != image_set.images).flatten(1).any(1) | (labels != image_set.labels)
     assert set(changed.nonzero().flatten().tolist()) <= set(poison.ids.tolist())
     assert changed.sum() > 0.8 * len(poison), "nearly every listed row is changed"
@@ -80,15 +80,15 @@ def test_round_trip_through_disk(crafted, image_set, tmp_path):
     loaded = Poison.load(tmp_path / "poison")
     assert loaded.digest == poison.digest
     for mine, theirs in zip(
-        loaded.apply_to(image_set.images, image_set.labels),
-        poison.apply_to(image_set.images, image_set.labels),
+        loaded.apply_to_tensors(image_set.images, image_set.labels),
+        poison.apply_to_tensors(image_set.images, image_set.labels),
         strict=True,
     ):
         assert torch.equal(mine, theirs)
     if poison.trigger is not None:
         for mine, theirs in zip(
-            loaded.triggered(image_set.images, image_set.labels),
-            poison.triggered(image_set.images, image_set.labels),
+            loaded.trigger_test_set(image_set.images, image_set.labels),
+            poison.trigger_test_set(image_set.images, image_set.labels),
             strict=True,
         ):
             assert torch.equal(mine, theirs)
@@ -97,7 +97,7 @@ def test_round_trip_through_disk(crafted, image_set, tmp_path):
 @pytest.mark.parametrize("crafted", TRIGGERED, indirect=True)
 def test_triggered_images_are_of_the_classes_attacked(crafted, image_set):
     _, poison = crafted
-    images, labels = poison.triggered(image_set.images, image_set.labels)
+    images, labels = poison.trigger_test_set(image_set.images, image_set.labels)
     if poison.source_class is None:
         assert poison.target_class not in labels.tolist()
         assert len(labels) == (image_set.labels != poison.target_class).sum()
@@ -117,7 +117,7 @@ def test_a_poison_has_a_trigger_or_a_target_or_spoils_the_whole_set(crafted, ima
     elif name == "ntga":
         assert (poison.target_class, poison.trigger) == (None, None)
         with pytest.raises(ValueError, match="spoils the whole set"):
-            poison.triggered(image_set.images, image_set.labels)
+            poison.trigger_test_set(image_set.images, image_set.labels)
     else:
         assert name in TRIGGERED
         assert poison.trigger is not None

@@ -87,7 +87,7 @@ def test_only_the_rows_of_an_attack_are_purified_anew(sets, tmp_path):
 def test_purifying_row_by_row_is_purifying_the_set(sets, tmp_path, tiny_checkpoint):
     clean = sets.train.images
     poison = Bench(sets, Store(tmp_path)).poison(cell(BADNETS))
-    images, labels = poison.apply_to(clean, sets.train.labels)
+    images, labels = poison.apply_to_tensors(clean, sets.train.labels)
     task = Task(images, labels, 0, "cpu", Store(tmp_path), clean)
     options = {"checkpoint": str(tiny_checkpoint), "ebm_steps": 3}
     whole = PureGen(seed=0, **options).purifier(images, sample_ids=torch.arange(len(images)), seed=0)
