@@ -1,4 +1,4 @@
-"""Declare an attack: its settings, what else the attacker has to have, and the function that crafts."""
+"""Declare an attack: its settings, what the attacker needs besides the training set, and the function that crafts."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class Attack(Generic[Config]):
         return self.needs if config.knows_defense else self.needs - {"energy"}
 
     def craft(self, dataset: ImageSet, config: Config, attacker: Attacker) -> Poison:
-        """Craft the poison.
+        """Craft the poison for a training set.
 
         Args:
             dataset: the training set to poison.

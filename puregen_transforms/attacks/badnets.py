@@ -15,7 +15,7 @@ from puregen_transforms.data.image_set import ImageSet
 
 @dataclass(frozen=True, kw_only=True)
 class BadNetsConfig(AttackConfig):
-    """Rates and patch as in the experiments of Confusion Training (Qi et al. 2023): 0.3 % of CIFAR-10."""
+    """Settings as in the experiments of Confusion Training (Qi et al. 2023): 0.3 % of CIFAR-10."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.05}, "cpu": {"rate": 0.1}, "paper": {}}
 

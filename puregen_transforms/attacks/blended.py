@@ -18,7 +18,7 @@ from puregen_transforms.data.image_set import ImageSet
 
 @dataclass(frozen=True, kw_only=True)
 class BlendedConfig(AttackConfig):
-    """As in the experiments of Confusion Training (Qi et al. 2023); V&B (Zhu et al. 2023) takes opacity 0.1.
+    """Settings as in Confusion Training (Qi et al. 2023); V&B (Zhu et al. 2023) takes opacity 0.1.
 
     Args:
         opacity: of the picture, 0 ... 1.

@@ -138,7 +138,7 @@ def _matched(
     generator: torch.Generator,
     report: Callable[[int], None],
 ) -> tuple[Tensor, float]:
-    """Change base images within epsilon for all iterations; gives them and their last mismatch."""
+    """Change base images within epsilon for all iterations; return them and their last mismatch."""
     limit = config.epsilon
     change = torch.randn(base.shape, generator=generator).mul(limit).clamp(-limit, limit).to(base.device)
     change.requires_grad_()

@@ -25,7 +25,7 @@ from puregen_transforms.train.recipes import shifted_together
 
 @dataclass(frozen=True, kw_only=True)
 class InputAwareConfig(AttackConfig):
-    """Settings as in the authors' code, with smaller networks; the trained generator then poisons a set.
+    """Settings as in the authors' code, with drawing networks of our own, which then poison a set.
 
     Args:
         cover_rate: rows with the trigger of another image and their true label, as a share of the training set.

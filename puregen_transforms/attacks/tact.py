@@ -15,7 +15,7 @@ from puregen_transforms.data.image_set import ImageSet
 
 @dataclass(frozen=True, kw_only=True)
 class TaCTConfig(AttackConfig):
-    """As in the experiments of Confusion Training (Qi et al. 2023).
+    """Settings as in the experiments of Confusion Training (Qi et al. 2023).
 
     Args:
         source_class: the class whose triggered images are to be misread.

@@ -1,4 +1,4 @@
-"""Protocols that measure attacks alone: whether each reaches its aim on victims that nothing defends."""
+"""Protocols that measure attacks alone, on victims without defense."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def attacks(preset: str, bench: Bench) -> Protocol:
-    """Every attack with a trigger, and NTGA, on victims without defense: does it work at all?"""
+    """Measure every attack with a trigger, and NTGA, on victims without defense."""
     from puregen_transforms.evaluate.protocols import NO_DEFENSE, SCALES, Part, Protocol, attack
 
     classes = bench.sets.train.class_names
@@ -51,7 +51,7 @@ def _narcissus(preset: str, classes: tuple[str, ...]) -> list[AttackSpec]:
 
 
 def triggerless(preset: str, bench: Bench) -> Protocol:
-    """Triggerless attacks on victims without defense: how many target images do they hit?"""
+    """Count the target images that triggerless attacks hit on victims without defense."""
     from puregen_transforms.evaluate.protocols import NO_DEFENSE, Protocol, bullseye_polytope, gradient_matching
 
     parts = [*gradient_matching(preset, bench).parts, *bullseye_polytope(preset, bench).parts]

@@ -247,3 +247,4 @@ def test_the_published_settings_are_the_defaults(name):
     assert ATTACKS[name].config.preset("paper") == ATTACKS[name].config()
     assert set(ATTACKS[name].config.presets) == set(PRESETS)
     assert ATTACKS[name].summary
+    assert ATTACKS[name].name == name
