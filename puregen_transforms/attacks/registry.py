@@ -65,7 +65,7 @@ def craft(
 
     Args:
         attack: its name; see `ATTACKS`.
-        images: the training set; or its source, a path or a name, as `ImageSet.of` takes it.
+        images: the training set; or its source, such as a folder or a Parquet file, which `ImageSet.load` reads.
         preset: "paper" for the published settings, "cpu" for cheaper ones, "smoke" for a try of some seconds.
         seed: of all that is random.
         public: other images, for attackers who learn from them: of other classes for "narcissus", what feature
@@ -89,4 +89,4 @@ def craft(
 
 
 def _loaded(images: Any) -> Any:
-    return ImageSet.of(images) if isinstance(images, str) else images
+    return ImageSet.load(images) if isinstance(images, str) else images

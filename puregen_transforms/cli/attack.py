@@ -132,9 +132,9 @@ def attack(
             if poisoned_set.suffix != ".parquet":
                 raise ValueError(f"Expected a .parquet file for the poisoned set, but got {poisoned_set}.")
             check_free(poisoned_set, folder=False)
-        dataset, place = ImageSet.of(source, split=split), choose_device(device)
+        dataset, place = ImageSet.load(source, split=split), choose_device(device)
         given = {
-            "public": ImageSet.of(public) if public else None,
+            "public": ImageSet.load(public) if public else None,
             "targets": _targets(source, targets) if "targets" in found.needs else None,
             "energy": _energy(energy, place) if energy else None,
         }
@@ -172,12 +172,12 @@ def _targets(source: str, targets: str | None) -> ImageSet | None:
 
     splits = sorted(open_source(targets or source))
     if "test" in splits:
-        return ImageSet.of(targets or source, split="test")
+        return ImageSet.load(targets or source, split="test")
     if targets is None:
         return None
     if len(splits) > 1:
         raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
-    return ImageSet.of(targets, split=splits[0])
+    return ImageSet.load(targets, split=splits[0])
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:
