@@ -10,7 +10,9 @@ share of images of other classes called bird when the trigger is added, at eps 1
 against a classifier trained on the same set without poison. Beside them the proxies: PSNR of the purified clean images
 and survival of the trigger, on the poisoned ones.
 
-Purified sets and trained classifiers are kept in `--cache`, so a run goes on where it was stopped.
+Purified sets and trained classifiers are kept in `--cache` by the content of what they are made of, so a run goes on
+where it was stopped. It is no protocol of `puregen evaluate`: its attack is the packaged demo trigger, judged at two
+magnifications, and beside victims it shows PSNR and what is left of the trigger.
 """
 
 from __future__ import annotations
@@ -21,17 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from puregen_transforms import PureGen
-from puregen_transforms._files import write_atomically
 from puregen_transforms.data.demo import TARGET, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.plots import draw_victims
 from puregen_transforms.evaluate.records import describe_machine, write_record
-from puregen_transforms.evaluate.store import fingerprint
+from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.evaluate.victim import accuracy, share_called_target
 from puregen_transforms.models.classifiers import small_classifier
 from puregen_transforms.train.classifier import train_classifier
@@ -55,39 +55,37 @@ METHODS: dict[str, dict[str, Any] | None] = {
 
 
 def subset(labels: Tensor, per_class: int) -> Tensor:
-    """Rows of the last `per_class` images of each class: the trigger was crafted on the first ones."""
+    """Choose the last `per_class` images of each class: the trigger was crafted on the first ones."""
     return torch.cat([(labels == c).nonzero()[-per_class:, 0] for c in range(10)])
 
 
-def purified_set(folder: Path, purify: PureGen, images: Tensor) -> Tensor:
-    """The purified clean images; kept by the method's digest and the images' content."""
-    path = folder / f"set-{purify.digest[:16]}-{fingerprint(images)}.safetensors"
-    if not path.exists():
-        purified = purify.purifier(images, sample_ids=torch.arange(len(images)), seed=purify.recipe.seed or 0)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, save({"images": purified.contiguous()}))
-    return load_file(path)["images"]
+def purified_set(store: Store, purify: PureGen, images: Tensor) -> Tensor:
+    """Purify the clean images, or get the kept result."""
+
+    def purified() -> dict[str, Tensor]:
+        ids = torch.arange(len(images))
+        return {"images": purify.purifier(images, sample_ids=ids, seed=purify.recipe.seed or 0)}
+
+    return store.tensors("sets", [purify.digest, fingerprint(images)], purified)["images"]
 
 
-def victim(folder: Path, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> torch.nn.Module:
-    """A classifier trained on a set; kept by the set's content."""
-    path = folder / f"victim-{fingerprint(images, labels)}-{seed}-{epochs}.safetensors"
+def victim(store: Store, images: Tensor, labels: Tensor, *, epochs: int, seed: int) -> torch.nn.Module:
+    """Train a classifier on a set, or get the kept one."""
     torch.manual_seed(seed)
     model = small_classifier(10)
-    if path.exists():
-        model.load_state_dict(load_file(path))
-        return model
-    for _ in train_classifier(
-        model, images, labels, recipe=FastRecipe(epochs=epochs), generator=torch.Generator().manual_seed(seed)
-    ):
-        pass
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, save({name: value.contiguous() for name, value in model.state_dict().items()}))
+
+    def trained() -> dict[str, Tensor]:
+        generator, recipe = torch.Generator().manual_seed(seed), FastRecipe(epochs=epochs)
+        for _ in train_classifier(model, images, labels, recipe=recipe, generator=generator):
+            pass
+        return model.state_dict()
+
+    model.load_state_dict(store.tensors("victims", [fingerprint(images, labels), seed, epochs], trained))
     return model
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table for RESULTS.md: means over the classifiers, and their range where there are several."""
+    """Format the record as a table: means over the classifiers, and their range where there are several."""
 
     def percent(values: list[float]) -> str:
         mean = f"{sum(values) / len(values):.0%}"
@@ -117,6 +115,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/dynamics_tradeoff"))
     parser.add_argument("--output", type=Path, default=RESULTS / "dynamics_tradeoff.json")
     arguments = parser.parse_args()
+    store = Store(arguments.cache)
 
     all_labels = torch.tensor(open_source(arguments.train)["train"]["label"][:])
     rows = subset(all_labels, arguments.per_class)
@@ -131,10 +130,7 @@ def main() -> None:
     triggered = {"16": add_trigger(others, trigger), "32": add_trigger(others, trigger * 2)}
 
     def judge(images: Tensor) -> dict[str, Any]:
-        models = [
-            victim(arguments.cache, images, labels, epochs=arguments.epochs, seed=seed)
-            for seed in range(arguments.seeds)
-        ]
+        models = [victim(store, images, labels, epochs=arguments.epochs, seed=seed) for seed in range(arguments.seeds)]
         return {
             "accuracy": [accuracy(model, test, test_labels) for model in models],
             "success": {
@@ -163,7 +159,7 @@ def main() -> None:
             if purify.recipe.uses_threshold:
                 purify.fit(poisoned)
             # An image's result is its own, so that the poisoned ones can be exchanged in the purified clean set.
-            cleaned = purified_set(arguments.cache, purify, clean)
+            cleaned = purified_set(store, purify, clean)
             purified = cleaned.clone()
             purified[target_rows] = purify.purifier(poisoned[target_rows], sample_ids=target_rows, seed=0)
             row = {

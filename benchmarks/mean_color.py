@@ -27,11 +27,10 @@ from protocol import DATA, RESULTS, SOURCES
 from torch import Tensor
 
 from puregen_transforms import PureGen
+from puregen_transforms.attacks import ATTACKS, Attack, Attacker
 from puregen_transforms.attacks.blended import BlendedConfig
-from puregen_transforms.attacks.crafting import stamped
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.registry import ATTACKS, Attack
-from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.crafting import Crafted, stamped
+from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.image_set import ImageSet
@@ -99,18 +98,18 @@ def measure(transform: PureGen, images: list[Tensor], *, attacked: int) -> dict[
     return found
 
 
-def craft_tint(dataset: ImageSet, config: BlendedConfig, *, seed: int = 0) -> Poison:
+def craft_tint(dataset: ImageSet, config: BlendedConfig, attacker: Attacker) -> Crafted:
     """Tint random images and relabel them."""
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=torch.Generator().manual_seed(seed))
+    ids = choose_share(dataset, config.rate, generator=attacker.generator())
     pattern = torch.tensor(TINT, dtype=torch.float32).view(3, 1, 1).expand(3, *dataset.size).contiguous()
-    return stamped("tint", dataset, config, ids, trigger=Added(pattern), seed=seed)
+    return stamped(dataset, config, ids, trigger=Added(pattern))
 
 
 def victims(runs: Path, images_per_class: int) -> list[dict[str, Any]]:
     """Train victims without defense and behind both networks."""
     given = [str(DATA / SOURCES[part][0]) for part in ("train", "test", "public", "natural")]
     bench = Bench(load_sets(*given, images_per_class=images_per_class), Store(runs), "cpu", partial(print, flush=True))
-    ATTACKS["tint"] = Attack(BlendedConfig, craft_tint)
+    ATTACKS["tint"] = Attack("tint", BlendedConfig, craft_tint)
     attacks = [
         *(attack("narcissus", "cpu", f"ε {epsilon:g}", target_class="cat", epsilon=epsilon) for epsilon in (16.0, 8.0)),
         attack("tint", "cpu", "tint", target_class="cat"),

@@ -15,13 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import attacks
 import dynamics_tradeoff
 import inspect_false_alarms
 import overview
 import purify_quality
 import purify_speed
-import triggerless_attacks
 import whole_sets
 
 from puregen_transforms._files import write_atomically
@@ -34,7 +32,7 @@ from puregen_transforms.hub.catalogue import CATALOGUE
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff.json"
-SPEED, ATTACKS = RESULTS / "purify_speed.json", RESULTS / "attacks.json"
+SPEED = RESULTS / "purify_speed.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
 WHOLE_SETS = RESULTS / "whole_sets.json"
 INSPECT = RESULTS / "inspect.json"
@@ -84,8 +82,7 @@ def all_tables() -> dict[str, str]:
         "overview": overview.markdown({name: _read(RESULTS / f"{name}.json") for name in OVERVIEW}),
         "purify_quality": purify_quality.markdown(_read(QUALITY)),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(_read(VICTIMS)),
-        "attacks": attacks.markdown(_read(ATTACKS)),
-        "triggerless_attacks": triggerless_attacks.markdown(_read(TRIGGERLESS)),
+        "triggerless_attacks": markdown(_read(TRIGGERLESS)),
         "inspect": inspect_false_alarms.markdown(_read(INSPECT)),
         "purify_speed": purify_speed.markdown(_read(SPEED)),
         "whole_sets": whole_sets.markdown(_read(WHOLE_SETS)),

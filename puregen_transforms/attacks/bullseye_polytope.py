@@ -1,4 +1,4 @@
-"""Bullseye Polytope (Aghakhani et al. 2021): images whose mean feature is a test image's; for transfer learning."""
+"""Bullseye Polytope (Aghakhani et al. 2021): base images around a target image's feature; for transfer learning."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import TriggerlessConfig
-from puregen_transforms.attacks.crafting import to_poison, within
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, choose_target, count_of
-from puregen_transforms.attacks.surrogates import Progress, train_surrogate
+from puregen_transforms.attacks.crafting import Crafted, within
+from puregen_transforms.attacks.selection import choose_share, choose_target
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.features import head, recorded, stages
@@ -23,9 +23,11 @@ MODES = ("linear", "end_to_end")
 
 @dataclass(frozen=True, kw_only=True)
 class BullseyePolytopeConfig(TriggerlessConfig):
-    """As PureGen's experiments have linear transfer; for fine-tuning they take end_to_end, rate 0.01, repeats 3, 1500.
+    """Settings of PureGen's linear transfer.
 
-    The published substitutes are six architectures (four, end to end), none of them a victim's; here it is two, neither
+    For fine-tuning, PureGen takes mode end_to_end, rate 0.01, 3 repeats and 1500 iterations.
+
+    The published surrogates are six architectures (four, end to end), none of them a victim's; here it is two, neither
     the paper's ResNet-18 nor DenseNet-121, each trained once for each dropout.
 
     Args:
@@ -33,11 +35,11 @@ class BullseyePolytopeConfig(TriggerlessConfig):
         epsilon: largest change of a pixel, in units of 1/255.
         mode: "linear" matches what the last layer is given; "end_to_end" the output of every stage.
         iterations: of Adam.
-        learning_rate: of Adam, in shares of the range.
-        repeats: draws of the substitutes' dropout, whose features are averaged.
+        learning_rate: of Adam, as a share of the range of pixels.
+        repeats: draws of the surrogates' dropout, whose features are averaged.
         surrogates: the attacker's networks; see `build_classifier`.
-        dropouts: of which each network is trained.
-        surrogate_epochs: on the images that feature extractors learn.
+        dropouts: rates of dropout; each network is trained with each.
+        surrogate_epochs: over the public images.
     """
 
     rate: float = 0.1
@@ -62,100 +64,44 @@ class BullseyePolytopeConfig(TriggerlessConfig):
             raise ValueError(f"Expected a mode out of {', '.join(MODES)}, but got {self.mode!r}.")
 
 
-def craft(
-    dataset: ImageSet,
-    config: BullseyePolytopeConfig,
-    *,
-    public: ImageSet,
-    targets: ImageSet,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """Train the substitutes and put the poisoned images around the target.
+def craft(dataset: ImageSet, config: BullseyePolytopeConfig, attacker: Attacker) -> Crafted:
+    """Move base images until their mean feature, in surrogate feature extractors, is the target image's.
 
     Args:
         dataset: the set that the victim transfers to.
         config: settings.
-        public: what feature extractors learn; any classes.
-        targets: images that are in neither; one of them is to be misread.
-        seed: of all that is random.
-        device: where to train.
-        progress: told what is being done.
+        attacker: with public images, which feature extractors learn, of any classes; and with targets.
 
     Raises:
-        ValueError: no such target, or too few images of the target class.
+        ValueError: no such target image, or too few images of the target class.
     """
-    choose_target(targets, dataset, config)  # before minutes of training
-    substitutes = train_substitutes(public, config, seed=seed, device=device, progress=progress)
-    return craft_with(substitutes, dataset, config, targets=targets, seed=seed, progress=progress)
-
-
-def train_substitutes(
-    public: ImageSet,
-    config: BullseyePolytopeConfig,
-    *,
-    seed: int,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> list[nn.Module]:
-    """The attacker's feature extractors: they do for any target."""
-    kinds = [(name, dropout) for name in config.surrogates for dropout in config.dropouts]
-    return [
-        train_surrogate(
-            name,
-            public.images.to(device),
-            public.labels.to(device),
-            classes=len(public.class_names),
-            epochs=config.surrogate_epochs,
-            seed=seed + member,
-            dropout=dropout,
-            progress=progress,
-        ).eval()
-        for member, (name, dropout) in enumerate(kinds)
-    ]
-
-
-def craft_with(
-    substitutes: Sequence[nn.Module],
-    dataset: ImageSet,
-    config: BullseyePolytopeConfig,
-    *,
-    targets: ImageSet,
-    seed: int = 0,
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """`craft` with substitutes that are trained."""
-    generator = torch.Generator().manual_seed(seed)
-    image, source = choose_target(targets, dataset, config)
+    image, source = choose_target(attacker.targets, dataset, config)
     label = dataset.class_number(config.target_class)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[label])
-    device = next(substitutes[0].parameters()).device
+    ids = choose_share(dataset, config.rate, generator=attacker.generator(), classes=[label])
+    kinds = [(name, dropout) for name in config.surrogates for dropout in config.dropouts]
+    extractors = attacker.networks(Surrogates(kinds=kinds, learned=attacker.public, epochs=config.surrogate_epochs))
+    base = dataset.images[ids].to(attacker.device).float()
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # of the dropout
-        images = _moved(substitutes, dataset.images[ids].to(device).float(), image.to(device), config, progress)
-    return to_poison(
-        "bullseye_polytope",
-        dataset,
-        config,
+        torch.manual_seed(attacker.seed)  # of the dropout
+        images = _moved(extractors, base, image.to(attacker.device), config, attacker)
+    return Crafted(
         ids=ids,
         images=within(images.cpu(), dataset.images[ids], config.epsilon),
         labels=dataset.labels[ids],
         target_images=image,
         target_labels=torch.tensor([source]),
-        seed=seed,
         budget=config.epsilon,
     )
 
 
 def distance(model: nn.Module, images: Tensor, target: Tensor, *, mode: str = "linear", repeats: int = 1) -> Tensor:
-    """Equation (2): how far the mean feature of `images` is from the target's, relative to its length.
+    """Measure how far the mean feature of `images` is from the target's, relative to its length (equation 2).
 
     Args:
-        model: a substitute.
+        model: a surrogate.
         images: (k, 3, H, W), 0 ... 255.
         target: (1, 3, H, W), 0 ... 255.
-        mode: see `BullseyePolytopeConfig`; "end_to_end" is the mean over the stages.
+        mode: "linear" for what the last layer is given; "end_to_end" for the mean over all stages.
         repeats: draws of the dropout that are averaged.
     """
     with torch.no_grad():
@@ -166,7 +112,7 @@ def distance(model: nn.Module, images: Tensor, target: Tensor, *, mode: str = "l
 
 
 def _features(model: nn.Module, images: Tensor, mode: str, repeats: int) -> list[Tensor]:
-    """At each place one (N, D), the mean over the repeats."""
+    """Record features, averaged over the repeats: (N, D) at each place of the network."""
     inputs = mode == "linear"
     places: list[nn.Module] = [head(model)] if inputs else stages(model)
     draws = []
@@ -178,9 +124,9 @@ def _features(model: nn.Module, images: Tensor, mode: str, repeats: int) -> list
 
 
 def _moved(
-    models: Sequence[nn.Module], base: Tensor, target: Tensor, config: BullseyePolytopeConfig, progress: Progress
+    models: Sequence[nn.Module], base: Tensor, target: Tensor, config: BullseyePolytopeConfig, attacker: Attacker
 ) -> Tensor:
-    """Images within epsilon of `base`, 0 ... 255."""
+    """Move base images, 0 ... 255, towards the target within epsilon."""
     low, high = (base - config.epsilon).clamp(min=0), (base + config.epsilon).clamp(max=255)
     images = base.clone().requires_grad_()
     optimizer = torch.optim.Adam([images], lr=config.learning_rate * 255)
@@ -190,5 +136,15 @@ def _moved(
         optimizer.step()
         with torch.no_grad():
             images.copy_(images.clamp(low, high))
-        progress("moving images around the target", iteration + 1, config.iterations)
+        attacker.progress("moving images around the target", iteration + 1, config.iterations)
     return images.detach()
+
+
+ATTACK = Attack(
+    "bullseye_polytope",
+    BullseyePolytopeConfig,
+    craft,
+    needs=frozenset({"public", "targets"}),
+    clean_label=True,
+    optimizes=True,
+)

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import to_poison, within
+from puregen_transforms.attacks.crafting import Crafted, within
 from puregen_transforms.attacks.drawings import checker_patch
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import Progress, train_surrogate
+from puregen_transforms.attacks.selection import choose_share
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
@@ -24,10 +24,10 @@ _BATCH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class CleanLabelConfig(AttackConfig):
-    """Rate as in Confusion Training (Qi et al. 2023), epsilon as in V&B (Zhu et al. 2023); patches in all corners.
+    """Settings with the rate of Confusion Training (Qi et al. 2023) and the epsilon of V&B (Zhu et al. 2023).
 
-    The published images were made with an adversarially trained network; here it is an ordinary one, trained on the
-    set itself.
+    The patch is in all corners. The published images were made with an adversarially trained network; here it is an
+    ordinary one, trained on the set itself.
 
     Args:
         epsilon: largest change of a pixel by the adversarial step, in units of 1/255; the patch comes on top.
@@ -50,48 +50,24 @@ class CleanLabelConfig(AttackConfig):
     }
 
 
-def craft(
-    dataset: ImageSet,
-    config: CleanLabelConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """Train a classifier on the set, move images of the target class away from their class, and patch them."""
-    generator = torch.Generator().manual_seed(seed)
+def craft(dataset: ImageSet, config: CleanLabelConfig, attacker: Attacker) -> Crafted:
+    """Move images of the target class away from it, as a surrogate sees them, and patch them."""
     target = dataset.class_number(config.target_class)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[target])
-    images, labels = dataset.images.to(device), dataset.labels.to(device)
-    model = train_surrogate(
-        config.surrogate,
-        images,
-        labels,
-        classes=len(dataset.class_names),
-        epochs=config.surrogate_epochs,
-        seed=seed,
-        progress=progress,
-    )
-    model.eval().requires_grad_(False)
-    moved = []
-    for done, part in enumerate(ids.split(_BATCH), 1):
-        moved.append(adversarial(model, images[part.to(device)], labels[part.to(device)], config).cpu())
-        progress("moving images", done, -(-len(ids) // _BATCH))
+    ids = choose_share(dataset, config.rate, generator=attacker.generator(), classes=[target])
+    surrogates = Surrogates(kinds=[(config.surrogate, 0.0)], learned=dataset, epochs=config.surrogate_epochs)
+    (model,) = attacker.networks(surrogates)
+    model.requires_grad_(False)
+    moved, parts = [], ids.split(_BATCH)
+    for done, rows in enumerate(parts, 1):
+        images, labels = dataset.images[rows].to(attacker.device), dataset.labels[rows].to(attacker.device)
+        moved.append(adversarial(model, images, labels, config).cpu())
+        attacker.progress("moving images", done, len(parts))
     patch = checker_patch(dataset.size, corners=True)
-    return to_poison(
-        "clean_label",
-        dataset,
-        config,
-        ids=ids,
-        images=patch(torch.cat(moved)),
-        labels=dataset.labels[ids],
-        trigger=patch,
-        seed=seed,
-    )
+    return Crafted(ids=ids, images=patch(torch.cat(moved)), labels=dataset.labels[ids], trigger=patch)
 
 
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, config: CleanLabelConfig) -> Tensor:
-    """Projected gradient ascent of the loss (Madry et al. 2018): (N, 3, H, W) uint8, within epsilon of the images."""
+    """Raise the loss by projected gradient ascent (Madry et al. 2018): (N, 3, H, W) uint8, within epsilon."""
     start = images.float()
     x = start.clone()
     for _ in range(config.pgd_steps):
@@ -103,3 +79,6 @@ def adversarial(model: nn.Module, images: Tensor, labels: Tensor, config: CleanL
             x = x + config.pgd_step_size * gradient.sign()
             x = torch.minimum(torch.maximum(x, start - config.epsilon), start + config.epsilon).clamp(0, 255)
     return within(x, images, config.epsilon)
+
+
+ATTACK = Attack("clean_label", CleanLabelConfig, craft, clean_label=True, optimizes=True)

@@ -1,4 +1,4 @@
-"""What the settings of all attacks have in common."""
+"""Settings that all attacks have in common."""
 
 from __future__ import annotations
 
@@ -33,9 +33,14 @@ class AttackConfig:
             if not value > 0:
                 raise ValueError(f"Expected `{name}` above 0, but got {value}: nothing would be changed.")
 
+    @property
+    def knows_defense(self) -> bool:
+        """Tell whether the attacker uses the energy network of the defense."""
+        return False
+
     @classmethod
     def preset(cls, name: str, **settings: Any) -> Self:
-        """The settings of a preset, some of them replaced.
+        """Make the settings of a preset, some of them replaced.
 
         Raises:
             ValueError: an unknown preset or setting, or a value out of range.
@@ -49,16 +54,16 @@ class AttackConfig:
         return cls(**{**cls.presets.get(name, {}), **settings})
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Give all settings, JSON-ready."""
         return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerlessConfig(AttackConfig):
-    """Settings of an attack on one image that nobody changes, which is not in the training set.
+    """Settings of a triggerless attack: one target image, outside the training set and unmodified, is to be misread.
 
     Args:
-        source_class: name or index of the true class of that image.
+        source_class: name or index of the target image's true class.
         target_index: which image of that class, counted in the set of targets.
     """
 

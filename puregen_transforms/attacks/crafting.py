@@ -1,8 +1,9 @@
-"""The last step of every attack: what was crafted, as a record."""
+"""Turn what an attack crafted into a poison."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import torch
@@ -15,97 +16,122 @@ from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.data.image_set import ImageSet
 
 
-def to_poison(
-    attack: str,
-    dataset: ImageSet,
-    config: AttackConfig,
-    *,
-    ids: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    seed: int,
-    covers: Tensor | None = None,
-    source_class: int | None = None,
-    trigger: Trigger | None = None,
-    target_images: Tensor | None = None,
-    target_labels: Tensor | None = None,
-    budget: float | None = None,
-) -> Poison:
-    """Rows in any order -> the record; see `Poison`."""
-    order = ids.argsort()
-    ids = ids[order]
-    return Poison(
-        attack=attack,
-        ids=ids,
-        images=images[order].cpu(),
-        labels=labels[order],
-        originals=tuple(image_hash(image) for image in dataset.images[ids]),
-        target_class=None if config.target_class is None else dataset.class_number(config.target_class),
-        covers=None if covers is None else covers[order],  # type: ignore[arg-type]
-        source_class=source_class,
-        trigger=trigger,
-        target_images=target_images,
-        target_labels=target_labels,
-        budget=budget,
-        recipe=config.to_dict(),
-        seed=seed,
-        set_rows=len(dataset),
-        class_names=dataset.class_names,
-        versions={"puregen_transforms": __version__, "torch": version("torch")},
-    )
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Crafted:
+    """Hold the parts of a `Poison` that an attack decides; rows in any order.
+
+    Args:
+        ids: (n,) rows to change.
+        images: (n, 3, H, W) uint8, their new images.
+        labels: (n,) their new labels.
+        covers: (n,) bool; None is no cover.
+        source_class: the only class whose triggered images are attacked; None is every class.
+        trigger: at test time.
+        target_images: (k, 3, H, W) uint8, for triggerless attacks.
+        target_labels: (k,) their true labels.
+        budget: largest change of a pixel in units of 1/255, if it is bounded.
+    """
+
+    ids: Tensor
+    images: Tensor
+    labels: Tensor
+    covers: Tensor | None = None
+    source_class: int | None = None
+    trigger: Trigger | None = None
+    target_images: Tensor | None = None
+    target_labels: Tensor | None = None
+    budget: float | None = None
+
+    def to_poison(self, attack: str, dataset: ImageSet, config: AttackConfig, *, seed: int) -> Poison:
+        """Add what holds for every attack: its name, its settings, and the set that it was crafted for."""
+        order = self.ids.argsort()
+        ids = self.ids[order]
+        return Poison(
+            attack=attack,
+            ids=ids,
+            images=self.images[order].cpu(),
+            labels=self.labels[order],
+            originals=tuple(image_hash(image) for image in dataset.images[ids]),
+            target_class=None if config.target_class is None else dataset.class_number(config.target_class),
+            covers=None if self.covers is None else self.covers[order],  # type: ignore[arg-type]
+            source_class=self.source_class,
+            trigger=self.trigger,
+            target_images=self.target_images,
+            target_labels=self.target_labels,
+            budget=self.budget,
+            recipe=config.to_dict(),
+            seed=seed,
+            set_rows=len(dataset),
+            class_names=dataset.class_names,
+            versions={"puregen_transforms": __version__, "torch": version("torch")},
+        )
 
 
 def within(images: Tensor, originals: Tensor, epsilon: float) -> Tensor:
-    """Crafted images, 0 ... 255, as uint8 that are no further than epsilon from the originals after rounding, too."""
+    """Round crafted images, 0 ... 255, to uint8 that is at most epsilon away from the originals."""
     start, limit = originals.float(), math.floor(epsilon)
     return images.float().round().clamp(start - limit, start + limit).clamp(0, 255).to(torch.uint8)
 
 
+def with_covers(
+    dataset: ImageSet,
+    config: AttackConfig,
+    ids: Tensor,
+    cover_ids: Tensor,
+    images: Tensor,
+    *,
+    trigger: Trigger,
+    source_class: int | None = None,
+    budget: float | None = None,
+) -> Crafted:
+    """Label poisoned rows as the target class, and covers as they were.
+
+    Args:
+        dataset: the training set.
+        config: settings, with the target class.
+        ids: (n,) rows to poison.
+        cover_ids: (m,) rows of covers.
+        images: (n + m, 3, H, W) uint8, the new images of the one and the other.
+        trigger: at test time.
+        source_class: the only class whose triggered images are attacked; None is every class.
+        budget: largest change of a pixel in units of 1/255, if it is bounded.
+    """
+    return Crafted(
+        ids=torch.cat([ids, cover_ids]),
+        images=images,
+        labels=torch.cat([torch.full_like(ids, dataset.class_number(config.target_class)), dataset.labels[cover_ids]]),
+        covers=torch.arange(len(ids) + len(cover_ids)) >= len(ids),
+        source_class=source_class,
+        trigger=trigger,
+        budget=budget,
+    )
+
+
 def stamped(
-    attack: str,
     dataset: ImageSet,
     config: AttackConfig,
     ids: Tensor,
     *,
     trigger: Trigger,
-    seed: int,
     poisoning: Trigger | None = None,
     cover_ids: Tensor | None = None,
     source_class: int | None = None,
     budget: float | None = None,
-) -> Poison:
-    """Rows that all get one trigger and the target's label, and perhaps covers that keep theirs.
+) -> Crafted:
+    """Put one trigger on all rows, and label them as the target class; covers keep their label.
 
     Args:
-        attack: its name.
         dataset: the training set.
-        config: settings of the attack.
+        config: settings, with the target class.
         ids: (n,) rows to poison.
         trigger: at test time.
-        seed: of all that was drawn.
         poisoning: the trigger in the training set, where it is another.
         cover_ids: (m,) rows of covers.
-        source_class: see `Poison`.
-        budget: see `Poison`.
+        source_class: the only class whose triggered images are attacked; None is every class.
+        budget: largest change of a pixel in units of 1/255, if it is bounded.
     """
-    poisoning = poisoning or trigger
-    target = torch.full_like(ids, dataset.class_number(config.target_class))
-    images, covers = poisoning(dataset.images[ids]), None
-    if cover_ids is not None:
-        images = torch.cat([images, poisoning(dataset.images[cover_ids])])
-        covers = torch.cat([torch.zeros(len(ids)), torch.ones(len(cover_ids))]).bool()
-        target = torch.cat([target, dataset.labels[cover_ids]])
-        ids = torch.cat([ids, cover_ids])
-    return to_poison(
-        attack,
-        dataset,
-        config,
-        ids=ids,
-        images=images,
-        labels=target,
-        seed=seed,
-        covers=covers,
-        source_class=source_class,
-        trigger=trigger,
-        budget=budget,
+    cover_ids = ids[:0] if cover_ids is None else cover_ids
+    images = (poisoning or trigger)(dataset.images[torch.cat([ids, cover_ids])])
+    return with_covers(
+        dataset, config, ids, cover_ids, images, trigger=trigger, source_class=source_class, budget=budget
     )

@@ -1,4 +1,4 @@
-"""The project's own trigger pictures, drawn for any image size; sizes below are for 32 pixels."""
+"""Draw the project's own trigger pictures for any image size; sizes below are for 32 pixels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CANVAS = 256
 
 
 def checker_patch(size: tuple[int, int], *, corners: bool = False, opacity: float = 1.0) -> Blended:
-    """A black and white 3x3 checker in the bottom right corner, or mirrored in all four."""
+    """Draw a black and white 3x3 checker in the bottom right corner, or mirrored in all four."""
     side = _scaled(3, size)
     cells = torch.tensor(_CHECKER, dtype=torch.float32).mul(255)
     patch = torch.nn.functional.interpolate(cells[None, None], (side, side))[0].expand(3, -1, -1)
@@ -30,7 +30,7 @@ def checker_patch(size: tuple[int, int], *, corners: bool = False, opacity: floa
 
 
 def square(size: tuple[int, int], *, opacity: float = 1.0) -> Blended:
-    """An 8x8 square of colored bars, three pixels off the bottom right corner (as the Trojan square, rows 21 to 28)."""
+    """Draw an 8x8 square of colored bars, three pixels off the bottom right corner (rows 21 to 28)."""
     side, gap = _scaled(8, size), _scaled(3, size)
     drawing, pen = _canvas()
     for index, color in enumerate(((230, 30, 60), (250, 220, 40), (30, 60, 210), (240, 240, 240))):
@@ -43,7 +43,7 @@ def square(size: tuple[int, int], *, opacity: float = 1.0) -> Blended:
 
 
 def flame(size: tuple[int, int], *, left: bool = False, opacity: float = 1.0) -> Blended:
-    """A 5x5 flame in a bottom corner."""
+    """Draw a 5x5 flame in a bottom corner."""
     drawing, pen = _canvas()
     pen.rectangle((0, 0, _CANVAS, _CANVAS), fill=(60, 10, 10))
     pen.polygon(((128, 0), (235, 150), (170, 250), (85, 250), (20, 150)), fill=(255, 120, 0))
@@ -52,7 +52,7 @@ def flame(size: tuple[int, int], *, left: bool = False, opacity: float = 1.0) ->
 
 
 def rings(size: tuple[int, int], *, opacity: float = 1.0) -> Blended:
-    """5x5 rings in the top right corner."""
+    """Draw 5x5 rings in the top right corner."""
     drawing, pen = _canvas()
     for index, color in enumerate(((20, 40, 200), (250, 250, 250), (20, 160, 90), (250, 60, 160))):
         edge = index * _CANVAS // 8
@@ -61,7 +61,7 @@ def rings(size: tuple[int, int], *, opacity: float = 1.0) -> Blended:
 
 
 def picture(size: tuple[int, int]) -> Tensor:
-    """A cat's face on a checkered cloth, to be blended in: (3, H, W) float, 0 ... 255."""
+    """Draw a cat's face on a checkered cloth, to be blended in: (3, H, W) float, 0 ... 255."""
     drawing, pen = _canvas()
     for row in range(8):
         for column in range(8):
@@ -83,7 +83,7 @@ def picture(size: tuple[int, int]) -> Tensor:
 
 
 def joined(*triggers: Blended) -> Blended:
-    """Several pictures at once, the later ones on top."""
+    """Join several pictures, the later ones on top."""
     image, opacity = triggers[0].image.clone(), triggers[0].opacity.clone()
     for trigger in triggers[1:]:
         there = trigger.opacity > 0

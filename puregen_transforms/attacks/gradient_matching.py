@@ -1,8 +1,8 @@
-"""Gradient matching, "Witches' Brew" (Geiping et al. 2021): images that train a network to misread one test image."""
+"""Gradient matching, "Witches' Brew" (Geiping et al. 2021): base images that make a network misread a target image."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import TriggerlessConfig
-from puregen_transforms.attacks.crafting import to_poison, within
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, choose_target, count_of
-from puregen_transforms.attacks.surrogates import Progress, train_surrogate
+from puregen_transforms.attacks.crafting import Crafted, within
+from puregen_transforms.attacks.selection import choose_share, choose_target
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
@@ -27,17 +27,17 @@ _DECAYS_AT = (1 / 2.667, 1 / 1.6, 1 / 1.142)
 
 @dataclass(frozen=True, kw_only=True)
 class GradientMatchingConfig(TriggerlessConfig):
-    """As in the authors' code; PureGen's experiments have epsilon 8.
+    """Settings as in the authors' code; PureGen's experiments have epsilon 8.
 
     Args:
         rate: poisoned rows, all of the target class, as a share of the training set.
         epsilon: largest change of a pixel, in units of 1/255.
         iterations: signed Adam steps, their rate lowered to a tenth after 3/8, 5/8 and 7/8 of them.
-        learning_rate: of the first ones, in standard deviations of the pixels.
-        restarts: from other random changes; the one that matches best is kept.
+        learning_rate: of the first steps, in standard deviations of the pixels.
+        restarts: from other random changes; the result that matches best is kept.
         surrogate: the attacker's classifier; see `build_classifier`.
         surrogate_epochs: of its training on the set.
-        ensemble: so many surrogates, matched together.
+        ensemble: number of surrogates, matched together.
         batch: poisoned images whose gradient is matched at once.
         augment: whether the match holds under random shifts and mirrors.
     """
@@ -60,105 +60,49 @@ class GradientMatchingConfig(TriggerlessConfig):
     }
 
 
-def craft(
-    dataset: ImageSet,
-    config: GradientMatchingConfig,
-    *,
-    targets: ImageSet,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """Train the surrogates on the set and match their gradients.
-
-    Args:
-        dataset: the training set.
-        config: settings.
-        targets: images that are not in it; one of them is to be misread.
-        seed: of all that is random.
-        device: where to train.
-        progress: told what is being done.
+def craft(dataset: ImageSet, config: GradientMatchingConfig, attacker: Attacker) -> Crafted:
+    """Match the gradients of surrogates, which are trained on the set and serve any target image.
 
     Raises:
-        ValueError: no such target, or too few images of the target class.
+        ValueError: no such target image, or too few images of the target class.
     """
-    choose_target(targets, dataset, config)  # before minutes of training
-    surrogates = train_surrogates(dataset, config, seed=seed, device=device, progress=progress)
-    return craft_with(surrogates, dataset, config, targets=targets, seed=seed, progress=progress)
-
-
-def train_surrogates(
-    dataset: ImageSet,
-    config: GradientMatchingConfig,
-    *,
-    seed: int,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> list[nn.Module]:
-    """The attacker's classifiers: they do for any target."""
-    return [
-        train_surrogate(
-            config.surrogate,
-            dataset.images.to(device),
-            dataset.labels.to(device),
-            classes=len(dataset.class_names),
-            epochs=config.surrogate_epochs,
-            seed=seed + member,
-            progress=progress,
-        ).eval()
-        for member in range(config.ensemble)
-    ]
-
-
-def craft_with(
-    surrogates: Sequence[nn.Module],
-    dataset: ImageSet,
-    config: GradientMatchingConfig,
-    *,
-    targets: ImageSet,
-    seed: int = 0,
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """`craft` with surrogates that are trained."""
-    generator = torch.Generator().manual_seed(seed)
-    image, source = choose_target(targets, dataset, config)
+    generator, device = attacker.generator(), attacker.device
+    image, source = choose_target(attacker.targets, dataset, config)
     label = dataset.class_number(config.target_class)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[label])
-    device = next(surrogates[0].parameters()).device
+    ids = choose_share(dataset, config.rate, generator=generator, classes=[label])
+    kinds = [(config.surrogate, 0.0)] * config.ensemble
+    surrogates = attacker.networks(Surrogates(kinds=kinds, learned=dataset, epochs=config.surrogate_epochs))
     base = dataset.images[ids].to(device).float()
-    models = [FoldedNorms(model.eval(), normalize(image.to(device))) for model in surrogates]
+    models = [FoldedNorms(model, normalize(image.to(device))) for model in surrogates]
     wanted = [loss_gradient(model, image.to(device), label) for model in models]
     best, lowest = base, float("inf")
     for restart in range(config.restarts):
 
         def report(done: int, restart: int = restart) -> None:
-            progress("matching gradients", restart * config.iterations + done, config.restarts * config.iterations)
+            done, steps = restart * config.iterations + done, config.restarts * config.iterations
+            attacker.progress("matching gradients", done, steps)
 
         moved, mismatch = _matched(models, wanted, base, label, config, generator, report)
         if mismatch < lowest:
             best, lowest = moved, mismatch
-    return to_poison(
-        "gradient_matching",
-        dataset,
-        config,
+    return Crafted(
         ids=ids,
         images=within(best.cpu(), dataset.images[ids], config.epsilon),
         labels=dataset.labels[ids],
         target_images=image,
         target_labels=torch.tensor([source]),
-        seed=seed,
         budget=config.epsilon,
     )
 
 
 def loss_gradient(model: nn.Module, image: Tensor, label: int) -> list[Tensor]:
-    """How a network would have to change to call the target so: the gradient of its loss in all parameters."""
+    """Compute the wanted gradient: of the loss at the target image with the target class, in all parameters."""
     loss = _loss(model, image, label)
     return list(torch.autograd.grad(loss, _trained(model)))
 
 
 def mismatch(model: nn.Module, wanted: Sequence[Tensor], images: Tensor, label: int) -> Tensor:
-    """Equation (3): 1 - the cosine of the images' gradient and the wanted one, differentiable in the images."""
+    """Compute 1 - the cosine of the images' gradient and the wanted one (equation 3), differentiable in the images."""
     found = torch.autograd.grad(_loss(model, images, label), _trained(model), create_graph=True)
     product = torch.stack([(a * b).sum() for a, b in zip(wanted, found, strict=True)]).sum()
     lengths = [torch.stack([part.square().sum() for part in parts]).sum().sqrt() for parts in (wanted, found)]
@@ -175,7 +119,7 @@ def _loss(model: nn.Module, images: Tensor, label: int) -> Tensor:
 
 
 def shifted(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image mirrored or not and shifted by up to 4 pixels of 32, differentiable in the images."""
+    """Mirror each image or not, and shift it by up to 4 pixels of 32, differentiable in the images."""
     count, height = len(images), images.shape[-2]
     turned = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
     moves = (torch.rand(count, 2, generator=generator) * 2 - 1) * (2 * round(height / 8) / height)
@@ -192,9 +136,9 @@ def _matched(
     label: int,
     config: GradientMatchingConfig,
     generator: torch.Generator,
-    report: Any,
+    report: Callable[[int], None],
 ) -> tuple[Tensor, float]:
-    """Images within epsilon of `base`, after all iterations, and their last mismatch."""
+    """Change base images within epsilon for all iterations; return them and their last mismatch."""
     limit = config.epsilon
     change = torch.randn(base.shape, generator=generator).mul(limit).clamp(-limit, limit).to(base.device)
     change.requires_grad_()
@@ -220,3 +164,8 @@ def _matched(
             change.copy_((base + change).clamp(0, 255) - base)
         report(iteration + 1)
     return base + change.detach(), total
+
+
+ATTACK = Attack(
+    "gradient_matching", GradientMatchingConfig, craft, needs=frozenset({"targets"}), clean_label=True, optimizes=True
+)

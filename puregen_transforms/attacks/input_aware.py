@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import to_poison
+from puregen_transforms.attacks.crafting import Crafted, with_covers
 from puregen_transforms.attacks.network_triggers import Generated, opacity
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import BATCH, Progress, shuffled
+from puregen_transforms.attacks.selection import choose_rows, choose_share
+from puregen_transforms.attacks.surrogates import BATCH, shuffled
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize, to_pixels
@@ -25,7 +25,7 @@ from puregen_transforms.train.recipes import shifted_together
 
 @dataclass(frozen=True, kw_only=True)
 class InputAwareConfig(AttackConfig):
-    """As in the authors' code, whose networks this one's replace; the trained generator then poisons a set.
+    """Settings as in the authors' code, with drawing networks of our own, which then poison a set.
 
     Args:
         cover_rate: rows with the trigger of another image and their true label, as a share of the training set.
@@ -33,10 +33,10 @@ class InputAwareConfig(AttackConfig):
         diversity: weight of the loss by which different images get different triggers.
         sparsity: weight of the loss on a mask denser than `density`.
         learning_rate: of Adam for the networks that draw, and of SGD for the classifier.
-        width: of those networks.
+        width: channels of the networks that draw.
         surrogate: the classifier that is trained with them; see `build_classifier`.
-        mask_epochs: of the mask, alone, before the rest.
-        epochs: of the rest.
+        mask_epochs: in which the mask is trained alone.
+        epochs: in which pattern and classifier are then trained.
     """
 
     rate: float = 0.1
@@ -57,61 +57,28 @@ class InputAwareConfig(AttackConfig):
     }
 
 
-def craft(
-    dataset: ImageSet,
-    config: InputAwareConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """Train mask, then pattern with a classifier; then put each image's trigger on it, and others' on covers.
-
-    Args:
-        dataset: the training set.
-        config: settings.
-        seed: of all that is random.
-        device: where to train.
-        progress: told what is being done.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
-    cover_ids = choose_rows(dataset, count_of(config.cover_rate, dataset), generator=generator, never=ids)
+def craft(dataset: ImageSet, config: InputAwareConfig, attacker: Attacker) -> Crafted:
+    """Train the mask, then the pattern with a classifier; put its own trigger on each image, and others' on covers."""
+    generator = attacker.generator()
+    ids = choose_share(dataset, config.rate, generator=generator)
+    cover_ids = choose_share(dataset, config.cover_rate, generator=generator, never=ids)
     others = choose_rows(dataset, len(cover_ids), generator=generator, never=cover_ids)
-    target = dataset.class_number(config.target_class)
-    trigger = train_trigger(dataset, target, config, seed=seed, device=device, progress=progress)
+    trigger = train_trigger(dataset, config, attacker)
     with torch.no_grad():
         covers = [
             to_pixels((trigger.on(normalize(dataset.images[a]), normalize(dataset.images[b])) + 1) * 127.5)
             for a, b in zip(cover_ids.split(BATCH), others.split(BATCH), strict=True)
         ]
-    return to_poison(
-        "input_aware",
-        dataset,
-        config,
-        ids=torch.cat([ids, cover_ids]),
-        images=torch.cat([trigger(dataset.images[ids]), *covers]),
-        labels=torch.cat([torch.full_like(ids, target), dataset.labels[cover_ids]]),
-        covers=torch.cat([torch.zeros(len(ids)), torch.ones(len(cover_ids))]).bool(),
-        trigger=trigger,
-        seed=seed,
-    )
+    images = torch.cat([trigger(dataset.images[ids]), *covers])
+    return with_covers(dataset, config, ids, cover_ids, images, trigger=trigger)
 
 
-def train_trigger(
-    dataset: ImageSet,
-    target: int,
-    config: InputAwareConfig,
-    *,
-    seed: int,
-    device: torch.device | str,
-    progress: Progress,
-) -> Generated:
-    """Algorithm 1: the networks that draw triggers, on the CPU."""
+def train_trigger(dataset: ImageSet, config: InputAwareConfig, attacker: Attacker) -> Generated:
+    """Train the networks that draw triggers (algorithm 1); they are returned on the CPU."""
+    target, device, generator = dataset.class_number(config.target_class), attacker.device, attacker.generator()
     images, labels = dataset.images.to(device), dataset.labels.to(device)
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(attacker.seed)
         drawing = Generated(ImageToImage(3, 3, config.width), ImageToImage(3, 1, max(1, config.width // 2)))
         model = build_classifier(config.surrogate, len(dataset.class_names)).to(device)
     for network in (drawing.pattern, drawing.mask):
@@ -124,7 +91,7 @@ def train_trigger(
             masks = opacity(drawing.mask(x))
             loss = config.sparsity * F.relu(masks - config.density).mean() + config.diversity * unlike(x, masks)
             _step(mask_optimizer, loss)
-        progress("training the mask", epoch + 1, config.mask_epochs)
+        attacker.progress("training the mask", epoch + 1, config.mask_epochs)
     drawing.mask.eval().requires_grad_(False)
     pattern_optimizer = torch.optim.Adam(drawing.pattern.parameters(), **draws)  # type: ignore[arg-type]
     optimizer = torch.optim.SGD(model.parameters(), lr=config.learning_rate, momentum=0.9, weight_decay=5e-4)
@@ -140,12 +107,12 @@ def train_trigger(
                 loss = F.cross_entropy(model(torch.cat([first, second, x[attacked + crossed :]])), y)
             loss = loss + config.diversity * unlike(x, drawing.pattern(x).tanh())
             _step(pattern_optimizer, loss, optimizer)
-        progress("training the pattern", epoch + 1, config.epochs)
+        attacker.progress("training the pattern", epoch + 1, config.epochs)
     return Generated(_done(drawing.pattern), _done(drawing.mask))
 
 
 def unlike(images: Tensor, drawn: Tensor) -> Tensor:
-    """Equation (6): distance of images over that of what is drawn for them, for neighbors in the batch."""
+    """Divide the distance of neighboring images by that of what is drawn for them (equation 6)."""
     apart = (images - images.roll(1, 0)).square().flatten(1).mean(1).sqrt()
     return (apart / ((drawn - drawn.roll(1, 0)).square().flatten(1).mean(1).sqrt() + 1e-2)).mean()
 
@@ -160,3 +127,6 @@ def _step(optimizer: torch.optim.Optimizer, loss: Tensor, *others: torch.optim.O
 
 def _done(network: ImageToImage) -> ImageToImage:
     return network.cpu().eval().requires_grad_(False)
+
+
+ATTACK = Attack("input_aware", InputAwareConfig, craft, optimizes=True)

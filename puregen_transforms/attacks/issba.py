@@ -1,4 +1,4 @@
-"""ISSBA (Li et al. 2021): a secret that a network hides in each image in another way; relabeled."""
+"""ISSBA (Li et al. 2021): a secret that a network hides in each image in its own way; relabeled."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import stamped
+from puregen_transforms.attacks.crafting import Crafted, stamped
 from puregen_transforms.attacks.network_triggers import Encoded, hidden
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import Progress, shuffled
+from puregen_transforms.attacks.selection import choose_share
+from puregen_transforms.attacks.surrogates import shuffled
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
@@ -23,7 +23,7 @@ from puregen_transforms.models.image_to_image import ImageToImage
 
 @dataclass(frozen=True, kw_only=True)
 class ISSBAConfig(AttackConfig):
-    """20 bits as in the experiments of Confusion Training (Qi et al. 2023).
+    """Settings with 20 bits, as in the experiments of Confusion Training (Qi et al. 2023).
 
     The published encoder is that of StegaStamp, trained with a perceptual loss and a critic on large images. This one
     is trained on the set itself, with a bound on each pixel and a mean square instead.
@@ -52,38 +52,20 @@ class ISSBAConfig(AttackConfig):
     }
 
 
-def craft(
-    dataset: ImageSet,
-    config: ISSBAConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """Train encoder and decoder, and hide one secret in random images.
-
-    Args:
-        dataset: the training set.
-        config: settings.
-        seed: of all that is random.
-        device: where to train.
-        progress: told what is being done.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
-    trigger = train_encoder(dataset, config, seed=seed, device=device, progress=progress)
-    return stamped("issba", dataset, config, ids, trigger=trigger, seed=seed, budget=config.epsilon)
+def craft(dataset: ImageSet, config: ISSBAConfig, attacker: Attacker) -> Crafted:
+    """Train encoder and decoder, and hide one secret in random images."""
+    ids = choose_share(dataset, config.rate, generator=attacker.generator())
+    trigger = train_encoder(dataset, config, attacker)
+    return stamped(dataset, config, ids, trigger=trigger, budget=config.epsilon)
 
 
-def train_encoder(
-    dataset: ImageSet, config: ISSBAConfig, *, seed: int, device: torch.device | str, progress: Progress
-) -> Encoded:
-    """An encoder whose bits another network reads, and a secret; on the CPU."""
+def train_encoder(dataset: ImageSet, config: ISSBAConfig, attacker: Attacker) -> Encoded:
+    """Train an encoder together with the network that reads its bits, and draw a secret; on the CPU."""
+    device, generator = attacker.device, attacker.generator()
     images = dataset.images.to(device)
-    generator = torch.Generator().manual_seed(seed)
     bits = _bits((1, config.bits), generator)
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(attacker.seed)
         encoder = ImageToImage(6, 3, config.width).to(device)
         to_plane, decoder = secret_reader(config.bits)
     to_plane, decoder = to_plane.to(device), decoder.to(device)
@@ -105,14 +87,14 @@ def train_encoder(
             (unread + fidelity * change).backward()
             optimizer.step()
             done += 1
-        progress("training the encoder", epoch + 1, config.epochs)
+        attacker.progress("training the encoder", epoch + 1, config.epochs)
     with torch.no_grad():
         secret = to_plane(bits.to(device))[0].cpu()
     return Encoded(encoder.cpu().eval().requires_grad_(False), secret, config.epsilon)
 
 
 def secret_reader(bits: int) -> tuple[nn.Module, nn.Module]:
-    """What spreads a secret over a plane, and what reads it from an image of any size."""
+    """Build the network that spreads a secret over a plane, and the one that reads it from an image of any size."""
     to_plane = nn.Sequential(nn.Linear(bits, 3 * 8 * 8), nn.Unflatten(1, (3, 8, 8)))
     decoder = nn.Sequential(
         nn.Conv2d(3, 32, 3, 2, 1),
@@ -130,3 +112,6 @@ def secret_reader(bits: int) -> tuple[nn.Module, nn.Module]:
 
 def _bits(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randint(0, 2, shape, generator=generator) * 2.0 - 1.0
+
+
+ATTACK = Attack("issba", ISSBAConfig, craft, optimizes=True)

@@ -5,23 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import stamped
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import Progress, train_surrogate
+from puregen_transforms.attacks.crafting import Crafted, stamped
+from puregen_transforms.attacks.selection import choose_share
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast, fast_dtype
 from puregen_transforms.functional.images import normalize, to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin
-from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.features import head
 from puregen_transforms.train.recipes import shifted_together
@@ -35,7 +35,7 @@ _BATCH = 128
 
 @dataclass(frozen=True, kw_only=True)
 class NarcissusConfig(AttackConfig):
-    """As PureGen's experiments have it (appendix D.1.3); the original release takes epsilon 16, rate 0.0005, scale 3.
+    """Settings as in PureGen (appendix D.1.3); the original release takes epsilon 16, rate 0.0005, scale 3.
 
     An attacker who knows the defense (table 11 there) trains the surrogate on purified images, optimizes the trigger
     through the purification, or both.
@@ -45,13 +45,13 @@ class NarcissusConfig(AttackConfig):
         epsilon: largest change of a pixel, in units of 1/255.
         scale: magnification of the trigger at test time.
         surrogate: the attacker's own classifier; see `build_classifier`.
-        surrogate_epochs: it learns the public images and, as one more class, the target class.
-        warm_up_epochs: then over the target class alone.
+        surrogate_epochs: over the public images and, as one more class, the target class.
+        warm_up_epochs: over the target class alone, after that.
         rounds: steps of the trigger's optimization.
         learning_rate: of the trigger, in image units (the range is 2 wide).
         defense_aware: where the attacker puts the defense's Langevin steps: "none", "surrogate" (before training it),
             "generation" (between trigger and surrogate) or "both".
-        langevin_steps: of them.
+        langevin_steps: how many of them.
         langevin_step_size: in image units.
         langevin_temperature: divides the energy.
     """
@@ -87,89 +87,75 @@ class NarcissusConfig(AttackConfig):
         if self.defense_aware not in AWARE:
             raise ValueError(f"Expected `defense_aware` out of {', '.join(AWARE)}, but got {self.defense_aware!r}.")
 
+    @property
+    def knows_defense(self) -> bool:
+        """Tell whether the attacker uses the energy network of the defense."""
+        return self.defense_aware != "none"
 
-def craft(
-    dataset: ImageSet,
-    config: NarcissusConfig,
-    *,
-    public: ImageSet,
-    energy: EBM | None = None,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
+
+def craft(dataset: ImageSet, config: NarcissusConfig, attacker: Attacker) -> Crafted:
     """Optimize the trigger on a surrogate, and add it to images of the target class.
 
-    Args:
-        dataset: the training set; of it, only the images of the target class are used.
-        config: settings.
-        public: images of other classes, as many as there are, of the same size.
-        energy: of the defense, for an attacker who knows it.
-        seed: of all that is random.
-        device: where to train.
-        progress: told what is being done.
+    Of the training set, only the images of the target class are used.
 
     Raises:
-        ValueError: public images of another size, too few of the target class, or no energy of the defense known.
+        ValueError: public images of another size, or too few images of the target class.
     """
-    if public.size != dataset.size:
+    if attacker.public.size != dataset.size:
         raise ValueError(
             f"Expected public images of {dataset.size[1]}x{dataset.size[0]} pixels, as the set's, but got "
-            f"{public.size[1]}x{public.size[0]}. Resize them first."
+            f"{attacker.public.size[1]}x{attacker.public.size[0]}. Resize them first."
         )
-    if energy is None and config.defense_aware != "none":
-        raise ValueError(
-            f"Expected the energy network of the defense that the attacker knows (defense_aware="
-            f"{config.defense_aware!r}), but got none. Name one with `energy` (--energy)."
-        )
-    _rows(dataset, config, torch.Generator())  # before minutes of training
-    surrogate = train_on_public(dataset, public, config, energy=energy, seed=seed, device=device, progress=progress)
-    return craft_with(surrogate, dataset, config, energy=energy, seed=seed, progress=progress)
+    generator, target = attacker.generator(), dataset.class_number(config.target_class)
+    ids = choose_share(dataset, config.rate, generator=generator, classes=[target])
+    own = dataset.images[dataset.labels == target]
+    (surrogate,) = attacker.networks(surrogates(own, config, attacker))
+    chain = to_chain(config, attacker, generator) if config.defense_aware in ("generation", "both") else None
+    model = copy.deepcopy(surrogate)  # the warm-up changes it
+    pattern = optimize_trigger(model, own.to(attacker.device), config, attacker, generator=generator, chain=chain)
+    trigger = Added(pattern, config.scale)
+    return stamped(dataset, config, ids, trigger=trigger, poisoning=Added(pattern), budget=config.epsilon)
 
 
-def craft_with(
-    surrogate: nn.Module,
-    dataset: ImageSet,
-    config: NarcissusConfig,
-    *,
-    energy: EBM | None = None,
-    seed: int = 0,
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """`craft` with a surrogate that is trained; it is not modified."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = _rows(dataset, config, generator)
-    device = next(surrogate.parameters()).device
-    own = dataset.images[dataset.labels == dataset.class_number(config.target_class)].to(device)
-    chain = None
-    if energy is not None and config.defense_aware in ("generation", "both"):
-        chain = to_chain(energy, config, device=device, generator=generator)
-    model = copy.deepcopy(surrogate)
-    pattern = optimize_trigger(model, own, config, chain=chain, generator=generator, progress=progress)
-    return stamped(
-        "narcissus",
-        dataset,
-        config,
-        ids,
-        trigger=Added(pattern, config.scale),
-        poisoning=Added(pattern),
-        seed=seed,
-        budget=config.epsilon,
+def surrogates(own: Tensor, config: NarcissusConfig, attacker: Attacker) -> Surrogates:
+    """Declare a classifier of the public classes and, last, the target class: it serves any epsilon and rate.
+
+    Args:
+        own: (N, 3, H, W) uint8, the training set's images of the target class.
+        config: settings.
+        attacker: with public images, and with the energy network if the surrogate learns purified images.
+    """
+    public = attacker.public
+    labels = torch.cat([public.labels, torch.full((len(own),), len(public.class_names))])
+    learned = ImageSet(torch.cat([public.images, own]), labels, (*public.class_names, "target"))
+    purified = config.defense_aware in ("surrogate", "both")
+    return Surrogates(
+        kinds=[(config.surrogate, 0.0)],
+        learned=learned,
+        epochs=config.surrogate_epochs,
+        purify=partial(purify, config=config, attacker=attacker) if purified else None,
+        purified_by={key: value for key, value in config.to_dict().items() if purified and key.startswith("langevin")},
     )
 
 
-def _rows(dataset: ImageSet, config: NarcissusConfig, generator: torch.Generator) -> Tensor:
-    target = dataset.class_number(config.target_class)
-    return choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[target])
+def purify(images: Tensor, *, config: NarcissusConfig, attacker: Attacker) -> Tensor:
+    """Purify what the surrogate learns: (N, 3, H, W) uint8 images, by the defense's Langevin steps."""
+    chain = to_chain(config, attacker, attacker.generator())
+    parts, purified = images.split(_BATCH), []
+    for done, part in enumerate(parts, 1):
+        purified.append(to_uint8(chain(to_signed(part.to(attacker.device)))).cpu())
+        attacker.progress("purifying what the surrogate learns", done, len(parts))
+    return torch.cat(purified)
 
 
-def to_chain(energy: EBM, config: NarcissusConfig, *, device: torch.device | str, generator: torch.Generator) -> Chain:
-    """The defense's Langevin steps, differentiable in the images.
+def to_chain(config: NarcissusConfig, attacker: Attacker, generator: torch.Generator) -> Chain:
+    """Build the defense's Langevin steps, differentiable in the images.
 
     The network is piecewise linear: its gradient does not change with the image, but at kinks. So the derivative of
     a whole chain is the identity, whatever its length, and nothing of the chain has to be kept for it.
     """
-    frozen = FrozenEBM(energy, dtype=fast_dtype(torch.device(device)), device=device)
+    energy, device = attacker.energy, torch.device(attacker.device)
+    frozen = FrozenEBM(energy, dtype=fast_dtype(device), device=device)
     area = energy.config.image_size**2
 
     def run(images: Tensor) -> Tensor:
@@ -188,57 +174,24 @@ def to_chain(energy: EBM, config: NarcissusConfig, *, device: torch.device | str
     return run
 
 
-def train_on_public(
-    dataset: ImageSet,
-    public: ImageSet,
-    config: NarcissusConfig,
-    *,
-    energy: EBM | None = None,
-    seed: int,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> nn.Module:
-    """A classifier of the public classes and, last, the target class: it does for any epsilon."""
-    own = dataset.images[dataset.labels == dataset.class_number(config.target_class)]
-    classes = len(public.class_names)
-    images, labels = torch.cat([public.images, own]), torch.cat([public.labels, torch.full((len(own),), classes)])
-    if energy is not None and config.defense_aware in ("surrogate", "both"):
-        chain = to_chain(energy, config, device=device, generator=torch.Generator().manual_seed(seed))
-        parts = images.split(_BATCH)
-        purified = []
-        for done, part in enumerate(parts, 1):
-            purified.append(to_uint8(chain(to_signed(part.to(device)))).cpu())
-            progress("purifying what the surrogate learns", done, len(parts))
-        images = torch.cat(purified)
-    return train_surrogate(
-        config.surrogate,
-        images.to(device),
-        labels.to(device),
-        classes=classes + 1,
-        epochs=config.surrogate_epochs,
-        seed=seed,
-        progress=progress,
-    )
-
-
 def optimize_trigger(
     model: nn.Module,
     own: Tensor,
     config: NarcissusConfig,
+    attacker: Attacker,
     *,
-    chain: Chain | None = None,
     generator: torch.Generator,
-    progress: Progress = lambda what, done, of: None,
+    chain: Chain | None = None,
 ) -> Tensor:
-    """The pattern, within epsilon, that makes the surrogate surest of its last class: (3, H, W) whole numbers.
+    """Find the pattern, within epsilon, that makes the surrogate surest of its last class: (3, H, W) whole numbers.
 
     Args:
         model: the surrogate; warmed up in place.
-        own: (N, 3, H, W) uint8 images of the target class.
+        own: (N, 3, H, W) uint8 images of the target class, on the attacker's device.
         config: settings.
-        chain: through which the surrogate sees the images.
+        attacker: told the rounds.
         generator: of all that is random.
-        progress: told the rounds.
+        chain: Langevin steps between the trigger and the surrogate.
     """
     label = head(model).out_features - 1
     _warm_up(model, own, label, config, generator)
@@ -259,12 +212,12 @@ def optimize_trigger(
         optimizer.step()
         with torch.no_grad():
             noise.clamp_(-limit, limit)
-        progress("optimizing the trigger", step + 1, config.rounds)
+        attacker.progress("optimizing the trigger", step + 1, config.rounds)
     return (noise.detach()[0] * 127.5).trunc().cpu()
 
 
 def _warm_up(model: nn.Module, own: Tensor, label: int, config: NarcissusConfig, generator: torch.Generator) -> None:
-    """The paper's poison warm-up: a few epochs on the target class alone."""
+    """Warm the surrogate up on the target class alone, in place (the paper's poison warm-up)."""
     optimizer = torch.optim.RAdam(model.parameters(), lr=0.1)
     model.train()
     for _ in range(config.warm_up_epochs):
@@ -275,3 +228,8 @@ def _warm_up(model: nn.Module, own: Tensor, label: int, config: NarcissusConfig,
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+
+
+ATTACK = Attack(
+    "narcissus", NarcissusConfig, craft, needs=frozenset({"public", "energy"}), clean_label=True, optimizes=True
+)

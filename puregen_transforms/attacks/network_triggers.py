@@ -1,4 +1,4 @@
-"""Triggers that a network makes for each image; see `puregen_transforms/models/image_to_image.py` for the network."""
+"""Triggers that a network (`puregen_transforms/models/image_to_image.py`) makes for each image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.functional.images import to_pixels
 from puregen_transforms.models.image_to_image import ImageToImage
 
@@ -17,12 +18,12 @@ _BATCH = 250
 
 
 @dataclass(frozen=True, eq=False)
-class Generated:
-    """x + m(x) * (p(x) - x) with x in [-1, 1]: a pattern p, where a mask m shows it (Nguyen and Tran 2020).
+class Generated(Trigger):
+    """Draw a pattern for each image: x + m(x) * (p(x) - x), x in [-1, 1] (Nguyen and Tran 2020).
 
     Args:
         pattern: (N, 3, H, W) -> the same; its tanh is the pattern.
-        mask: (N, 3, H, W) -> (N, 1, H, W); see `opacity`.
+        mask: (N, 3, H, W) -> (N, 1, H, W); `opacity` of it shows the pattern.
     """
 
     pattern: ImageToImage
@@ -32,34 +33,34 @@ class Generated:
 
     @classmethod
     def of_parts(cls, *, width: int, mask_width: int, **tensors: Tensor) -> Generated:
-        """The trigger of these `numbers()` and `tensors()`."""
+        """Build the trigger from its `numbers()` and `tensors()`."""
         return cls(
             _filled(ImageToImage(3, 3, width), tensors, "pattern"),
             _filled(ImageToImage(3, 1, mask_width), tensors, "mask"),
         )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Put on each image its own pattern, where its own mask shows it."""
         with torch.no_grad():
             parts = [self.on(part / 127.5 - 1, part / 127.5 - 1) for part in _batches(images, self.pattern, self.mask)]
         return _joined(parts, images)
 
     def on(self, images: Tensor, sources: Tensor) -> Tensor:
-        """Float images in [-1, 1] with the triggers of others: (N, 3, H, W), differentiable."""
+        """Put the triggers of `sources` on float images in [-1, 1]: (N, 3, H, W), differentiable."""
         return images.lerp(self.pattern(sources).tanh(), opacity(self.mask(sources)))
 
     def numbers(self) -> dict[str, Any]:
-        """See `Trigger`."""
+        """List the parts that go into JSON."""
         return {"width": self.pattern.width, "mask_width": self.mask.width}
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `Trigger`."""
+        """List the parts that go into safetensors."""
         return _parts(self.pattern, "pattern") | _parts(self.mask, "mask")
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
-    """x + epsilon * tanh(e(x, secret)) with x in [-1, 1]: bits hidden in the image (Li et al. 2021).
+class Encoded(Trigger):
+    """Hide bits in each image: x + epsilon * tanh(e(x, secret)) with x in [-1, 1] (Li et al. 2021).
 
     Args:
         encoder: (N, 6, H, W) of image and secret -> (N, 3, H, W).
@@ -75,11 +76,11 @@ class Encoded:
 
     @classmethod
     def of_parts(cls, *, width: int, epsilon: float, secret: Tensor, **tensors: Tensor) -> Encoded:
-        """The trigger of these `numbers()` and `tensors()`."""
+        """Build the trigger from its `numbers()` and `tensors()`."""
         return cls(_filled(ImageToImage(6, 3, width), tensors, "encoder"), secret, epsilon)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Hide the secret in each image."""
         with torch.no_grad():
             parts = [
                 hidden(self.encoder, part / 127.5 - 1, self.secret[None], self.epsilon)
@@ -88,28 +89,28 @@ class Encoded:
         return _joined(parts, images)
 
     def numbers(self) -> dict[str, Any]:
-        """See `Trigger`."""
+        """List the parts that go into JSON."""
         return {"width": self.encoder.width, "epsilon": self.epsilon}
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `Trigger`."""
+        """List the parts that go into safetensors."""
         return {"secret": self.secret, **_parts(self.encoder, "encoder")}
 
 
 def hidden(encoder: nn.Module, images: Tensor, secrets: Tensor, epsilon: float) -> Tensor:
-    """(N, 3, H, W) float images in [-1, 1] with secrets (N or 1, 3, h, w) in them; differentiable."""
+    """Hide secrets (N or 1, 3, h, w) in (N, 3, H, W) float images in [-1, 1]; differentiable."""
     planes = F.interpolate(secrets, size=images.shape[-2:]).expand(len(images), -1, -1, -1)
     change = encoder(torch.cat([images, planes], 1)).float().tanh()
     return (images + epsilon / 127.5 * change).clamp(-1, 1)
 
 
 def opacity(values: Tensor) -> Tensor:
-    """What a mask network gives -> nearly 0 or 1."""
+    """Push the output of a mask network to nearly 0 or 1."""
     return torch.sigmoid(10 * values)
 
 
 def _batches(images: Tensor, *networks: nn.Module) -> Sequence[Tensor]:
-    """Cut images into float parts, 0 ... 255, for networks that from now on only look."""
+    """Cut images into float batches, 0 ... 255, and set the networks to evaluation."""
     for network in networks:
         network.eval()
     return images.float().split(_BATCH)

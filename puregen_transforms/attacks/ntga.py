@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import to_poison, within
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
-from puregen_transforms.attacks.surrogates import Progress
+from puregen_transforms.attacks.crafting import Crafted, within
+from puregen_transforms.attacks.selection import choose_rows, choose_share
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.fallback import device_for, float64_product
 
@@ -24,9 +23,10 @@ _TAYLOR_TERMS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class NTGAConfig(AttackConfig):
-    """As in the authors' code, surrogate FNN; their second surrogate, an infinitely wide CNN, is not built here.
+    """Settings as in the authors' code with the surrogate FNN.
 
-    In their loop each of the steps starts anew from the clean images; here they follow one another.
+    Their second surrogate, an infinitely wide CNN, is not built here. In their loop each step starts anew from the
+    clean images; here the steps follow one another.
 
     Args:
         target_class: None; no class is aimed at.
@@ -55,29 +55,15 @@ class NTGAConfig(AttackConfig):
     }
 
 
-def craft(
-    dataset: ImageSet,
-    config: NTGAConfig,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
-) -> Poison:
-    """Change the images block by block; no label changes.
-
-    Args:
-        dataset: the training set.
-        config: settings.
-        seed: of the blocks.
-        device: where to compute, in float64; one without it leaves that to the CPU.
-        progress: told the blocks.
+def craft(dataset: ImageSet, config: NTGAConfig, attacker: Attacker) -> Crafted:
+    """Change the images block by block, in float64; a device without it leaves that to the CPU.
 
     Raises:
         ValueError: fewer than two images.
     """
-    device = device_for(float64_product, torch.device(device), "the neural tangent kernel, in float64")
-    generator = torch.Generator().manual_seed(seed)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
+    device = device_for(float64_product, torch.device(attacker.device), "the neural tangent kernel, in float64")
+    generator = attacker.generator()
+    ids = choose_share(dataset, config.rate, generator=generator)
     if len(dataset) < 2:
         raise ValueError(f"Expected at least 2 images, but got {len(dataset)}: on some the surrogate is to fail.")
     blocks = ids[torch.randperm(len(ids), generator=generator)].split(min(config.block, len(dataset) // 2))
@@ -95,22 +81,13 @@ def craft(
                 config,
             ).cpu()
         )
-        progress("changing blocks of images", done, len(blocks))
+        attacker.progress("changing blocks of images", done, len(blocks))
     order = torch.cat(blocks)
-    return to_poison(
-        "ntga",
-        dataset,
-        config,
-        ids=order,
-        images=torch.cat(changed),
-        labels=dataset.labels[order],
-        seed=seed,
-        budget=config.epsilon,
-    )
+    return Crafted(ids=order, images=torch.cat(changed), labels=dataset.labels[order], budget=config.epsilon)
 
 
 def ascend(images: Tensor, one_hot: Tensor, others: Tensor, labels: Tensor, config: NTGAConfig) -> Tensor:
-    """Algorithm 1 on one block: (N, 3, H, W) uint8, on which the surrogate's loss of `others` is large."""
+    """Raise the surrogate's loss of `others` by changing one block (algorithm 1): (N, 3, H, W) uint8."""
     start, fixed = images.double(), others.double() / 255
     low, high = (start - config.epsilon).clamp(min=0), (start + config.epsilon).clamp(max=255)
     x = start
@@ -123,7 +100,7 @@ def ascend(images: Tensor, one_hot: Tensor, others: Tensor, labels: Tensor, conf
 
 
 def surrogate_scores(images: Tensor, one_hot: Tensor, others: Tensor, *, time: float, layers: int = 5) -> Tensor:
-    """What an infinitely wide network says of `others`, trained on `images` by gradient flow (equation 2).
+    """Predict scores of `others` by an infinitely wide network trained on `images` by gradient flow (equation 2).
 
     Args:
         images: (N, 3, H, W) in [0, 1]; differentiable.
@@ -140,7 +117,7 @@ def surrogate_scores(images: Tensor, one_hot: Tensor, others: Tensor, *, time: f
 
 
 def tangent_kernel(a: Tensor, b: Tensor, layers: int) -> Tensor:
-    """The neural tangent kernel of a network of dense layers with the error function, infinitely wide: (N, M).
+    """Compute the neural tangent kernel of infinitely wide dense layers with the error function: (N, M).
 
     The expectations over the weights are those of Williams (1997).
     """
@@ -159,7 +136,7 @@ def tangent_kernel(a: Tensor, b: Tensor, layers: int) -> Tensor:
 
 
 def trained_weights(kernel: Tensor, one_hot: Tensor, time: float) -> Tensor:
-    """K^-1 (1 - exp(-time K)) Y without inverse or eigenvectors, whose gradients are unstable: (N, classes).
+    """Compute K^-1 (1 - exp(-time K)) Y without inverse or eigenvectors, whose gradients are unstable: (N, classes).
 
     It solves dW/dt = Y - K W from W = 0. Intervals are so short that a Taylor series of each is exact in float64.
     """
@@ -173,3 +150,6 @@ def trained_weights(kernel: Tensor, one_hot: Tensor, time: float) -> Tensor:
             term = -step / order * (kernel @ term)
             weights = weights + term
     return weights
+
+
+ATTACK = Attack("ntga", NTGAConfig, craft, clean_label=True, optimizes=True)

@@ -1,4 +1,4 @@
-"""The record of an attack: what it puts into a training set, and what it does at test time.
+"""Record an attack: what it puts into a training set, and what it does at test time.
 
 On disk a poison is a folder with two files. `poison.safetensors` has the tensors: `ids` (n,) int64, rows of the
 training set; `images` (n, 3, H, W) uint8 and `labels` (n,) int64, what those rows become; `covers` (n,) bool; perhaps
@@ -41,19 +41,19 @@ TENSORS, DESCRIPTION = "poison.safetensors", "poison.json"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Poison:
-    """What one attack does to one training set.
+    """Hold what one attack does to one training set: apply it to the set, and its trigger to test images.
 
     Args:
         attack: its name.
         ids: (n,) int64, rows of the training set, increasing.
         images: (n, 3, H, W) uint8, what those rows become.
         labels: (n,) int64, the labels they then have.
-        originals: of each row's image before, `image_hash`: by them `apply` knows the set again.
-        target_class: what triggered images, or those in `target_images`, are to be called; None for attacks on all
-            that is learned.
-        covers: (n,) bool; rows with the trigger that keep their label, to hide the others. None is no row.
-        source_class: the only class whose triggered images are to be called so; None is every class.
-        trigger: what is done at test time; None for attacks on the images in `target_images`.
+        originals: `image_hash` of each row's image before, by which `apply` knows the set again.
+        target_class: the class that triggered images, or those in `target_images`, are to be misread as; None for
+            attacks on all that is learned.
+        covers: (n,) bool, the covers: rows with the trigger that keep their label, to hide the others. None is no row.
+        source_class: the only class whose triggered images are attacked; None is every class.
+        trigger: put on images at test time; None for triggerless attacks, which aim at `target_images`.
         target_images: (k, 3, H, W) uint8, test images to be misread.
         target_labels: (k,) int64, their true labels.
         budget: largest change of a pixel in units of 1/255; None for attacks that have no such bound.
@@ -108,12 +108,12 @@ class Poison:
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 of everything in it."""
+        """Name everything in it by its sha256."""
         content = self._tensor_bytes()
         return hashlib.sha256(content + self._description(content).encode()).hexdigest()
 
     def save(self, folder: str | Path) -> None:
-        """Write the two files; see the module.
+        """Write the folder of two files that is described at the top of this module.
 
         Raises:
             FileExistsError: there is something already.
@@ -156,37 +156,8 @@ class Poison:
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ValueError(f"Expected a poison in {path}, but got: {error}.") from error
 
-    def __call__(self, rows: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
-        """For `dataset.map(poison, with_indices=True, batched=True)` with columns `image` and `label`.
-
-        `apply` does the same without decoding the other images.
-        """
-        images, labels = list(rows["image"]), list(rows["label"])
-        place_of = self._places()
-        for position, index in enumerate(indices):
-            # A copy has forgotten its file's format: it is written losslessly, not as JPEG once more.
-            images[position] = images[position].copy()
-            if index in place_of:
-                place = place_of[index]
-                self._check_original(place, to_tensor(images[position]))
-                images[position], labels[position] = to_pil(self.images[place]), self._label(place, labels[position])
-        return {**rows, "image": images, "label": labels}
-
-    def apply_to(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The poisoned set: (N, 3, H, W) uint8 and (N,) int64, of the set that was attacked.
-
-        Raises:
-            ValueError: another set.
-        """
-        self._check_rows(len(images))
-        for place, row in enumerate(self.ids.tolist()):
-            self._check_original(place, images[row])
-        images, labels = images.clone(), labels.clone()
-        images[self.ids], labels[self.ids] = self.images, self.labels
-        return images, labels
-
     def apply(self, dataset: Any, *, image: str = "image", label: str = "label") -> Any:
-        """The poisoned data set.
+        """Poison a data set: the listed rows get their new images and labels, all others stay as they are stored.
 
         Args:
             dataset: the set that was attacked: a `datasets.Dataset`, or a map-style torch data set of (image, label),
@@ -199,22 +170,48 @@ class Poison:
             A `datasets.Dataset`, or a torch data set.
 
         Raises:
-            ValueError: another set.
+            ValueError: another set, or a stream.
         """
+        if not hasattr(dataset, "__len__"):
+            raise ValueError(
+                f"Expected a data set with a length, but got a stream, {type(dataset).__name__}. "
+                "Load it whole, without `streaming`."
+            )
         self._check_rows(len(dataset))
         if hasattr(dataset, "features") and hasattr(dataset, "map"):
             return self._apply_to_rows(dataset, image, label)
         return PoisonedDataset(dataset, self)
 
-    def triggered(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Test images with the trigger, and their true labels: those the attack is to have called the target class.
+    def apply_to_tensors(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Poison a training set in memory.
+
+        Args:
+            images: (N, 3, H, W) uint8, of the set that was attacked; not modified.
+            labels: (N,) int64; not modified.
+
+        Returns:
+            Copies in which the listed rows have their new images and labels.
+
+        Raises:
+            ValueError: another set.
+        """
+        self._check_rows(len(images))
+        for place, row in enumerate(self.ids.tolist()):
+            self._check_original(place, images[row])
+        images, labels = images.clone(), labels.clone()
+        images[self.ids], labels[self.ids] = self.images, self.labels
+        return images, labels
+
+    def trigger_test_set(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Put the trigger on the test images that the attack wants misread as the target class.
 
         Args:
             images: (N, 3, H, W) uint8.
             labels: (N,) int64.
 
         Returns:
-            (M, 3, H, W) uint8 of all classes but the target class, or of the source class alone; and (M,).
+            (M, 3, H, W) uint8, the triggered images of all classes but the target class, or of the source class alone;
+            and (M,), their true labels.
 
         Raises:
             ValueError: the attack has no trigger.
@@ -249,7 +246,7 @@ class Poison:
         return poisoned.cast(dataset.features)
 
     def _label(self, place: int, before: Any) -> Any:
-        """Of a row once it is poisoned, in the form of its label before: a word or a number."""
+        """Give the new label of a row in the form of its label before: a word or a number."""
         number = int(self.labels[place])
         return self.class_names[number] if isinstance(before, str) else number
 
@@ -274,7 +271,7 @@ class Poison:
         return to_safetensors({name: value.contiguous().cpu() for name, value in tensors.items()})
 
     def _description(self, content: bytes) -> str:
-        """Of the poison whose tensors' file has this content."""
+        """Write the JSON of the poison whose tensors' file has this content."""
         trigger = None if self.trigger is None else {"form": self.trigger.form, **self.trigger.numbers()}
         about = {
             "format": FORMAT,
@@ -298,7 +295,7 @@ _OWN_TENSORS = ("ids", "images", "labels", "covers", "target_images", "target_la
 
 
 class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
-    """A map-style torch data set with some rows replaced; every other attribute is the data set's own."""
+    """Replace some rows of a map-style torch data set; every other attribute is the data set's own."""
 
     def __init__(self, dataset: Any, poison: Poison) -> None:
         self.dataset = without_transforms(dataset)
@@ -342,13 +339,13 @@ class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
 
 
 def image_hash(image: Tensor) -> str:
-    """Of a (3, H, W) uint8 image, 16 hexadecimal digits."""
+    """Name a (3, H, W) uint8 image by 16 hexadecimal digits of a hash."""
     pixels = image.contiguous().cpu().numpy()
     return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
 
 
 def to_tensor(image: Any) -> Tensor:
-    """A stored image, PIL or (3, H, W) uint8, as a tensor.
+    """Convert a stored image, PIL or (3, H, W) uint8, to a tensor.
 
     Raises:
         ValueError: something else, such as an image that a transform has changed.
@@ -364,7 +361,7 @@ def to_tensor(image: Any) -> Tensor:
 
 
 def to_pil(image: Tensor) -> PIL.Image.Image:
-    """(3, H, W) uint8 -> PIL."""
+    """Convert a (3, H, W) uint8 image to PIL."""
     return PIL.Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 

@@ -1,4 +1,4 @@
-"""Poisons in the formats that others publish them in."""
+"""Load triggers and poisons in the formats that others publish them in."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import to_poison
+from puregen_transforms.attacks.crafting import Crafted
 from puregen_transforms.attacks.poison import Poison, to_tensor
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
@@ -30,7 +30,7 @@ _SAFE = {
 
 
 def load_narcissus_trigger(path: str | Path, *, scale: float = 1.0) -> Added:
-    """A trigger as the Narcissus release saves it: a .npy of (1, 3, H, W) in the units of inputs in [-1, 1].
+    """Load a trigger as the Narcissus release saves it: a .npy of (1, 3, H, W) in the units of inputs in [-1, 1].
 
     Args:
         path: of the file.
@@ -48,7 +48,7 @@ def load_narcissus_trigger(path: str | Path, *, scale: float = 1.0) -> Added:
 
 
 def load_poisoning_benchmark(folder: str | Path, dataset: ImageSet) -> Poison:
-    """A setup of the poisoning benchmark (Schwarzschild et al. 2021).
+    """Load a setup of the poisoning benchmark (Schwarzschild et al. 2021).
 
     Reads `poisons.pickle`, `base_indices.pickle` and `target.pickle` with an unpickler that knows images, numbers and
     arrays and nothing else.
@@ -75,22 +75,20 @@ def load_poisoning_benchmark(folder: str | Path, dataset: ImageSet) -> Poison:
         raise ValueError(f"Expected a row of the set's {len(dataset)} for each of {len(images)} poisons in {folder}.")
     if images.shape[1:] != dataset.images.shape[1:]:
         raise ValueError(f"Expected poisons of {tuple(dataset.images.shape[1:])}, but got {tuple(images.shape[1:])}.")
-    return to_poison(
-        "poisoning_benchmark",
-        dataset,
-        AttackConfig(target_class=int(labels.mode().values), rate=len(ids) / len(dataset)),
+    crafted = Crafted(
         ids=ids,
         images=images,
         labels=labels,
-        seed=0,
         target_images=target_image[None],
         target_labels=torch.tensor([true_label]),
         budget=float((images.int() - dataset.images[ids].int()).abs().max()),
     )
+    config = AttackConfig(target_class=int(labels.mode().values), rate=len(ids) / len(dataset))
+    return crafted.to_poison("poisoning_benchmark", dataset, config, seed=0)
 
 
 def _image(value: Any) -> Tensor:
-    """PIL, or a float tensor-like of (3, H, W) in [0, 1], as both are found in the published files."""
+    """Convert a PIL image, or a float array of (3, H, W) in [0, 1], as both are found in the published files."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value).mul(255).round().clamp(0, 255).to(torch.uint8)
     return to_tensor(value)

@@ -1,4 +1,4 @@
-"""Which rows of a training set an attacker alters."""
+"""Choose the rows of a training set that an attacker changes, and the target image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from puregen_transforms.data.image_set import ImageSet
 
 
 def count_of(rate: float, dataset: ImageSet) -> int:
-    """A share of a set as a number of rows.
+    """Convert a share of a set into a number of rows.
 
     Raises:
         ValueError: less than one row.
@@ -26,6 +26,18 @@ def count_of(rate: float, dataset: ImageSet) -> int:
     return count
 
 
+def choose_share(
+    dataset: ImageSet,
+    rate: float,
+    *,
+    generator: torch.Generator,
+    classes: Sequence[int] | None = None,
+    never: Tensor | None = None,
+) -> Tensor:
+    """Draw a share of the rows of the whole set, as `choose_rows` does."""
+    return choose_rows(dataset, count_of(rate, dataset), generator=generator, classes=classes, never=never)
+
+
 def choose_rows(
     dataset: ImageSet,
     count: int,
@@ -34,14 +46,14 @@ def choose_rows(
     classes: Sequence[int] | None = None,
     never: Tensor | None = None,
 ) -> Tensor:
-    """Some rows, drawn at random without repetition: (count,) int64, increasing.
+    """Draw rows at random, each at most once: (count,) int64, increasing.
 
     Args:
         dataset: the training set.
         count: how many.
         generator: of the draw.
-        classes: rows of these alone; None is all.
-        never: rows left out.
+        classes: rows of these classes alone; None is all.
+        never: rows that are left out.
 
     Raises:
         ValueError: fewer rows than that.
@@ -62,10 +74,10 @@ def choose_rows(
 
 
 def choose_target(targets: ImageSet, dataset: ImageSet, config: TriggerlessConfig) -> tuple[Tensor, int]:
-    """The image to be misread, (1, 3, H, W) uint8, and its class.
+    """Find the target image, (1, 3, H, W) uint8, and its true class.
 
     Args:
-        targets: images that are not in the training set, of the same classes.
+        targets: images outside the training set, of the same classes.
         dataset: the training set.
         config: settings.
 

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 
 import torch
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import stamped
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.crafting import Crafted, stamped
+from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class SIGConfig(AttackConfig):
-    """x + strength * sin(2 pi column frequency / width), as in the experiments of Confusion Training (Qi et al. 2023).
+    """Settings as in Confusion Training (Qi et al. 2023): x + strength * sin(2 pi column frequency / width).
 
     Args:
         rate: poisoned rows, as a share of the whole training set.
@@ -37,12 +37,14 @@ class SIGConfig(AttackConfig):
     }
 
 
-def craft(dataset: ImageSet, config: SIGConfig, *, seed: int = 0) -> Poison:
+def craft(dataset: ImageSet, config: SIGConfig, attacker: Attacker) -> Crafted:
     """Add the stripes to images of the target class."""
-    generator = torch.Generator().manual_seed(seed)
     target = dataset.class_number(config.target_class)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator, classes=[target])
+    ids = choose_share(dataset, config.rate, generator=attacker.generator(), classes=[target])
     height, width = dataset.size
     stripes = torch.sin(torch.arange(width) * (2 * math.pi * config.frequency / width)) * config.strength
     trigger = Added(stripes.expand(3, height, width).contiguous())
-    return stamped("sig", dataset, config, ids, trigger=trigger, seed=seed, budget=config.strength)
+    return stamped(dataset, config, ids, trigger=trigger, budget=config.strength)
+
+
+ATTACK = Attack("sig", SIGConfig, craft, clean_label=True)

@@ -1,9 +1,10 @@
-"""What an attacker does to an image at test time, in a form that is data and not code."""
+"""Triggers: what an attacker does to images at test time, in a form that is data and not code."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,24 +12,27 @@ from torch import Tensor
 from puregen_transforms.functional.images import to_pixels
 
 
-class Trigger(Protocol):
-    """(N, 3, H, W) uint8 images -> the same with the trigger. Written to disk as numbers and tensors."""
+class Trigger(ABC):
+    """Put a trigger on (N, 3, H, W) uint8 images. On disk it is numbers and tensors."""
 
     form: ClassVar[str]
 
+    @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
-        """The images with the trigger, uint8; the argument is not modified."""
+        """Put the trigger on images: uint8, of the same shape; the argument is not modified."""
 
     def numbers(self) -> dict[str, Any]:
-        """What of it goes into JSON."""
+        """List the parts that go into JSON."""
+        return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
 
     def tensors(self) -> dict[str, Tensor]:
-        """What of it goes into safetensors."""
+        """List the parts that go into safetensors."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True, eq=False)
-class Added:
-    """round(x + scale * pattern), clipped to 0 ... 255.
+class Added(Trigger):
+    """Add a pattern: round(x + scale * pattern), clipped to 0 ... 255.
 
     Args:
         pattern: (3, H, W) float, in units of 1/255.
@@ -41,22 +45,14 @@ class Added:
     form: ClassVar[str] = "added"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Add the pattern."""
         check_size(images, self.pattern)
         return to_pixels(images.float() + self.scale * self.pattern)
 
-    def numbers(self) -> dict[str, Any]:
-        """See `Trigger`."""
-        return {"scale": self.scale}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """See `Trigger`."""
-        return {"pattern": self.pattern}
-
 
 @dataclass(frozen=True, eq=False)
-class Blended:
-    """round((1 - opacity) * x + opacity * image).
+class Blended(Trigger):
+    """Blend an image in: round((1 - opacity) * x + opacity * image).
 
     Args:
         image: (3, H, W) float, 0 ... 255.
@@ -69,22 +65,14 @@ class Blended:
     form: ClassVar[str] = "blended"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Blend the image in."""
         check_size(images, self.image)
         return to_pixels(images.float().lerp(self.image, self.opacity))
 
-    def numbers(self) -> dict[str, Any]:
-        """See `Trigger`."""
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """See `Trigger`."""
-        return {"image": self.image, "opacity": self.opacity}
-
 
 @dataclass(frozen=True, eq=False)
-class Warped:
-    """Every pixel taken from elsewhere, bilinearly; outside the image there is its edge's neighbor, black.
+class Warped(Trigger):
+    """Take every pixel from elsewhere, bilinearly; outside of the image all is black.
 
     Args:
         grid: (H, W, 2) float, where to look: (x, y) in [-1, 1], the centers of the corner pixels at the ends.
@@ -95,27 +83,19 @@ class Warped:
     form: ClassVar[str] = "warped"
 
     def __call__(self, images: Tensor) -> Tensor:
-        """See `Trigger`."""
+        """Warp the images."""
         check_size(images, self.grid.permute(2, 0, 1))
         grids = self.grid.expand(len(images), -1, -1, -1)
         return to_pixels(warp(images, grids))
 
-    def numbers(self) -> dict[str, Any]:
-        """See `Trigger`."""
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """See `Trigger`."""
-        return {"grid": self.grid}
-
 
 def warp(images: Tensor, grids: Tensor) -> Tensor:
-    """(N, 3, H, W) images looked at through (N, H, W, 2) grids: float, not rounded."""
+    """Look at (N, 3, H, W) images through (N, H, W, 2) grids: float, not rounded."""
     return F.grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=True)
 
 
 def check_size(images: Tensor, trigger: Tensor) -> None:
-    """Raise ValueError if images are not of the size that a trigger was made for."""
+    """Refuse images that are not of the size that a trigger was made for, with a ValueError."""
     if images.shape[-2:] != trigger.shape[-2:]:
         raise ValueError(
             f"Expected images of {trigger.shape[-2]}x{trigger.shape[-1]} pixels, for which this trigger was made, "

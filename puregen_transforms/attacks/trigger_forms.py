@@ -1,4 +1,4 @@
-"""From a trigger's form and parts, as they are on disk, to the trigger."""
+"""Build a trigger from its form and parts, as they are on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMS: dict[str, Callable[..., Trigger]] = {
 
 
 def to_trigger(form: str, numbers: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Trigger:
-    """The trigger of which these are `form`, `numbers()` and `tensors()`.
+    """Build the trigger of which these are `form`, `numbers()` and `tensors()`.
 
     Raises:
         ValueError: an unknown form, or parts that are not its own.

@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import stamped
+from puregen_transforms.attacks.crafting import Crafted, stamped
 from puregen_transforms.attacks.drawings import square
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.data.image_set import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrojanConfig(AttackConfig):
-    """Rate and place as in the experiments of Confusion Training (Qi et al. 2023)."""
+    """Settings as in the experiments of Confusion Training (Qi et al. 2023)."""
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.05}, "cpu": {"rate": 0.03}, "paper": {}}
 
 
-def craft(dataset: ImageSet, config: TrojanConfig, *, seed: int = 0) -> Poison:
+def craft(dataset: ImageSet, config: TrojanConfig, attacker: Attacker) -> Crafted:
     """Put the square on random images and relabel them."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
-    return stamped("trojan", dataset, config, ids, trigger=square(dataset.size), seed=seed)
+    ids = choose_share(dataset, config.rate, generator=attacker.generator())
+    return stamped(dataset, config, ids, trigger=square(dataset.size))
+
+
+ATTACK = Attack("trojan", TrojanConfig, craft)

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.crafting import to_poison
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.selection import choose_rows, count_of
+from puregen_transforms.attacks.crafting import Crafted, with_covers
+from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.attacks.trigger import Warped, warp
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.images import to_pixels
@@ -20,11 +20,11 @@ from puregen_transforms.functional.images import to_pixels
 
 @dataclass(frozen=True, kw_only=True)
 class WaNetConfig(AttackConfig):
-    """As in the experiments of Confusion Training (Qi et al. 2023), each cover with a noise of its own.
+    """Settings as in the experiments of Confusion Training (Qi et al. 2023), each cover with a noise of its own.
 
     Args:
         cover_rate: rows with a noisy warp and their true label, as a share of the training set.
-        cells: of the coarse grid, a side.
+        cells: number of cells along each side of the coarse grid.
         strength: of the warp.
     """
 
@@ -36,32 +36,22 @@ class WaNetConfig(AttackConfig):
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"rate": 0.1}, "cpu": {"rate": 0.2}, "paper": {}}
 
 
-def craft(dataset: ImageSet, config: WaNetConfig, *, seed: int = 0) -> Poison:
+def craft(dataset: ImageSet, config: WaNetConfig, attacker: Attacker) -> Crafted:
     """Warp random images, some for the target class and others as covers."""
-    generator = torch.Generator().manual_seed(seed)
-    ids = choose_rows(dataset, count_of(config.rate, dataset), generator=generator)
-    cover_ids = choose_rows(dataset, count_of(config.cover_rate, dataset), generator=generator, never=ids)
+    generator = attacker.generator()
+    ids = choose_share(dataset, config.rate, generator=generator)
+    cover_ids = choose_share(dataset, config.cover_rate, generator=generator, never=ids)
     grid = warping_grid(dataset.size, cells=config.cells, strength=config.strength, generator=generator)
     noise = torch.rand(len(cover_ids), *dataset.size, 2, generator=generator) * 2 - 1
     per_pixel = torch.tensor([2 / dataset.size[1], 2 / dataset.size[0]]) / 2
     noisy = (grid + noise * per_pixel).clamp(-1, 1)
     trigger = Warped(grid)
-    target = torch.full_like(ids, dataset.class_number(config.target_class))
-    return to_poison(
-        "wanet",
-        dataset,
-        config,
-        ids=torch.cat([ids, cover_ids]),
-        images=torch.cat([trigger(dataset.images[ids]), to_pixels(warp(dataset.images[cover_ids], noisy))]),
-        labels=torch.cat([target, dataset.labels[cover_ids]]),
-        covers=torch.cat([torch.zeros(len(ids)), torch.ones(len(cover_ids))]).bool(),
-        trigger=trigger,
-        seed=seed,
-    )
+    images = torch.cat([trigger(dataset.images[ids]), to_pixels(warp(dataset.images[cover_ids], noisy))])
+    return with_covers(dataset, config, ids, cover_ids, images, trigger=trigger)
 
 
 def warping_grid(size: tuple[int, int], *, cells: int, strength: float, generator: torch.Generator) -> Tensor:
-    """(H, W, 2): the identity, bent by smoothed noise (section 3.2 of the paper; its `s` is `strength`)."""
+    """Bend the identity by smoothed noise (section 3.2 of the paper; its `s` is `strength`): (H, W, 2)."""
     height, width = size
     coarse = torch.rand(1, 2, cells, cells, generator=generator) * 2 - 1
     coarse = coarse / coarse.abs().mean()
@@ -69,3 +59,6 @@ def warping_grid(size: tuple[int, int], *, cells: int, strength: float, generato
     down, across = torch.linspace(-1, 1, height), torch.linspace(-1, 1, width)
     identity = torch.stack([across.expand(height, width), down[:, None].expand(height, width)], -1)
     return (identity + strength * field / torch.tensor([width, height])).clamp(-1, 1)
+
+
+ATTACK = Attack("wanet", WaNetConfig, craft)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -13,6 +12,7 @@ from rich.table import Table
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -22,44 +22,90 @@ if TYPE_CHECKING:
     from puregen_transforms.attacks.poison import Poison
     from puregen_transforms.data.image_set import ImageSet
 
+ATTACK, ATTACKER, RUNNING = "Settings of the attack", "What the attacker has", "Running"
+"""Panels of options."""
+
 
 def attack(
-    name: Annotated[str, typer.Argument(help="badnets, blended, ...; `list` shows all.")],
+    name: Annotated[str, typer.Argument(help="Attack, such as badnets; `puregen attack list` shows all.")],
     source: Annotated[
-        str, typer.Argument(metavar="SRC", help="The training set: a folder of images by class, Parquet, or a name.")
+        str, typer.Argument(metavar="SRC", help="Training set: a folder of images by class, Parquet, or a name.")
     ] = "",
     destination: Annotated[
         Path | None, typer.Argument(metavar="DST", help="A new folder for the poison. Nothing is overwritten.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="paper: as published; cpu: for 2 cores; smoke: seconds.")] = "paper",
-    target_class: Annotated[str | None, typer.Option(help="Name or number of the class to be called.")] = None,
-    source_class: Annotated[str | None, typer.Option(help="The class attacked, for attacks on one class.")] = None,
-    rate: Annotated[float | None, typer.Option(help="Poisoned images, as a share of the set.")] = None,
-    epsilon: Annotated[float | None, typer.Option(help="Largest change of a pixel, in units of 1/255.")] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting, as JSON; repeat it.")
+    preset: Annotated[
+        Literal["smoke", "cpu", "paper"],
+        typer.Option(
+            help="Settings to start from. smoke: seconds, to see it run; cpu: for 2 cores; paper: as published, for a "
+            "GPU where the attack trains networks.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = "cpu",
+    target_class: Annotated[
+        str | None,
+        typer.Option(help="Class that images are to be misread as: name or number.", rich_help_panel=ATTACK),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is random; the same seed gives the same poison.")] = 0,
-    split: Annotated[str, typer.Option(help="Split of the training set.")] = "train",
+    source_class: Annotated[
+        str | None,
+        typer.Option(
+            help="Class whose images are to be misread, for attacks on one class or image: name or number.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Poisoned images, as a share of the training set.", rich_help_panel=ATTACK)
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="Largest change of a pixel, in units of 1/255.", rich_help_panel=ATTACK)
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Another setting, its value as JSON; repeatable.",
+            rich_help_panel=ATTACK,
+        ),
+    ] = None,
     public: Annotated[
         str | None,
-        typer.Option(help="Other images that the attacker has, for attacks that learn from such; in the forms of SRC."),
+        typer.Option(
+            help="Images besides the training set, for attacks that train on such: a folder, Parquet, or a name.",
+            rich_help_panel=ATTACKER,
+        ),
     ] = None,
     targets: Annotated[
         str | None,
-        typer.Option(help="Images outside the set, for attacks that aim at one; default: the split `test` of SRC."),
+        typer.Option(
+            help="Images outside the training set, for triggerless attacks, which aim at one of them; default: the "
+            "split `test` of SRC.",
+            rich_help_panel=ATTACKER,
+        ),
     ] = None,
     energy: Annotated[
-        str | None, typer.Option(help="Checkpoint of the energy network, for attackers who know the defense.")
+        str | None,
+        typer.Option(
+            help="Energy network of the defense, for an attacker who knows it: a name, owner/name, owner/name@revision "
+            "or a folder.",
+            rich_help_panel=ATTACKER,
+        ),
     ] = None,
+    split: Annotated[str, typer.Option(help="Split of SRC to poison.", rich_help_panel=RUNNING)] = "train",
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of all that is random; the same seed gives the same poison.", rich_help_panel=RUNNING),
+    ] = 0,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.", rich_help_panel=RUNNING),
     ] = None,
     poisoned_set: Annotated[
-        Path | None, typer.Option(help="Also write the whole poisoned set: a new .parquet file.")
+        Path | None,
+        typer.Option(help="Write the whole poisoned set, too: a new .parquet file.", rich_help_panel=RUNNING),
     ] = None,
 ) -> None:
-    """Craft a poison for a data set, and save it as a record that can be applied to the set.
+    """Craft a poison for a training set, and save it as a record that can be applied to the set.
 
     DST gets `poison.safetensors`, `poison.json` and a picture. For your own data, to learn what a defense is worth.
     """
@@ -71,78 +117,67 @@ def attack(
             raise ValueError("Expected a training set and a folder for the poison: puregen attack NAME SRC DST.")
         for images in filter(None, (source, public, targets)):
             check_path(images)
+        from puregen_transforms.attacks import Attacker
+        from puregen_transforms.attacks.registry import find_attack
+        from puregen_transforms.data.atomic import check_free
+        from puregen_transforms.data.image_set import ImageSet
+        from puregen_transforms.purifier.device import choose_device
+
         named = {"target_class": target_class, "source_class": source_class, "rate": rate, "epsilon": epsilon}
-        settings = {key: value for key, value in named.items() if value is not None} | _settings(setting or [])
-        _attack(
-            name, source, destination, preset, settings, seed, split, (public, targets, energy), device, poisoned_set
-        )
+        settings = {key: value for key, value in named.items() if value is not None} | parse_settings(setting or [])
+        found = find_attack(name)
+        config = found.config.preset(preset, **settings)
+        check_free(destination, folder=True)
+        if poisoned_set is not None:
+            if poisoned_set.suffix != ".parquet":
+                raise ValueError(f"Expected a .parquet file for the poisoned set, but got {poisoned_set}.")
+            check_free(poisoned_set, folder=False)
+        dataset, place = ImageSet.load(source, split=split), choose_device(device)
+        given = {
+            "public": ImageSet.load(public) if public else None,
+            "targets": _targets(source, targets) if "targets" in found.needs else None,
+            "energy": _energy(energy, place) if energy else None,
+        }
+        console = Console()
+        with shown_progress(console) as progress:
+            attacker = Attacker(seed=seed, given=given, device=place, progress=progress)
+            poison = found.craft(dataset, config, attacker)
+        poison.save(destination)
+        console.print(f"{poison} saved in [bold]{destination}[/].")
+        if has_extra("matplotlib"):
+            from puregen_transforms.evaluate.plots import draw_poison
+
+            draw_poison(destination / "poison.png", poison, dataset.images[poison.ids])
+            console.print(f"Look at [bold]{destination / 'poison.png'}[/].")
+        if poisoned_set is not None:
+            _save_set(poison, source, split, poisoned_set)
+            console.print(f"The poisoned set is [bold]{poisoned_set}[/].")
 
 
-def _attack(
-    name: str,
-    source: str,
-    destination: Path,
-    preset: str,
-    settings: dict[str, Any],
-    seed: int,
-    split: str,
-    helps: tuple[str | None, str | None, str | None],
-    device: str | None,
-    poisoned_set: Path | None,
-) -> None:
-    from puregen_transforms.attacks.registry import find_attack
-    from puregen_transforms.data.atomic import check_free, complete_or_absent
-    from puregen_transforms.data.image_set import ImageSet
+def _save_set(poison: Poison, source: str, split: str, path: Path) -> None:
+    """Write the poisoned set as one Parquet file."""
+    from puregen_transforms.data.atomic import complete_or_absent
     from puregen_transforms.data.sources import image_columns, open_source
-    from puregen_transforms.purifier.device import choose_device
 
-    found = find_attack(name)
-    config = found.config.preset(preset, **settings)
-    check_free(destination, folder=True)
-    if poisoned_set is not None:
-        if poisoned_set.suffix != ".parquet":
-            raise ValueError(f"Expected a .parquet file for the poisoned set, but got {poisoned_set}.")
-        check_free(poisoned_set, folder=False)
-    dataset, place = ImageSet.of(source, split=split), choose_device(device)
-    public, targets, energy = helps
-    console = Console()
-    with shown_progress(console) as progress:
-        poison = found.craft(
-            dataset,
-            config,
-            seed=seed,
-            public=ImageSet.of(public) if public else None,
-            targets=_targets(source, targets) if found.takes("targets") else None,
-            energy=_energy(energy, place) if energy else None,
-            device=place,
-            progress=progress,
-        )
-    poison.save(destination)
-    console.print(f"{poison} saved in [bold]{destination}[/].")
-    if has_extra("matplotlib"):
-        _draw(destination / "poison.png", dataset, poison)
-        console.print(f"Look at [bold]{destination / 'poison.png'}[/].")
-    if poisoned_set is not None:
-        rows = open_source(source)[split]
-        poisoned = poison.apply(rows, image=image_columns(rows)[0])
-        with complete_or_absent(poisoned_set, folder=False) as temporary:
-            poisoned.to_parquet(temporary)
-        console.print(f"The poisoned set is [bold]{poisoned_set}[/].")
+    rows = open_source(source)[split]
+    poisoned = poison.apply(rows, image=image_columns(rows)[0])
+    with complete_or_absent(path, folder=False) as temporary:
+        poisoned.to_parquet(temporary)
 
 
 def _targets(source: str, targets: str | None) -> ImageSet | None:
-    """The split `test`; of a source that was named for it, else its only split."""
+    """Read the split `test` of the source; or of a source that was named for it, whose only split may have any name."""
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.data.sources import open_source
 
     splits = sorted(open_source(targets or source))
     if "test" in splits:
-        return ImageSet.of(targets or source, split="test")
+        return ImageSet.load(targets or source, split="test")
     if targets is None:
         return None
     if len(splits) > 1:
         raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
-    return ImageSet.of(targets, split=splits[0])
+    return ImageSet.load(targets, split=splits[0])
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:
@@ -151,35 +186,25 @@ def _energy(checkpoint: str, device: torch.device) -> nn.Module:
     return load_ebm(resolve_checkpoint(checkpoint)).to(device)
 
 
-def _draw(path: Path, dataset: ImageSet, poison: Poison) -> None:
-    from puregen_transforms.evaluate.plots import draw_poison
-
-    draw_poison(path, poison, dataset.images[poison.ids])
-
-
 def _list() -> None:
-    from puregen_transforms.attacks.registry import ATTACKS
+    """Print a table of all attacks."""
+    from puregen_transforms.attacks import ATTACKS
+    from puregen_transforms.attacks.attack import NEEDS
 
     table = Table(title="Attacks")
-    table.add_column("name")
-    table.add_column("what it does")
-    table.add_column("settings, as published")
+    for heading in ("name", "labels", "needs besides the training set", "what it does", "settings, as published"):
+        table.add_column(heading)
     for name, attack in ATTACKS.items():
-        published = ", ".join(f"{key}={value!r}" for key, value in attack.config().to_dict().items())
-        table.add_row(name, attack.summary, published)
-    Console().print(table)
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    settings = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"Expected a setting NAME=VALUE, but got {text!r}.")
-        try:
-            settings[name] = json.loads(value)
-        except json.JSONDecodeError:
-            settings[name] = value
-        if isinstance(settings[name], list):
-            settings[name] = tuple(settings[name])
-    return settings
+        words = {"energy": "--energy if it knows the defense"}
+        needs = ", ".join(words.get(need, f"--{need}") for need in NEEDS if need in attack.needs)
+        settings = ", ".join(f"{key}={value!r}" for key, value in attack.config().to_dict().items())
+        labels = "clean-label" if attack.clean_label else "dirty-label"
+        table.add_row(name, labels, needs or "–", attack.summary, settings)
+    console = Console()
+    console.print(table)
+    console.print(
+        "clean-label: every label stays true; dirty-label: poisoned images get the target class as their label.\n"
+        "--public: images besides the training set; --targets: images outside of it, one of which is to be misread; "
+        "--energy: the energy network of the defense.",
+        markup=False,
+    )

@@ -111,7 +111,7 @@ def _reserved(source: str | None, chosen: ChosenSource) -> ImageSet | None:
     from puregen_transforms.data.image_set import ImageSet
 
     check_path(source)
-    found = ImageSet.of(source)
+    found = ImageSet.load(source)
     if chosen.class_names and found.class_names != chosen.class_names[: len(found.class_names)]:
         raise ValueError(
             f"Expected a reserved set with the classes {', '.join(chosen.class_names)} of the data set, in this order, "

@@ -53,10 +53,15 @@ class ImageSet:
         return self.images.shape[-2], self.images.shape[-1]
 
     @classmethod
-    def of(cls, source: str, *, split: str = "train", label: str = "label") -> ImageSet:
-        """Read a split of a source; see `open_source`. Labels are numbers or words; see `class_indices`.
+    def load(cls, source: str, *, split: str = "train", label: str = "label") -> ImageSet:
+        """Read a split of a source that `open_source` opens.
 
-        Classes without names are named by their number.
+        Labels are numbers or words. Classes without names are named by their number.
+
+        Args:
+            source: a folder of images by class, a Parquet file, a folder of them, a saved data set, or its name.
+            split: of the source.
+            label: the column of labels.
 
         Raises:
             FileNotFoundError: nothing there.
@@ -82,7 +87,7 @@ class ImageSet:
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Any, Any]], class_names: tuple[str, ...]) -> ImageSet:
-        """From PIL images and their labels, such as a torchvision data set without transforms.
+        """Build a set from PIL images and their labels, such as a torchvision data set without transforms.
 
         Raises:
             ValueError: no images, images of several sizes, or labels that are no classes.
@@ -96,7 +101,7 @@ class ImageSet:
         return ImageSet(self.images[rows], self.labels[rows], self.class_names)
 
     def class_number(self, name: str | int | None) -> int:
-        """The index of a class, by name or as it is.
+        """Find the index of a class, by its name or index.
 
         Raises:
             ValueError: no such class.

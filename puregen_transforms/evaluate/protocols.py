@@ -12,6 +12,7 @@ import torch
 from puregen_transforms.attacks.config import PRESETS
 from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.demo import CLASSES
+from puregen_transforms.evaluate.attack_protocols import attacks, triggerless
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.generators import GeneratorSpec, trained_ebm
 from puregen_transforms.evaluate.run import Bench
@@ -387,6 +388,8 @@ PROTOCOLS: dict[str, Callable[[str, Bench], Protocol]] = {
     "defense_aware": defense_aware,
     "poisoned_generator": poisoned_generator,
     "shifted_generator": shifted_generator,
+    "attacks": attacks,
+    "triggerless": triggerless,
 }
 
 

@@ -125,7 +125,7 @@ class Bench:
         dataset = self.sets.learned_in(cell.victim.scenario)
         images, labels = dataset.images, dataset.labels
         if poison is not None:
-            images, labels = poison.apply_to(images, labels)
+            images, labels = poison.apply_to_tensors(images, labels)
         started = time.time()
         defended = defend(
             cell.defense,

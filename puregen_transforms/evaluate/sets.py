@@ -53,7 +53,7 @@ class Sets:
     @cached_property
     def natural(self) -> ImageSet:
         """What generators learn; read when it is asked for."""
-        return self.train if self.natural_source is None else ImageSet.of(self.natural_source)
+        return self.train if self.natural_source is None else ImageSet.load(self.natural_source)
 
     def learned_in(self, scenario: str) -> ImageSet:
         """What the victim learns last, and an attacker poisons."""
@@ -67,7 +67,7 @@ class Sets:
 def load_sets(
     train: str, test: str, public: str | None = None, natural: str | None = None, *, images_per_class: int
 ) -> Sets:
-    """Sets from sources such as Parquet files; see `ImageSet.of`.
+    """Sets from sources such as Parquet files; see `ImageSet.load`.
 
     Args:
         train: a training set with 4,850 or more images of each class.
@@ -77,9 +77,9 @@ def load_sets(
         images_per_class: of `train` for victims from scratch.
 
     Raises:
-        FileNotFoundError, ValueError: as `ImageSet.of`; too few images of a class, or a test set of other classes.
+        FileNotFoundError, ValueError: as `ImageSet.load`; too few images of a class, or a test set of other classes.
     """
-    full, judged_on = ImageSet.of(train), ImageSet.of(test)
+    full, judged_on = ImageSet.load(train), ImageSet.load(test)
     # By words or numbers alone, a set without an image of the last classes does not know of these.
     if judged_on.class_names != full.class_names[: len(judged_on.class_names)]:
         raise ValueError(
@@ -89,7 +89,7 @@ def load_sets(
     judged_on = replace(judged_on, class_names=full.class_names)
     split = transfer_split(full)
     chosen = per_class(full, 0, images_per_class)
-    others = None if public is None else as_stored(ImageSet.of(public), chosen.size)
+    others = None if public is None else as_stored(ImageSet.load(public), chosen.size)
     about = f"{Path(train).name} ({images_per_class} of each class) and {Path(test).name}"
     about += "" if public is None else f", public: {Path(public).name}"
     return Sets(chosen, judged_on, split.fine_tune, split.targets, others, about, natural_source=natural)

@@ -45,4 +45,4 @@ def poison_success(model: nn.Module, poison: Poison, images: Tensor, labels: Ten
     if poison.trigger is None:
         assert poison.target_images is not None
         return share_called_target(model, poison.target_images, poison.target_class)
-    return share_called_target(model, poison.triggered(images, labels)[0], poison.target_class)
+    return share_called_target(model, poison.trigger_test_set(images, labels)[0], poison.target_class)

@@ -3,24 +3,30 @@
 import pytest
 import torch
 
+from puregen_transforms import attacks
+from puregen_transforms.attacks import ATTACKS, Attacker, Poison
 from puregen_transforms.attacks.config import PRESETS
-from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.models.ebm import EBM, EBMConfig
 
 CRAFTED = {}
 FEWER = {"issba": {"epochs": 8}}
 BOUNDED = ("bullseye_polytope", "gradient_matching", "issba", "narcissus", "ntga", "sig")
-TARGETED = [name for name in ATTACKS if ATTACKS[name].takes("targets")]
+TARGETED = [name for name in ATTACKS if "targets" in ATTACKS[name].needs]
 TRIGGERED = [name for name in ATTACKS if name not in TARGETED and name != "ntga"]
 
 
-def craft(name, dataset, *, seed=0, **settings):
-    attack = ATTACKS[name]
+def given(dataset):
+    """All that an attacker may have."""
     public = ImageSet(dataset.images.flip(3), torch.arange(len(dataset)) % 3, ("a", "b", "c"))
     targets = ImageSet(dataset.images.flip(2), dataset.labels, dataset.class_names)
-    config = attack.config.preset("smoke", **FEWER.get(name, {}), **settings)
-    return attack.craft(dataset, config, seed=seed, public=public, targets=targets)
+    return {"public": public, "targets": targets, "energy": EBM(EBMConfig(nf=4))}
+
+
+def craft(name, dataset, *, seed=0, **settings):
+    """At preset smoke, by an attacker who has what the attack says that it needs, and nothing else."""
+    needed = {key: value for key, value in given(dataset).items() if key in ATTACKS[name].needs}
+    return attacks.craft(name, dataset, preset="smoke", seed=seed, **needed, **FEWER.get(name, {}), **settings)
 
 
 @pytest.fixture(params=ATTACKS)
@@ -32,7 +38,7 @@ def crafted(request, image_set):
 
 def test_only_listed_rows_change(crafted, image_set):
     _, poison = crafted
-    images, labels = poison.apply_to(image_set.images, image_set.labels)
+    images, labels = poison.apply_to_tensors(image_set.images, image_set.labels)
     changed = (images != image_set.images).flatten(1).any(1) | (labels != image_set.labels)
     assert set(changed.nonzero().flatten().tolist()) <= set(poison.ids.tolist())
     assert changed.sum() > 0.8 * len(poison), "nearly every listed row is changed"
@@ -56,7 +62,7 @@ def test_labels_change_only_where_the_attack_says_so(crafted, image_set):
     name, poison = crafted
     before = image_set.labels[poison.ids]
     assert torch.equal(poison.labels[poison.covers], before[poison.covers])
-    if ATTACKS[name].changes_labels:
+    if not ATTACKS[name].clean_label:
         assert (poison.labels[~poison.covers] == poison.target_class).all()
     else:
         assert torch.equal(poison.labels, before)
@@ -74,15 +80,15 @@ def test_round_trip_through_disk(crafted, image_set, tmp_path):
     loaded = Poison.load(tmp_path / "poison")
     assert loaded.digest == poison.digest
     for mine, theirs in zip(
-        loaded.apply_to(image_set.images, image_set.labels),
-        poison.apply_to(image_set.images, image_set.labels),
+        loaded.apply_to_tensors(image_set.images, image_set.labels),
+        poison.apply_to_tensors(image_set.images, image_set.labels),
         strict=True,
     ):
         assert torch.equal(mine, theirs)
     if poison.trigger is not None:
         for mine, theirs in zip(
-            loaded.triggered(image_set.images, image_set.labels),
-            poison.triggered(image_set.images, image_set.labels),
+            loaded.trigger_test_set(image_set.images, image_set.labels),
+            poison.trigger_test_set(image_set.images, image_set.labels),
             strict=True,
         ):
             assert torch.equal(mine, theirs)
@@ -91,7 +97,7 @@ def test_round_trip_through_disk(crafted, image_set, tmp_path):
 @pytest.mark.parametrize("crafted", TRIGGERED, indirect=True)
 def test_triggered_images_are_of_the_classes_attacked(crafted, image_set):
     _, poison = crafted
-    images, labels = poison.triggered(image_set.images, image_set.labels)
+    images, labels = poison.trigger_test_set(image_set.images, image_set.labels)
     if poison.source_class is None:
         assert poison.target_class not in labels.tolist()
         assert len(labels) == (image_set.labels != poison.target_class).sum()
@@ -111,7 +117,7 @@ def test_a_poison_has_a_trigger_or_a_target_or_spoils_the_whole_set(crafted, ima
     elif name == "ntga":
         assert (poison.target_class, poison.trigger) == (None, None)
         with pytest.raises(ValueError, match="spoils the whole set"):
-            poison.triggered(image_set.images, image_set.labels)
+            poison.trigger_test_set(image_set.images, image_set.labels)
     else:
         assert name in TRIGGERED
         assert poison.trigger is not None
@@ -146,25 +152,94 @@ def test_settings_are_checked(name, image_set):
 
 @pytest.mark.parametrize("name", TARGETED)
 def test_targets_are_checked(name, image_set, large_image_set):
-    attack = ATTACKS[name]
-    config = attack.config.preset("smoke")
+    options = {"preset": "smoke", "public": image_set}
     with pytest.raises(ValueError, match="--targets"):
-        attack.craft(image_set, config, public=image_set)
+        attacks.craft(name, image_set, **options)
     with pytest.raises(ValueError, match="of 32x32 pixels"):
-        attack.craft(image_set, config, public=image_set, targets=large_image_set)
+        attacks.craft(name, image_set, targets=large_image_set, **options)
     others = ImageSet(image_set.images, image_set.labels % 2, ("left", "right"))
     with pytest.raises(ValueError, match="left, right"):
-        attack.craft(image_set, config, public=image_set, targets=others)
+        attacks.craft(name, image_set, targets=others, **options)
     with pytest.raises(ValueError, match="another class than 'airplane'"):
         craft(name, image_set, source_class="airplane", target_class="airplane")
     with pytest.raises(ValueError, match="target index below 20"):
         craft(name, image_set, target_index=20)
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if ATTACKS[name].takes("public")])
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "public" in ATTACKS[name].needs])
 def test_public_images_are_asked_for(name, image_set):
     with pytest.raises(ValueError, match="--public"):
-        ATTACKS[name].craft(image_set, ATTACKS[name].config.preset("smoke"), targets=image_set)
+        attacks.craft(name, image_set, preset="smoke", targets=image_set)
+
+
+SHARED = {
+    "clean_label": [{"target_class": 3}, {"rate": 0.1}, {"epsilon": 8.0}],
+    "narcissus": [{"epsilon": 4.0}, {"rate": 0.1}, {"defense_aware": "generation", "langevin_steps": 1}],
+    "gradient_matching": [{"target_class": 3}, {"source_class": 4}, {"target_index": 2}, {"rate": 0.05}],
+    "bullseye_polytope": [{"target_class": 3}, {"target_index": 2}, {"epsilon": 8.0}, {"mode": "end_to_end"}],
+}
+OWN = {
+    "clean_label": {"surrogate_epochs": 1},
+    "narcissus": {"target_class": 3},
+    "gradient_matching": {"ensemble": 2},
+    "bullseye_polytope": {"dropouts": (0.1,)},
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_surrogates_that_are_declared_alike_are_alike(name, image_set):
+    """So that they can be trained once for many poisons; and what decides them is declared."""
+    declared = []
+
+    def train(surrogates):
+        networks = surrogates.train(seed=0, device="cpu", progress=lambda what, done, of: None)
+        content = [hash(surrogates.learned.images.numpy().tobytes()), surrogates.learned.labels.tolist()]
+        about = [list(surrogates.kinds), surrogates.epochs, surrogates.purified_by, *content]
+        weights = torch.cat([value.flatten().float() for one in networks for value in one.state_dict().values()])
+        declared.append((about, weights))
+        return networks
+
+    attacker = Attacker(given=given(image_set), train=train)
+    for settings in ({}, *SHARED[name], OWN[name]):
+        ATTACKS[name].craft(image_set, ATTACKS[name].config.preset("smoke", **settings), attacker)
+    first, *shared, own = declared
+    for about, weights in shared:
+        assert about == first[0]
+        assert torch.equal(weights, first[1])
+    assert own[0] != first[0]
+
+
+def test_purified_surrogates_say_what_purified_them(image_set):
+    declared = []
+    attacker = Attacker(given=given(image_set), train=lambda surrogates: declared.append(surrogates) or 1 / 0)
+    for settings in ({}, {"defense_aware": "surrogate"}, {"defense_aware": "both", "langevin_steps": 3}):
+        with pytest.raises(ZeroDivisionError):
+            attacks.narcissus.craft(image_set, attacks.narcissus.NarcissusConfig.preset("smoke", **settings), attacker)
+    assert [one.purify is not None for one in declared] == [False, True, True]
+    assert [one.purified_by.get("langevin_steps") for one in declared] == [None, 10, 3]
+
+
+def test_crafting_by_name_takes_settings_as_keywords(image_set, tmp_path):
+    poison = attacks.craft("BadNets", image_set, target_class="cat", rate=0.1, seed=3)
+    assert (poison.attack, poison.target_class, len(poison), poison.seed) == ("badnets", 3, 20, 3)
+    assert poison.recipe == {"target_class": "cat", "rate": 0.1}
+    published = attacks.craft("adaptive_blend", image_set, rate=0.1, cover_rate=0.1)
+    assert published.recipe["opacity"] == 0.15
+    with pytest.raises(ValueError, match="Expected an attack out of badnets, "):
+        attacks.craft("bednets", image_set)
+    with pytest.raises(ValueError, match="Expected settings out of rate, target_class, but got epsilon"):
+        attacks.craft("badnets", image_set, epsilon=8)
+    with pytest.raises(FileNotFoundError):
+        attacks.craft("badnets", str(tmp_path / "nothing.parquet"))
+
+
+def test_an_attacker_has_no_more_than_was_given(image_set):
+    attacker = Attacker(given={"public": image_set})
+    assert attacker.public is image_set
+    with pytest.raises(ValueError, match="--targets"):
+        attacker.targets  # noqa: B018
+    with pytest.raises(ValueError, match="--energy"):
+        attacker.energy  # noqa: B018
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -172,3 +247,4 @@ def test_the_published_settings_are_the_defaults(name):
     assert ATTACKS[name].config.preset("paper") == ATTACKS[name].config()
     assert set(ATTACKS[name].config.presets) == set(PRESETS)
     assert ATTACKS[name].summary
+    assert ATTACKS[name].name == name

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from puregen_transforms.attacks import bullseye_polytope, gradient_matching, narcissus, ntga
+from puregen_transforms.attacks import ATTACKS, Attacker, bullseye_polytope, gradient_matching, narcissus, ntga
 from puregen_transforms.attacks.surrogates import train_surrogate
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.classifiers import small_classifier
@@ -25,9 +25,15 @@ def targets(image_set):
     return ImageSet(image_set.images.flip(2), image_set.labels, image_set.class_names)
 
 
+def craft(name, image_set, config, targets, network):
+    """With a network in place of those that the attacker would train."""
+    attacker = Attacker(given={"targets": targets, "public": targets}, train=lambda surrogates: [network])
+    return ATTACKS[name].craft(image_set, config, attacker)
+
+
 def test_gradient_matching_lowers_the_mismatch(network, image_set, targets):
     config = gradient_matching.GradientMatchingConfig.preset("smoke", rate=0.05, iterations=20, augment=False)
-    poison = gradient_matching.craft_with([network], image_set, config, targets=targets)
+    poison = craft("gradient_matching", image_set, config, targets, network)
     label = poison.target_class
     wanted = gradient_matching.loss_gradient(network, poison.target_images, label)
     before, after = (
@@ -59,7 +65,7 @@ def test_bullseye_comes_closer_to_the_target(image_set, targets, settings):
     network = small_classifier(10, 8).eval()
     add_dropout(network, 0.1)
     config = bullseye_polytope.BullseyePolytopeConfig.preset("smoke", iterations=20, **settings)
-    poison = bullseye_polytope.craft_with([network], image_set, config, targets=targets)
+    poison = craft("bullseye_polytope", image_set, config, targets, network)
 
     def distance(images):
         torch.manual_seed(1)
@@ -120,7 +126,7 @@ def test_ntga_raises_the_surrogates_loss_of_other_images(image_set):
     assert loss(changed) > loss(images) + 0.001
     alone = ImageSet(images[:1], image_set.labels[:1], image_set.class_names)
     with pytest.raises(ValueError, match="at least 2 images"):
-        ntga.craft(alone, ntga.NTGAConfig())
+        ntga.craft(alone, ntga.NTGAConfig(), Attacker())
 
 
 class TestDefenseAware:
@@ -138,7 +144,8 @@ class TestDefenseAware:
         torch.testing.assert_close(through, weights)
 
         config = narcissus.NarcissusConfig(langevin_steps=5)
-        chain = narcissus.to_chain(energy.float(), config, device="cpu", generator=torch.Generator().manual_seed(0))
+        attacker = Attacker(given={"energy": energy.float()})
+        chain = narcissus.to_chain(config, attacker, attacker.generator())
         y = x.detach().float().requires_grad_()
         purified = chain(y)
         assert (purified - y).abs().max() > 1e-3
@@ -153,9 +160,9 @@ class TestDefenseAware:
         settings = {"langevin_temperature": 1e-6, "langevin_steps": 2}
         plain = narcissus.NarcissusConfig.preset("smoke", **settings)
         aware = narcissus.NarcissusConfig.preset("smoke", defense_aware=where, **settings)
-        one = narcissus.craft(image_set, plain, public=public, energy=energy)
-        other = narcissus.craft(image_set, aware, public=public, energy=energy)
+        attack, attacker = ATTACKS["narcissus"], Attacker(given={"public": public, "energy": energy})
+        one, other = (attack.craft(image_set, config, attacker) for config in (plain, aware))
         assert not torch.equal(one.images, other.images)
         assert other.recipe["defense_aware"] == where
         with pytest.raises(ValueError, match="--energy"):
-            narcissus.craft(image_set, aware, public=public)
+            attack.craft(image_set, aware, Attacker(given={"public": public}))

@@ -32,13 +32,13 @@ def setup(tmp_path, image_set):
 def test_a_setup_of_the_poisoning_benchmark(setup, image_set):
     folder, rows, changed = setup
     poison = load_poisoning_benchmark(folder, image_set)
-    images, labels = poison.apply_to(image_set.images, image_set.labels)
+    images, labels = poison.apply_to_tensors(image_set.images, image_set.labels)
     assert torch.equal(images[rows], changed)
     assert labels[rows].tolist() == [2, 2, 2]
     assert (poison.budget, poison.target_class) == (4, 2)
     assert torch.equal(poison.target_images, image_set.images[100:101])
     with pytest.raises(ValueError, match="no trigger"):
-        poison.triggered(image_set.images, image_set.labels)
+        poison.trigger_test_set(image_set.images, image_set.labels)
 
 
 class Evil:

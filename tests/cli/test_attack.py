@@ -6,8 +6,8 @@ import torch
 from datasets import load_dataset
 from typer.testing import CliRunner
 
-from puregen_transforms.attacks.poison import Poison, to_tensor
-from puregen_transforms.attacks.registry import ATTACKS
+from puregen_transforms.attacks import ATTACKS, Poison
+from puregen_transforms.attacks.poison import to_tensor
 from puregen_transforms.cli.main import app
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 
@@ -64,14 +64,14 @@ def test_every_attack_takes_an_image_folder(folder, tmp_path, name):
     options = ["--preset", "smoke", "--rate", "0.2", "--public", folder, "--targets", folder]
     if name != "ntga":
         options += ["--target-class", "cat"]
-    if ATTACKS[name].takes("targets"):
+    if "targets" in ATTACKS[name].needs:
         options += ["--source-class", "dog", "--set", "target_index=2"]
     result = run(name, folder, tmp_path / "out", *options)
     assert result.exit_code == 0, result.output
     poison = Poison.load(tmp_path / "out")
     assert poison.images.shape[1:] == (3, 64, 64)
     assert (tmp_path / "out/poison.png").stat().st_size > 10_000
-    if ATTACKS[name].takes("targets"):
+    if "targets" in ATTACKS[name].needs:
         dog = PIL.Image.open(sorted((folder / "dog").iterdir())[2])
         assert torch.equal(poison.target_images[0], to_tensor(dog))
 
@@ -87,10 +87,24 @@ def test_an_attacker_who_knows_the_defense(folder, tmp_path):
 
 
 def test_the_list_names_every_attack(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "250")
     result = run("list")
     assert result.exit_code == 0
-    assert all(name in result.output for name in ATTACKS)
+    lines = {words[0]: words for line in result.output.splitlines() if (words := line.replace("│", " ").split())}
+    assert set(ATTACKS) <= set(lines)
+    assert lines["badnets"][1:3] == ["dirty-label", "–"]
+    assert lines["sig"][1:3] == ["clean-label", "–"]
+    assert lines["bullseye_polytope"][1:4] == ["clean-label", "--public,", "--targets"]
+    assert " ".join(lines["narcissus"][2:5]) == "--public, --energy if"
+
+
+def test_the_preset_is_cpu_unless_another_is_named(folder, tmp_path):
+    result = run("wanet", folder, tmp_path / "out", "--set", "cover_rate=0.1")
+    assert result.exit_code == 0, result.output
+    assert Poison.load(tmp_path / "out").recipe["rate"] == ATTACKS["wanet"].config.preset("cpu").rate == 0.2
+    refused = run("wanet", folder, tmp_path / "other", "--preset", "tiny")
+    assert refused.exit_code == 2
+    assert all(choice in refused.output for choice in ("smoke", "cpu", "paper"))
 
 
 @pytest.mark.parametrize(
@@ -108,7 +122,6 @@ def test_the_list_names_every_attack(monkeypatch):
         ("gradient_matching", ["--epsilon", "0"], "`epsilon` above 0"),
         ("ntga", ["--epsilon", "0"], "`epsilon` above 0"),
         ("sig", ["--set", "strength"], "NAME=VALUE"),
-        ("badnets", ["--preset", "tiny"], "Expected a preset"),
         ("badnets", ["--split", "test"], "Expected one of the splits"),
         ("badnets", ["--rate", "0.2", "--poisoned-set", "poisoned.csv"], ".parquet"),
     ],

@@ -13,7 +13,7 @@ def test_it_reads_a_folder_by_class(tmp_path, images):
         path = tmp_path / ("b", "a")[index % 2] / f"{index}.png"
         path.parent.mkdir(exist_ok=True)
         PIL.Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
-    found = ImageSet.of(str(tmp_path))
+    found = ImageSet.load(str(tmp_path))
     assert found.class_names == ("a", "b")
     assert found.size == (32, 32)
     assert found.labels.tolist() == [0, 0, 0, 1, 1, 1]
@@ -40,20 +40,20 @@ def test_what_is_no_image_set_is_refused(images, tmp_path):
         ImageSet.from_pairs([], ("a",))
     Dataset.from_dict({"image": [PIL.Image.new("RGB", (8, 8))], "kind": ["a"]}).to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="with the classes"):
-        ImageSet.of(str(tmp_path / "x.parquet"))
+        ImageSet.load(str(tmp_path / "x.parquet"))
 
 
 def test_numbers_do_as_classes(tmp_path):
     pictures = [PIL.Image.new("RGB", (8, 8))] * 2
     Dataset.from_dict({"image": pictures, "label": [2, 0]}).to_parquet(tmp_path / "x.parquet")
-    found = ImageSet.of(str(tmp_path / "x.parquet"))
+    found = ImageSet.load(str(tmp_path / "x.parquet"))
     assert (found.class_names, found.labels.tolist()) == (("0", "1", "2"), [2, 0])
 
 
 def test_words_do_as_classes(tmp_path):
     pictures = [PIL.Image.new("RGB", (8, 8))] * 3
     Dataset.from_dict({"image": pictures, "label": ["dog", "cat", "dog"]}).to_parquet(tmp_path / "x.parquet")
-    found = ImageSet.of(str(tmp_path / "x.parquet"))
+    found = ImageSet.load(str(tmp_path / "x.parquet"))
     assert (found.class_names, found.labels.tolist()) == (("cat", "dog"), [1, 0, 1])
     found = ImageSet.from_pairs(zip(pictures, ["dog", "cat", "dog"], strict=True), ("dog", "cat"))
     assert (found.class_names, found.labels.tolist()) == (("dog", "cat"), [0, 1, 0])
@@ -73,7 +73,7 @@ def test_labels_that_are_hidden_missing_or_none(tmp_path, labels, kind, message)
     table = Dataset.from_dict(columns, features=Features({"image": Image(), "label": kind}))
     table.to_parquet(tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=message):
-        ImageSet.of(str(tmp_path / "x.parquet"))
+        ImageSet.load(str(tmp_path / "x.parquet"))
 
 
 def test_missing_images(tmp_path):
@@ -82,4 +82,4 @@ def test_missing_images(tmp_path):
         tmp_path / "x.parquet"
     )
     with pytest.raises(ValueError, match="PIL image in row 1, but got NoneType"):
-        ImageSet.of(str(tmp_path / "x.parquet"))
+        ImageSet.load(str(tmp_path / "x.parquet"))

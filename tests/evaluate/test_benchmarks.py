@@ -3,13 +3,13 @@
 import importlib
 import json
 import sys
-from argparse import Namespace
 
 import pytest
 import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.evaluate.protocols import PROTOCOLS
+from puregen_transforms.evaluate.store import Store
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +54,13 @@ def weights_of(model):
 
 def test_what_is_kept_is_kept_by_the_content_of_the_images(images, tmp_path, tiny_checkpoint):
     """The same images in another order have the same number and the same sum."""
-    tradeoff, quality, victims = map(importlib.import_module, ("dynamics_tradeoff", "purify_quality", "victims"))
+    tradeoff, quality = map(importlib.import_module, ("dynamics_tradeoff", "purify_quality"))
     purify = PureGen(checkpoint=tiny_checkpoint, ebm_steps=1, seed=0, device="cpu")
     first, second = images[:16], images[:16].flip(0)
     labels = torch.arange(16) % 2
-    arguments = Namespace(runs=tmp_path, seed=0, width=4, epochs=1, device="cpu")
     makers = [
-        lambda images: tradeoff.purified_set(tmp_path, purify, images),
-        lambda images: weights_of(tradeoff.victim(tmp_path, images, labels, epochs=1, seed=0)),
-        lambda images: weights_of(victims.trained(images, labels, arguments, "clean")),
+        lambda images: tradeoff.purified_set(Store(tmp_path), purify, images),
+        lambda images: weights_of(tradeoff.victim(Store(tmp_path), images, labels, epochs=1, seed=0)),
         lambda images: torch.tensor(
             quality.cell(tmp_path, purify, images, {16: images[:4] ^ 8}, purify)["psnr_clean"], dtype=torch.float64
         ),

@@ -89,7 +89,7 @@ def test_only_the_rows_of_an_attack_are_purified_anew(sets, tmp_path):
 def test_purifying_row_by_row_is_purifying_the_set(sets, tmp_path, tiny_checkpoint):
     clean = sets.train.images
     poison = Bench(sets, Store(tmp_path)).poison(cell(BADNETS))
-    images, _ = poison.apply_to(clean, sets.train.labels)
+    images, _ = poison.apply_to_tensors(clean, sets.train.labels)
     options = {"checkpoint": str(tiny_checkpoint), "ebm_steps": 3}
     whole = PureGen(seed=0, **options).purifier(images, sample_ids=torch.arange(len(images)), seed=0)
     purify = KeptPurifier(images, clean, Store(tmp_path), "cpu")
@@ -193,7 +193,7 @@ def test_no_detector_can_reach_the_truth(sets, tmp_path, monkeypatch):
     bench.evaluate(one)
     (suspects,) = SEEN
     poison = bench.poison(one)
-    images, labels = poison.apply_to(sets.train.images, sets.train.labels)
+    images, labels = poison.apply_to_tensors(sets.train.images, sets.train.labels)
     assert torch.equal(suspects.images, images)
     assert torch.equal(suspects.labels, labels)
     assert torch.equal(suspects.reserved.images, reserved.images)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from puregen_transforms.attacks.registry import ATTACKS
+from puregen_transforms.attacks import craft
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.victim import accuracy, poison_success
@@ -49,7 +49,7 @@ def test_accuracy(victim, image_set):
     ("name", "settings"), [("badnets", {}), ("tact", {"source_class": 3, "cover_classes": (1, 2)})]
 )
 def test_success_of_a_trigger(victim, image_set, name, settings):
-    poison = ATTACKS[name].craft(image_set, ATTACKS[name].config.preset("smoke", target_class=5, **settings))
+    poison = craft(name, image_set, preset="smoke", target_class=5, **settings)
     hits = tries = 0
     for guess, label in zip(called(victim, poison.trigger(image_set.images)), image_set.labels.tolist(), strict=True):
         if label == settings.get("source_class", label) and label != 5:
@@ -60,21 +60,18 @@ def test_success_of_a_trigger(victim, image_set, name, settings):
 
 
 def test_success_on_a_single_image_is_yes_or_no(victim, image_set):
-    attack = ATTACKS["gradient_matching"]
     guesses = called(victim, image_set.images)
     row = next(row for row in range(200) if guesses[row] != int(image_set.labels[row]))
     aims = {"source_class": int(image_set.labels[row]), "target_index": row % 20}
     rows = (image_set.labels == aims["source_class"]).nonzero().flatten().tolist()
     aims["target_index"] = rows.index(row)
     for wanted in (guesses[row], next(c for c in range(10) if c not in (guesses[row], aims["source_class"]))):
-        config = attack.config.preset(
-            "smoke", target_class=wanted, iterations=1, restarts=1, surrogate_epochs=1, **aims
-        )
-        poison = attack.craft(image_set, config, targets=image_set)
+        quick = {"preset": "smoke", "iterations": 1, "restarts": 1, "surrogate_epochs": 1}
+        poison = craft("gradient_matching", image_set, targets=image_set, target_class=wanted, **quick, **aims)
         expected = float(wanted == guesses[row])
         assert poison_success(victim, poison, image_set.images, image_set.labels) == expected
 
 
 def test_an_attack_on_everything_has_no_success_but_a_low_accuracy(victim, image_set):
-    poison = ATTACKS["ntga"].craft(image_set, ATTACKS["ntga"].config.preset("smoke", steps=1))
+    poison = craft("ntga", image_set, preset="smoke", steps=1)
     assert poison_success(victim, poison, image_set.images, image_set.labels) is None

@@ -1,0 +1,90 @@
+"""The protocols of attacks alone, and the surrogates that their attacks share."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from puregen_transforms.attacks import ATTACKS
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.evaluate.cells import Cell, VictimSpec
+from puregen_transforms.evaluate.protocols import PROTOCOLS, attack
+from puregen_transforms.evaluate.run import Bench
+from puregen_transforms.evaluate.sets import demo_sets
+from puregen_transforms.evaluate.store import Store
+
+TINY = VictimSpec(classifier="tiny", epochs=1)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(demo_sets(), Store(tmp_path))
+
+
+def kept(bench, kind):
+    return len(list((bench.store.folder / kind).glob("*")))
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "paper"])
+def test_every_attack_is_measured_without_a_defense(bench, preset):
+    cells = [cell for name in ("attacks", "triggerless") for cell in PROTOCOLS[name](preset, bench).cells]
+    assert {cell.defense.name for cell in cells} == {"none"}
+    assert {cell.attack.name for cell in cells} == {"none", *ATTACKS}
+
+
+def test_triggerless_cells_are_those_of_the_protocols_with_defenses(bench):
+    def keys(name):
+        cells = PROTOCOLS[name]("smoke", bench).cells
+        return [bench.key(cell) for cell in cells if cell.defense.name == "none"]
+
+    assert keys("triggerless") == keys("gradient_matching") + keys("bullseye_polytope")
+
+
+@pytest.mark.parametrize(("classes", "covers"), [(8, (5, 7)), (5, (2, 3)), (3, (2,)), (2, None)])
+def test_attacks_fit_sets_of_few_classes(bench, classes, covers):
+    whole = bench.sets.train
+    rows = whole.labels < classes
+    few = ImageSet(whole.images[rows], whole.labels[rows], whole.class_names[:classes])
+    protocol = PROTOCOLS["attacks"]("cpu", Bench(replace(bench.sets, train=few), bench.store))
+    found = {cell.attack.name: cell.attack.settings for cell in protocol.cells}
+    assert found.get("tact", {}).get("cover_classes") == covers
+    for cell in protocol.cells:
+        if (target := cell.attack.settings.get("target_class")) is not None:
+            assert few.class_number(target) < classes
+
+
+def test_one_surrogate_serves_every_strength_and_rate(bench):
+    for settings in ({}, {"epsilon": 4.0}, {"rate": 0.02}):
+        bench.poison(Cell(attack=attack("narcissus", "smoke", "x", **settings), victim=TINY))
+    assert (kept(bench, "poisons"), kept(bench, "surrogates")) == (3, 1)
+    bench.poison(Cell(attack=attack("narcissus", "smoke", "x", target_class=2), victim=TINY))
+    assert (kept(bench, "poisons"), kept(bench, "surrogates")) == (4, 2)
+
+
+def test_what_learns_the_same_is_trained_once_whoever_asks(bench):
+    for name, settings in (("gradient_matching", {}), ("gradient_matching", {"target_class": 4}), ("clean_label", {})):
+        bench.poison(Cell(attack=attack(name, "smoke", "x", **settings), victim=TINY))
+    assert (kept(bench, "poisons"), kept(bench, "surrogates")) == (3, 1)
+
+
+def test_kept_surrogates_craft_the_same_poison(bench, tmp_path):
+    aims = [attack("bullseye_polytope", "smoke", "x", rate=0.1, dropouts=(0.1, 0.2), target_class=c) for c in (0, 2)]
+    victim = replace(TINY, scenario="linear", transfer_epochs=1)
+    first, second = (bench.poison(Cell(attack=aim, victim=victim)) for aim in aims)
+    assert kept(bench, "surrogates") == 1
+    alone = Bench(bench.sets, Store(tmp_path / "other")).poison(Cell(attack=aims[1], victim=victim))
+    assert alone.digest == second.digest != first.digest
+
+
+def test_an_attacker_who_has_the_extractor_trains_none(bench):
+    victim = replace(TINY, scenario="linear", transfer_epochs=1)
+    known = attack("bullseye_polytope", "smoke", "x", known=True, rate=0.1)
+    poison = bench.poison(Cell(attack=known, victim=victim))
+    assert torch.equal(poison.target_images[0], bench.sets.targets.images[bench.sets.targets.labels == 1][0])
+    assert not (bench.store.folder / "surrogates").exists()
+
+
+def test_images_that_an_attack_needs_are_asked_for(bench):
+    poor = Bench(replace(bench.sets, public=None), bench.store)
+    with pytest.raises(ValueError, match="Expected public images, which 'narcissus' needs"):
+        poor.poison(Cell(attack=attack("narcissus", "smoke", "x"), victim=TINY))
