@@ -17,6 +17,7 @@ grids.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -36,9 +37,11 @@ from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.sources import image_columns, load_image_tensor, open_source
 from puregen_transforms.evaluate.benchmark import in_words
-from puregen_transforms.evaluate.cells import VictimSpec
+from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
-from puregen_transforms.evaluate.protocols import NO_DEFENSE, Part, Protocol, attack, purify
+from puregen_transforms.evaluate.presets import SCALES
+from puregen_transforms.evaluate.protocols import attack
+from puregen_transforms.evaluate.rows import NO_DEFENSE, purify
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.sets import load_sets
@@ -108,16 +111,20 @@ def craft_tint(dataset: ImageSet, config: BlendedConfig, attacker: Attacker) -> 
 def victims(runs: Path, images_per_class: int) -> list[dict[str, Any]]:
     """Train victims without defense and behind both networks."""
     given = [str(DATA / SOURCES[part][0]) for part in ("train", "test", "public", "natural")]
-    bench = Bench(load_sets(*given, images_per_class=images_per_class), Store(runs), "cpu", partial(print, flush=True))
+    scale = replace(SCALES["cpu"], images_per_class=images_per_class)
+    bench = Bench(load_sets(*given, scale=scale), Store(runs), "cpu", partial(print, flush=True))
     ATTACKS["tint"] = Attack("tint", BlendedConfig, craft_tint)
     attacks = [
         *(attack("narcissus", "cpu", f"ε {epsilon:g}", target_class="cat", epsilon=epsilon) for epsilon in (16.0, 8.0)),
         attack("tint", "cpu", "tint", target_class="cat"),
     ]
-    defenses = [NO_DEFENSE, *(purify(name, "cpu", checkpoint=network) for name, network in NETWORKS.items())]
-    protocol = Protocol("mean_color", "Mean colour", [Part(VictimSpec(), attacks, defenses)], seeds=2)
+    defenses = [NO_DEFENSE, *(purify(name, scale, checkpoint=network) for name, network in NETWORKS.items())]
+    cells = [
+        Cell(attack=one, defense=defense, victim=scale.victim, seed=seed)
+        for seed, one, defense in product(range(2), (AttackSpec(), *attacks), defenses)
+    ]
     records = []
-    for cell, record in run_cells(bench, protocol.cells):
+    for cell, record in run_cells(bench, cells):
         print(in_words(record), flush=True)
         records.append({"defense": cell.defense.name, "attack": cell.attack.group, "seed": cell.seed, **record})
     return records

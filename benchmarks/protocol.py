@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from puregen_transforms.evaluate.benchmark import run_benchmark
-from puregen_transforms.evaluate.protocols import SCALES
+from puregen_transforms.evaluate.presets import SCALES
+from puregen_transforms.evaluate.protocols import find_protocol
 from puregen_transforms.evaluate.records import write_record
 from puregen_transforms.evaluate.report import draw_figures
 from puregen_transforms.evaluate.run import Bench
@@ -33,7 +34,7 @@ SOURCES = {
 
 
 def main(name: str, description: str | None) -> None:
-    """The command of a benchmark."""
+    """Run the command of a benchmark."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="cpu", choices=sorted(SCALES))
     for part, (file, hub) in SOURCES.items():
@@ -48,7 +49,8 @@ def main(name: str, description: str | None) -> None:
     preset = arguments.preset
     output = arguments.output or RESULTS / f"{name}{'' if preset == 'cpu' else '-' + preset}.json"
     given = (arguments.train, arguments.test, arguments.public, arguments.natural)
-    sets = demo_sets() if preset == "smoke" else load_sets(*given, images_per_class=SCALES[preset].images_per_class)
+    scale = SCALES[preset]
+    sets = demo_sets(scale) if preset == "smoke" else load_sets(*given, scale=scale, needs=find_protocol(name).needs)
     bench = Bench(sets, Store(arguments.runs), arguments.device, partial(print, flush=True))
     command = f"python benchmarks/{name}.py --preset {preset}"
     if arguments.defenses is not None:

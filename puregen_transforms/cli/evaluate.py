@@ -5,97 +5,128 @@ from __future__ import annotations
 import shlex
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.data.local import check_path
 
+if TYPE_CHECKING:
+    from puregen_transforms.evaluate.presets import Scale
+    from puregen_transforms.evaluate.protocols import Protocol
+    from puregen_transforms.evaluate.sets import Sets
+
+_DATA, _RUN = "Data", "Running"
+
 
 def evaluate(
-    protocol: Annotated[str, typer.Argument(help="Which grid of attacks and defenses; `list` lists them.")],
-    train: Annotated[str | None, typer.Argument(help="Training set, with labels; not needed at preset smoke.")] = None,
-    test: Annotated[str | None, typer.Argument(help="Its test set.")] = None,
+    protocol: Annotated[
+        str, typer.Argument(help="The experiment; `list` lists them, with what they need and how long they take.")
+    ],
+    train: Annotated[
+        str | None,
+        typer.Argument(help="Training set, with labels: any classes and size; at preset smoke, default packaged images."),
+    ] = None,
+    test: Annotated[
+        str | None, typer.Argument(help="Its test set; default: a quarter of each class of TRAIN is held out.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the record, the report and what is kept.")] = Path(
         "puregen-evaluate"
     ),
-    preset: Annotated[str, typer.Option(help="smoke: packaged images, to see it run; cpu: 2 cores; paper: a GPU.")] = (
-        "cpu"
-    ),
-    public: Annotated[str | None, typer.Option(help="Images of other classes, for attackers who learn from them.")] = (
-        None
-    ),
-    natural: Annotated[str | None, typer.Option(help="Images for generators to learn, where they are trained.")] = None,
+    preset: Annotated[
+        Literal["smoke", "cpu", "paper"],
+        typer.Option(help="smoke: two minutes, to see how it works; cpu: hours on 2 cores; paper: days on a GPU."),
+    ] = "cpu",
     defenses: Annotated[
         list[str] | None,
-        typer.Option("--defense", help="A row of the table; default all that the preset has time for."),
+        typer.Option("--defense", help="A row of the table; repeat it; default: all that the preset has time for."),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the cores.")] = 1,
-    device: Annotated[str | None, typer.Option(help="Where to run; default a GPU if there is one.")] = None,
+    public: Annotated[
+        str | None,
+        typer.Option(
+            help="Images of other classes, for attackers who learn from them; at preset smoke, default packaged ones.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    natural: Annotated[
+        str | None,
+        typer.Option(help="Images for generators to learn, where they are trained.", rich_help_panel=_DATA),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cores.", rich_help_panel=_RUN)] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=_RUN),
+    ] = None,
 ) -> None:
     """Poison a training set, defend it, train classifiers and judge them: a table of success and accuracy.
 
     A killed run goes on where it was. `puregen report` draws several records together.
     """
     with explain_errors():
-        for images in filter(None, (train, test, public, natural)):
-            check_path(images)
-        _evaluate(protocol, train, test, output, preset, public, natural, defenses, jobs, device)
+        from puregen_transforms.evaluate.benchmark import run_benchmark
+        from puregen_transforms.evaluate.protocols import find_protocol, find_scale
+        from puregen_transforms.evaluate.records import write_record
+        from puregen_transforms.evaluate.report import write_report
+        from puregen_transforms.evaluate.run import Bench
+        from puregen_transforms.evaluate.store import Store
+        from puregen_transforms.purifier.device import choose_device
+
+        console = Console()
+        if protocol == "list":
+            console.print(_list())
+            return
+        found, scale = find_protocol(protocol), find_scale(preset)
+        sets = _sets(found, scale, train, test, public, natural)
+        say = partial(console.print, markup=False, highlight=False)
+        bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say)
+        words = ["puregen", "evaluate", protocol, *(["TRAIN"] if train else []), *(["TEST"] if test else [])]
+        words += [*(["--public", "PUBLIC"] if public else []), "--preset", preset]
+        words += [word for name in defenses or () for word in ("--defense", name)]
+        record = run_benchmark(protocol, preset, bench, jobs=jobs, defenses=defenses, command=shlex.join(words))
+        write_record(output / f"{protocol}.json", record)
+        page = write_report([record], output)
+        console.print(f"Look at [bold]{page}[/].")
 
 
-def _evaluate(
-    protocol: str,
-    train: str | None,
-    test: str | None,
-    output: Path,
-    preset: str,
-    public: str | None,
-    natural: str | None,
-    defenses: list[str] | None,
-    jobs: int,
-    device: str | None,
-) -> None:
-    from puregen_transforms.evaluate.benchmark import run_benchmark
-    from puregen_transforms.evaluate.protocols import PROTOCOLS, SCALES
-    from puregen_transforms.evaluate.records import write_record
-    from puregen_transforms.evaluate.report import write_report
-    from puregen_transforms.evaluate.run import Bench
+def _sets(
+    protocol: Protocol, scale: Scale, train: str | None, test: str | None, public: str | None, natural: str | None
+) -> Sets:
+    """Read the images, or take the packaged ones.
+
+    Raises:
+        ValueError: no training set, but at the preset "smoke".
+    """
     from puregen_transforms.evaluate.sets import demo_sets, load_sets
-    from puregen_transforms.evaluate.store import Store
-    from puregen_transforms.purifier.device import choose_device
 
-    console = Console()
-    if protocol == "list":
-        for name, build in PROTOCOLS.items():
-            console.print(f"[bold]{name}[/]: {(build.__doc__ or '').strip()}")
-        return
-    if preset not in SCALES:
-        raise ValueError(f"Expected a preset out of {', '.join(SCALES)}, but got {preset!r}.")
-    if preset != "smoke" and (train is None or test is None):
-        raise ValueError("Expected a training set and a test set: puregen evaluate PROTOCOL TRAIN TEST.")
-    sets = (
-        demo_sets()
-        if train is None or test is None
-        else load_sets(train, test, public, natural, images_per_class=SCALES[preset].images_per_class)
-    )
-    say = partial(console.print, markup=False, highlight=False)
-    bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say)
-    given = "" if preset == "smoke" else " TRAIN TEST" + " --public PUBLIC" * (public is not None)
-    chosen = "".join(f" --defense {shlex.quote(name)}" for name in defenses or ())
-    record = run_benchmark(
-        protocol,
-        preset,
-        bench,
-        jobs=jobs,
-        defenses=defenses,
-        command=f"puregen evaluate {protocol}{given} --preset {preset}{chosen}",
-    )
-    write_record(output / f"{protocol}.json", record)
-    page = write_report([record], output)
-    console.print(f"Look at [bold]{page}[/].")
+    for images in filter(None, (train, test, public, natural)):
+        check_path(images)
+    if train is None:
+        if scale.name != "smoke":
+            raise ValueError("Expected a training set and a test set: puregen evaluate PROTOCOL TRAIN TEST.")
+        return demo_sets(scale)
+    return load_sets(train, test, public, natural, scale=scale, needs=protocol.needs)
+
+
+def _list() -> Table:
+    from puregen_transforms.evaluate.presets import SCALES
+    from puregen_transforms.evaluate.protocols import PROTOCOLS
+
+    cpu = SCALES["cpu"]
+    words = {
+        "public": "images of other classes (--public)",
+        "transfer": f"{cpu.pretrain + cpu.fine_tune:,} and more images of each class",
+        "natural": "any images (--natural; default TRAIN)",
+    }
+    table = Table("protocol", "what it asks", "needs beside TRAIN and TEST", "takes, on 2 cores")
+    for name, protocol in PROTOCOLS.items():
+        needs = [words[need] for need in sorted(protocol.needs)]
+        times = [f"{preset}: {time}" for preset, time in protocol.duration.items()]
+        table.add_row(name, protocol.summary, "\n".join(needs) or "nothing", "\n".join(times) or "not measured")
+    return table
 
 
 def report(

@@ -18,6 +18,9 @@ ASSETS = Path(__file__).parents[1] / "assets/demo"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 """Class names of CIFAR-10."""
 
+VEHICLES = ("airplane", "automobile", "ship", "truck")
+"""Those of them that are no animals."""
+
 TARGET = 2
 """The class that the trigger was optimized for: bird."""
 

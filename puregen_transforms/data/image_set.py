@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.encoding import commonest_quality
 from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.sources import image_columns, open_source
 
@@ -23,11 +24,14 @@ class ImageSet:
         images: (N, 3, H, W) uint8.
         labels: (N,) int64, indices into `class_names`.
         class_names: of every class.
+        jpeg_quality: that most of the images were stored with; None if they were stored another way, or if that is
+            not known.
     """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    jpeg_quality: int | None = None
 
     def __post_init__(self) -> None:
         shape, count = tuple(self.images.shape), len(self.class_names)
@@ -83,7 +87,8 @@ class ImageSet:
         given = getattr(dataset.features[label], "names", None) or ()
         labels, names = class_indices(dataset[label], given)
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
-        return cls(_stacked(dataset[columns[0]]), labels, names)
+        pictures = dataset[columns[0]]
+        return cls(_stacked(pictures), labels, names, commonest_quality(pictures))
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Any, Any]], class_names: tuple[str, ...]) -> ImageSet:
@@ -98,7 +103,7 @@ class ImageSet:
 
     def subset(self, rows: Tensor) -> ImageSet:
         """Choose rows, given by number (n,) int64 or by mask (N,) bool."""
-        return ImageSet(self.images[rows], self.labels[rows], self.class_names)
+        return replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def class_number(self, name: str | int | None) -> int:
         """Find the index of a class, by its name or index.

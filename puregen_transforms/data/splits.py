@@ -42,6 +42,33 @@ def transfer_split(dataset: ImageSet, *, pretrain: int = 4800, fine_tune: int = 
     )
 
 
+def at_most_per_class(dataset: ImageSet, count: int) -> ImageSet:
+    """Choose the first images of each class, all of a class that has fewer, in the set's order."""
+    rows = [(dataset.labels == label).nonzero().flatten()[:count] for label in range(len(dataset.class_names))]
+    return dataset.subset(torch.cat(rows).sort().values)
+
+
+def hold_out(dataset: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
+    """Part a set at random, the same for each class: the rest, and the share that is held out.
+
+    Raises:
+        ValueError: a class with an image of which there are too few to be parted.
+    """
+    generator, held = torch.Generator().manual_seed(0), []
+    for label, name in enumerate(dataset.class_names):
+        own = (dataset.labels == label).nonzero().flatten()
+        count = round(share * len(own))
+        if len(own) and not 0 < count < len(own):
+            raise ValueError(
+                f"Expected enough images of {name!r} to hold {share:.0%} of them out, but there are {len(own)}. "
+                "Name a test set."
+            )
+        held.append(own[torch.randperm(len(own), generator=generator)[:count]])
+    mask = torch.zeros(len(dataset), dtype=torch.bool)
+    mask[torch.cat(held)] = True
+    return dataset.subset(~mask), dataset.subset(mask)
+
+
 def per_class(dataset: ImageSet, start: int, end: int | None) -> ImageSet:
     """Images of each class, from its `start`th to before its `end`th, in the set's order.
 

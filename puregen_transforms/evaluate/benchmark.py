@@ -1,4 +1,4 @@
-"""A named grid of cells from images to a record."""
+"""Run a protocol, from images to a record."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from puregen_transforms.evaluate.cells import Cell
 from puregen_transforms.evaluate.distances import distances
-from puregen_transforms.evaluate.protocols import Protocol, build_protocol
+from puregen_transforms.evaluate.protocols import find_protocol, find_scale
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
@@ -42,8 +42,8 @@ def run_benchmark(
     Raises:
         ValueError: an unknown protocol, preset or defense.
     """
-    protocol = build_protocol(name, preset, bench)
-    cells = _chosen(protocol, defenses)
+    protocol, scale = find_protocol(name), find_scale(preset)
+    cells = protocol.cells(scale, bench, defenses)
     started, found = time.time(), {}
     for cell, record in run_cells(bench, cells, jobs=jobs):
         found[cells.index(cell)] = record
@@ -56,13 +56,15 @@ def run_benchmark(
         **describe_machine(),
         "weights_sha256": {"ebm": CATALOGUE[DEFAULT_EBM].sha256, "ddpm": CATALOGUE[DEFAULT_DDPM].sha256},
         "images": bench.sets.about,
+        "class_names": list(bench.sets.train.class_names),
+        "jpeg_quality": bench.sets.train.jpeg_quality,
         "cells": _slim([found[index] for index in range(len(cells))]),
         "distances": _distances(bench, cells) if preset != "smoke" else {},
     }
 
 
 def in_words(record: Mapping[str, Any]) -> str:
-    """One line for a cell."""
+    """Describe a cell in one line."""
     cell = record["cell"]
     success = f", success {record['success']:.1%}" if "success" in record else ""
     target = cell["attack"]["settings"].get("target_class", "")
@@ -72,18 +74,8 @@ def in_words(record: Mapping[str, Any]) -> str:
     )
 
 
-def _chosen(protocol: Protocol, defenses: Sequence[str] | None) -> list[Cell]:
-    if defenses is None:
-        return [cell for cell in protocol.cells if cell.defense.name not in protocol.extras]
-    if unknown := [name for name in defenses if name not in protocol.defense_names]:
-        raise ValueError(
-            f"Expected defenses out of {', '.join(map(repr, protocol.defense_names))}, but got {unknown[0]!r}."
-        )
-    return [cell for cell in protocol.cells if cell.defense.name in defenses]
-
-
 def _slim(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Cells with sample images and energies of the first attack of each group alone."""
+    """Keep sample images and energies in the cells of the first attack of each group alone."""
     seen, kept = set(), []
     for cell in cells:
         place = (cell["cell"]["defense"]["name"], cell["cell"]["attack"]["group"], str(cell["cell"]["victim"]))
@@ -96,7 +88,7 @@ def _slim(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _distances(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Of the first attack of each group whose change of pixels is bounded."""
+    """Measure the first attack of each group whose change of pixels is bounded."""
     found: dict[str, Any] = {}
     for cell in cells:
         group = cell.attack.group

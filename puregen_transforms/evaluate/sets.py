@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,13 +10,18 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from puregen_transforms.data.demo import CLASSES, load_demo
+from puregen_transforms.data.demo import CLASSES, VEHICLES, load_demo
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.splits import per_class, transfer_split
+from puregen_transforms.data.splits import at_most_per_class, hold_out, per_class, transfer_split
+from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.store import fingerprint
-from puregen_transforms.functional.images import to_pixels, to_signed, to_uint8
-from puregen_transforms.functional.noise import KeyedNoise
-from puregen_transforms.purifier.stages import JPEGStage
+from puregen_transforms.functional.images import to_pixels
+from puregen_transforms.functional.jpeg import jpeg
+
+RESERVED = 2000
+"""Clean images that detectors may have, taken from the test set (Confusion Training's protocol)."""
+
+_HELD_OUT = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,29 +31,28 @@ class Sets:
     Args:
         train: what victims learn from scratch, and what feature extractors learn.
         test: what victims are judged on.
-        transfer: the small set that a victim transfers to; no image is in `train`.
-        targets: images for attacks on a transferring victim to aim at, in none of the others.
-        public: of other classes, for attackers; None if there are none.
         about: where they are from, in words.
-        reserved: clean images of the same classes, for detectors that need some; None if there are none.
+        transfer: the small set that a victim transfers to; no image is in `train`. None if there is none.
+        targets: target images for attacks on a transferring victim, in none of the others.
+        public: images of other classes, for attackers; None if there are none.
+        reserved: clean images of the same classes, in none of the others, for detectors that need some.
         natural_source: of the images that generators learn; None stands for `train`.
     """
 
     train: ImageSet
     test: ImageSet
-    transfer: ImageSet
-    targets: ImageSet
-    public: ImageSet | None
     about: str
+    transfer: ImageSet | None = None
+    targets: ImageSet | None = None
+    public: ImageSet | None = None
     reserved: ImageSet | None = None
     natural_source: str | None = None
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
-        """Hex names of the contents."""
-        named = {"train": self.train, "test": self.test, "transfer": self.transfer, "targets": self.targets}
-        named |= {"public": self.public} if self.public is not None else {}
-        named |= {"reserved": self.reserved} if self.reserved is not None else {}
+        """Hex names of the contents of the parts that are there."""
+        parts = ("train", "test", "transfer", "targets", "public", "reserved")
+        named = {name: part for name in parts if (part := getattr(self, name)) is not None}
         return {name: fingerprint(part.images, part.labels) for name, part in named.items()}
 
     @cached_property
@@ -56,61 +61,126 @@ class Sets:
         return self.train if self.natural_source is None else ImageSet.load(self.natural_source)
 
     def learned_in(self, scenario: str) -> ImageSet:
-        """What the victim learns last, and an attacker poisons."""
-        return self.train if scenario == "scratch" else self.transfer
+        """Give what the victim learns last, and an attacker poisons."""
+        return self.train if scenario == "scratch" else _there(self.transfer)
 
     def targets_in(self, scenario: str) -> ImageSet:
-        """What attacks on single images aim at."""
-        return self.test if scenario == "scratch" else self.targets
+        """Give what triggerless attacks aim at."""
+        return self.test if scenario == "scratch" else _there(self.targets)
 
 
 def load_sets(
-    train: str, test: str, public: str | None = None, natural: str | None = None, *, images_per_class: int
+    train: str,
+    test: str | None = None,
+    public: str | None = None,
+    natural: str | None = None,
+    *,
+    scale: Scale,
+    needs: Collection[str] = (),
 ) -> Sets:
-    """Sets from sources such as Parquet files; see `ImageSet.load`.
+    """Read the images of a benchmark, in the forms that `ImageSet.load` takes.
 
     Args:
-        train: a training set with 4,850 or more images of each class.
-        test: its test set.
+        train: a labelled training set, of any classes and size.
+        test: its test set; None holds a quarter of each class of the training set out.
         public: images of other classes, for attackers.
         natural: images of any classes, for generators to learn.
-        images_per_class: of `train` for victims from scratch.
+        scale: how many images are used.
+        needs: of the protocol: "public", "transfer", "natural", "reserved".
 
     Raises:
-        FileNotFoundError, ValueError: as `ImageSet.load`; too few images of a class, or a test set of other classes.
+        FileNotFoundError, ValueError: as `ImageSet.load`; a test set of other classes, or images that are needed and
+            not there.
     """
-    full, judged_on = ImageSet.load(train), ImageSet.load(test)
-    # By words or numbers alone, a set without an image of the last classes does not know of these.
-    if judged_on.class_names != full.class_names[: len(judged_on.class_names)]:
-        raise ValueError(
-            f"Expected a test set with the classes {', '.join(full.class_names)} of the training set, in this order, "
-            f"but got {', '.join(judged_on.class_names)}."
-        )
-    judged_on = replace(judged_on, class_names=full.class_names)
-    split = transfer_split(full)
-    chosen = per_class(full, 0, images_per_class)
-    others = None if public is None else as_stored(ImageSet.load(public), chosen.size)
-    about = f"{Path(train).name} ({images_per_class} of each class) and {Path(test).name}"
+    full = ImageSet.load(train)
+    about = Path(train).name
+    if test is None:
+        full, judged_on = hold_out(full, _HELD_OUT)
+        about += f" (a quarter of each class held out as test set, {len(judged_on)} images)"
+    else:
+        judged_on = _same_classes(ImageSet.load(test), full)
+    if len(full.class_names) < 2:
+        raise ValueError(f"Expected images of two or more classes in {train!r}, but got {full.class_names[0]!r} alone.")
+    reserved = None
+    if "reserved" in needs:
+        judged_on, reserved = _reserve(judged_on)
+    transfer = targets = None
+    if "transfer" in needs:
+        try:
+            split = transfer_split(full, pretrain=scale.pretrain, fine_tune=scale.fine_tune)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} This protocol trains feature extractors on {scale.pretrain} images of each class, transfers "
+                f"to {scale.fine_tune}, and takes its target images from the rest. Take a larger set, or another "
+                "protocol; `puregen evaluate list` says what each needs."
+            ) from error
+        transfer, targets = split.fine_tune, split.targets
+    chosen = at_most_per_class(full, scale.images_per_class)
+    others = None if public is None else as_stored(ImageSet.load(public), chosen)
+    if others is None and "public" in needs:
+        if scale.name != "smoke":
+            raise ValueError(
+                "Expected images of other classes, which the attacker learns from, but got none. Name a set of them "
+                "with --public."
+            )
+        demo = load_demo()
+        others = as_stored(ImageSet(demo.images, demo.labels, CLASSES), chosen)
+    counts = torch.bincount(chosen.labels, minlength=len(chosen.class_names))
+    fewest, most = int(counts.min()), int(counts.max())
+    about += f" ({most if fewest == most else f'{fewest} to {most}'} of each class)"
+    about += "" if test is None else f" and {Path(test).name}"
     about += "" if public is None else f", public: {Path(public).name}"
-    return Sets(chosen, judged_on, split.fine_tune, split.targets, others, about, natural_source=natural)
+    return Sets(chosen, judged_on, about, transfer, targets, others, reserved, natural)
 
 
-def demo_sets() -> Sets:
-    """From the 200 packaged images: enough to see everything run, and for nothing else."""
+def demo_sets(scale: Scale) -> Sets:
+    """Part the 200 packaged images, as animals and vehicles: two classes that a tiny network learns in seconds."""
     demo = load_demo()
-    whole = ImageSet(demo.images, demo.labels, CLASSES)
-    train, test = per_class(whole, 0, 12), per_class(whole, 12, 20)
-    transfer, targets = per_class(whole, 12, 16), per_class(whole, 16, 20)
-    return Sets(train, test, transfer, targets, train, "the 200 packaged images")
+    vehicle = torch.isin(demo.labels, torch.tensor([CLASSES.index(name) for name in VEHICLES]))
+    whole = ImageSet(demo.images, vehicle.long(), ("animal", "vehicle"))
+    full, test = hold_out(whole, _HELD_OUT)
+    split = transfer_split(full, pretrain=scale.pretrain, fine_tune=scale.fine_tune)
+    train = per_class(full, 0, scale.images_per_class)
+    return Sets(
+        train,
+        test,
+        f"packaged images: {len(train)} animals and vehicles to learn, {len(test)} to judge",
+        transfer=split.fine_tune,
+        targets=split.targets,
+        public=ImageSet(demo.images, demo.labels, CLASSES),
+        reserved=test,
+    )
 
 
-def as_stored(public: ImageSet, size: tuple[int, int]) -> ImageSet:
-    """Public images as the training set's are: box-filtered to its size, then JPEG of quality 75.
+def as_stored(public: ImageSet, like: ImageSet) -> ImageSet:
+    """Bring public images to the form of the training set's: box-filtered to its size, and compressed as those are.
 
     Otherwise a surrogate tells both sources apart by what compression left in one of them.
     """
-    images = F.interpolate(public.images.float(), size=size, mode="area")
-    signed = to_signed(to_pixels(images))
-    return ImageSet(
-        to_uint8(JPEGStage(75)(signed, KeyedNoise(0, torch.arange(len(images))))), public.labels, public.class_names
-    )
+    images = to_pixels(F.interpolate(public.images.float(), size=like.size, mode="area"))
+    if like.jpeg_quality is not None:
+        images = jpeg(images, like.jpeg_quality)
+    return ImageSet(images, public.labels, public.class_names)
+
+
+def _same_classes(test: ImageSet, train: ImageSet) -> ImageSet:
+    # By words or numbers alone, a set without an image of the last classes does not know of these.
+    if test.class_names != train.class_names[: len(test.class_names)]:
+        raise ValueError(
+            f"Expected a test set with the classes {', '.join(train.class_names)} of the training set, in this order, "
+            f"but got {', '.join(test.class_names)}."
+        )
+    return replace(test, class_names=train.class_names)
+
+
+def _reserve(test: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Part a test set at random: what is left to judge victims on, and the reserved set (at most a half)."""
+    order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
+    count = min(RESERVED, len(test) // 2)
+    return test.subset(order[count:].sort().values), test.subset(order[:count].sort().values)
+
+
+def _there(part: ImageSet | None) -> ImageSet:
+    if part is None:
+        raise ValueError("Expected images for transfer, but these sets were made for victims from scratch alone.")
+    return part

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
+from puregen_transforms.data.demo import CLASSES
 from puregen_transforms.evaluate.published import PUBLISHED, Figures
 from puregen_transforms.hub.catalogue import CATALOGUE
 
@@ -103,7 +104,7 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 
     Lines are defenses; or, where there is one alone, attacks.
     """
-    published = PUBLISHED.get(record["name"], {})
+    published = _published(record)
     found = [
         _outcomes(words, grouped(cells), published) if len(grouped(cells)) > 1 else _attacks(words, grouped(cells))
         for words, cells in by_victim(record).items()
@@ -122,6 +123,12 @@ def markdown(record: Mapping[str, Any]) -> str:
     return "\n".join([*parts, remarks(record)])
 
 
+def _published(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Figures]]:
+    """Choose the published figures that may stand beside a record: those of the same classes."""
+    same = tuple(record["class_names"]) == CLASSES and record["preset"] != "smoke"
+    return PUBLISHED.get(record["name"], {}) if same else {}
+
+
 def remarks(record: Mapping[str, Any]) -> str:
     """The command, and how the set-up differs from the published one."""
     attacked = [cell["poison"] for cell in record["cells"] if "poison" in cell]
@@ -131,16 +138,21 @@ def remarks(record: Mapping[str, Any]) -> str:
         f"`{record['command']}`, {seeds} victim{'s' * (seeds > 1)} a cell; {record['images']}; "
         f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {record['machine']}."
     )
-    if record["name"] in PUBLISHED:
+    if _published(record):
         text += (
-            ' "paper": success / accuracy / worst class in percent, of the published tables: CIFAR-10 itself and not a '
+            ' "paper": the published tables, of CIFAR-10 itself and not a '
             "JPEG copy, 50,000 images, ResNet-18 or HLB, 1 % of the rows poisoned, a larger generator; its JPEG and "
             "EPIC, of whichever quality and share, stand beside ours of 75 and 0.2."
         )
-    if "cifar10-jpeg" in record["images"]:
-        text += " JPEG 75 and 85 are no fair rivals here: the set was JPEG of quality 75 to begin with."
+    quality = record["jpeg_quality"]
+    names = {cell["cell"]["defense"]["name"] for cell in record["cells"]}
+    if quality is not None and f"JPEG {quality}" in names:
+        text += (
+            f" JPEG of quality {quality} and above is no fair rival here: the set was stored at that quality to begin "
+            "with."
+        )
     if record["preset"] == "smoke":
-        text += " Made to see it run: the figures mean nothing."
+        text += " Made in two minutes from few images: it shows how things work, not how well."
     return text + "\n"
 
 
@@ -157,7 +169,7 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
     head = ["defense", "accuracy, no attack"]
     several = any(_attacks_in(rows.get(group, [])) > 1 for rows in defenses.values() for group in attacks)
     for group in attacks:
-        head += [f"{group}: success{' (worst)' * several}", "accuracy"] + ["paper"] * (group in published)
+        head += [f"{group}: attack success{' (worst)' * several}", "accuracy"] + ["paper: success / accuracy / worst class, %"] * (group in published)
     lines = []
     for name, rows in defenses.items():
         line = [name, _percent(summarize(rows[NO_ATTACK]).accuracy) if NO_ATTACK in rows else "–"]

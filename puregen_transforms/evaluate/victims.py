@@ -17,12 +17,13 @@ from puregen_transforms.train.transfer import fine_tune, linear_transfer
 
 RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {
     "fast": lambda epochs: FastRecipe(epochs=epochs),
+    "small_batches": lambda epochs: FastRecipe(epochs=epochs, batch=16),
     "step": lambda epochs: StepRecipe(
         epochs=epochs, milestones=(100, 150) if epochs == 200 else tuple(epochs * part // 8 for part in (3, 5, 7))
     ),
     "hlb": lambda epochs: HLBRecipe(epochs=epochs),
 }
-"""Recipes by name, for a number of epochs; "step" is the published one for ResNets, of 200 or 80 epochs."""
+"""Recipes by name, for a number of epochs; "small_batches" is for a hundred images, "step" the published one for ResNets, of 200 or 80 epochs."""
 
 
 def train_victim(

@@ -1,0 +1,98 @@
+"""The rows of tables: defenses at the settings of a preset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from puregen_transforms.evaluate.cells import Component, DefenseSpec
+from puregen_transforms.evaluate.presets import Scale
+
+NO_DEFENSE = DefenseSpec()
+PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
+
+EXTRAS = ("JPEG 50", "JPEG 85", "EPIC 0.2", "PureGen-adaptive")
+"""Rows for which 2 cores have no time unless they are asked for."""
+
+
+def purify(name: str, scale: Scale, **options: Any) -> DefenseSpec:
+    """Purify all images by a method of `PureGen`, with the calls of the diffusion network that the preset has."""
+    return DefenseSpec(name=name, purify_others={**scale.purify.get(options.get("method", "ebm"), {}), **options})
+
+
+def jpeg(quality: int) -> DefenseSpec:
+    """Compress all images: the baseline, and a trap where they were stored at that quality to begin with."""
+    return DefenseSpec(name=f"JPEG {quality}", purify_others={"method": "jpeg", "jpeg_quality": quality})
+
+
+def friends(scale: Scale, noise: str = "bernoulli") -> DefenseSpec:
+    """Train with FrieNDs; its friendly noise is made after 5 epochs."""
+    settings = {"noise": noise, **scale.friends}
+    return DefenseSpec(name=f"FrieNDs, {noise}", train=Component(name="friends", settings=settings))
+
+
+def epic(scale: Scale, share: float = 0.2) -> DefenseSpec:
+    """Train with EPIC; it looks every 10 epochs, of short trainings every third."""
+    settings = {"share": share, **scale.epic}
+    return DefenseSpec(name=f"EPIC {share:g}", train=Component(name="epic", settings=settings))
+
+
+def patterns_left_out() -> DefenseSpec:
+    """Leave out the images in which `puregen inspect` finds a shared pattern."""
+    return DefenseSpec(name="PureGen-inspect, found images left out", detect=[PATTERNS])
+
+
+def patterns_and_outliers_left_out() -> DefenseSpec:
+    """Leave out these, and images whose energy lies beyond that of nearly all others."""
+    return DefenseSpec(name="PureGen-inspect, and high energies left out", detect=[PATTERNS, OUTLIERS])
+
+
+def patterns_purified() -> DefenseSpec:
+    """Purify the images in which a shared pattern is found, twice as far as usual and by both networks."""
+    options = {"method": "naive", "dynamics": "cooled", "ebm_steps": 300, "ddpm_steps": 150, "ddpm_inference_steps": 15}
+    return DefenseSpec(
+        name="PureGen-inspect, found images purified", detect=[PATTERNS], purify_flagged=options
+    )
+
+
+def every_defense(scale: Scale) -> list[DefenseSpec]:
+    """List the defenses of victims from scratch."""
+    if scale.name == "smoke":
+        rows = [NO_DEFENSE, jpeg(25), friends(scale), epic(scale), purify("PureGen-EBM", scale), patterns_left_out()]
+        return rows
+    defenses = [
+        NO_DEFENSE,
+        *map(jpeg, (25, 50, 75, 85)),
+        friends(scale),
+        epic(scale),
+        purify("PureGen-EBM", scale),
+        purify("PureGen-DDPM", scale, method="ddpm"),
+        purify("PureGen-adaptive", scale, method="adaptive"),
+        patterns_purified(),
+        patterns_left_out(),
+    ]
+    if scale.name == "paper":
+        defenses += [
+            friends(scale, "gaussian"),
+            *(epic(scale, share) for share in (0.1, 0.3)),
+            purify("PureGen-EBM, published chain", scale, dynamics="paper"),
+            *(purify(f"PureGen-{name.upper()}", scale, method=name) for name in ("naive", "reps", "filt")),
+        ]
+    return defenses
+
+
+def main_defenses(scale: Scale) -> list[DefenseSpec]:
+    """List the same, without those that say least where there is no time for all."""
+    left_out = (*EXTRAS, patterns_purified().name) if scale.name == "cpu" else ()
+    return [defense for defense in every_defense(scale) if defense.name not in left_out]
+
+
+def transfer_defenses(scale: Scale, langevin_steps: int) -> list[DefenseSpec]:
+    """List defenses of the images alone, with the paper's steps for transfer (Table 10)."""
+    qualities = (25,) if scale.name == "smoke" else (25, 50, 75, 85)
+    return [
+        NO_DEFENSE,
+        *map(jpeg, qualities),
+        purify("PureGen-EBM", scale, ebm_steps=langevin_steps),
+        purify("PureGen-DDPM", scale, method="ddpm", ddpm_steps=125),
+        patterns_left_out(),
+    ]
