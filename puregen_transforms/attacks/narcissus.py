@@ -20,7 +20,7 @@ from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast, fast_dtype
 from puregen_transforms.functional.images import normalize, to_signed, to_uint8
-from puregen_transforms.functional.langevin import langevin
+from puregen_transforms.functional.langevin import langevin, temperature_for
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.features import head
@@ -170,7 +170,6 @@ def to_chain(energy: EBM, config: NarcissusConfig, *, device: torch.device | str
     a whole chain is the identity, whatever its length, and nothing of the chain has to be kept for it.
     """
     frozen = FrozenEBM(energy, dtype=fast_dtype(torch.device(device)), device=device)
-    area = energy.config.image_size**2
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -179,7 +178,7 @@ def to_chain(energy: EBM, config: NarcissusConfig, *, device: torch.device | str
                 frozen,
                 steps=config.langevin_steps,
                 step_size=config.langevin_step_size,
-                temperature=config.langevin_temperature * area / images[0, 0].numel(),
+                temperature=temperature_for(images, config.langevin_temperature, trained_size=energy.config.image_size),
                 noise=lambda step, x: torch.randn(x.shape, generator=generator).to(x.device),
             )
             moved = purified - images

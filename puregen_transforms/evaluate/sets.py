@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 import torch.nn.functional as F
 
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.splits import per_class, transfer_split
 from puregen_transforms.evaluate.store import fingerprint
-from puregen_transforms.functional.images import to_pixels, to_signed, to_uint8
-from puregen_transforms.functional.noise import KeyedNoise
-from puregen_transforms.purifier.stages import JPEGStage
+from puregen_transforms.functional.images import to_pixels
+from puregen_transforms.functional.jpeg import jpeg
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,4 @@ def as_stored(public: ImageSet, size: tuple[int, int]) -> ImageSet:
     Otherwise a surrogate tells both sources apart by what compression left in one of them.
     """
     images = F.interpolate(public.images.float(), size=size, mode="area")
-    signed = to_signed(to_pixels(images))
-    return ImageSet(
-        to_uint8(JPEGStage(75)(signed, KeyedNoise(0, torch.arange(len(images))))), public.labels, public.class_names
-    )
+    return ImageSet(jpeg(to_pixels(images), 75), public.labels, public.class_names)

@@ -67,6 +67,19 @@ def langevin(
     return x
 
 
+def temperature_for(images: Tensor, temperature: float, *, trained_size: int) -> float:
+    """Scale a temperature to the area of images, so that every pixel moves as at the trained size.
+
+    An energy is a mean over the pixels, so its gradient in each pixel shrinks as images grow.
+
+    Args:
+        images: (N, C, H, W); only their size counts.
+        temperature: at the trained size.
+        trained_size: side in pixels of the images that the energy was trained on.
+    """
+    return temperature / (images.shape[-2] * images.shape[-1] / trained_size**2)
+
+
 def langevin_step(
     images: Tensor,
     energy: Energy,

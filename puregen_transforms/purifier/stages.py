@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.functional.diffusion import NoisePredictor, restore
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.langevin import Energy, langevin
+from puregen_transforms.functional.jpeg import jpeg
+from puregen_transforms.functional.langevin import Energy, langevin, temperature_for
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 
@@ -33,8 +30,7 @@ class LangevinStage:
     Args:
         energy: a spatial mean, so its gradient per pixel shrinks as images grow.
         config: settings of the chain.
-        trained_size: side in pixels at which `config.temperature` holds. At other sizes the drift
-            is rescaled by the ratio of the areas, which keeps the dynamics of every pixel.
+        trained_size: side in pixels at which `config.temperature` holds; see `temperature_for`.
     """
 
     energy: Energy
@@ -48,13 +44,12 @@ class LangevinStage:
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Run the chain; see `langevin`."""
-        area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
         return langevin(
             images,
             self.energy,
             steps=self.config.steps,
             step_size=self.config.step_size,
-            temperature=self.config.temperature / area_ratio,
+            temperature=temperature_for(images, self.config.temperature, trained_size=self.trained_size),
             noise=noise,
             noise_scales=self.config.noise_scales,
         )
@@ -144,14 +139,5 @@ class JPEGStage:
     quality: int
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
-        """Compress and decompress every image, chroma subsampled 4:2:0; draws no noise."""
-        pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
-        if not len(pixels):
-            return images
-        compressed = torch.from_numpy(np.stack([self._compress(image) for image in pixels]))
-        return to_signed(compressed.permute(0, 3, 1, 2).to(images.device))
-
-    def _compress(self, image: Any) -> Any:
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(image).save(buffer, "JPEG", quality=self.quality)
-        return np.asarray(PIL.Image.open(buffer))
+        """Compress and decompress every image; draws no noise."""
+        return to_signed(jpeg(to_uint8(images), self.quality))
