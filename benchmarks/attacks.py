@@ -40,7 +40,7 @@ from puregen_transforms.evaluate.plots import draw_poison
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.evaluate.sets import as_stored
 from puregen_transforms.evaluate.victim import accuracy, poison_success, share_called_target
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
 CLASS = "airplane"
 NARCISSUS: list[dict[str, Any]] = [
@@ -79,7 +79,7 @@ def crafted(name: str, settings: dict[str, Any], train: ImageSet, arguments: arg
 def narcissus_poison(config: narcissus.NarcissusConfig, train: ImageSet, arguments: argparse.Namespace) -> Poison:
     """One surrogate does for all epsilons."""
     seed, progress = arguments.seed + ATTACKER, reporter("narcissus")
-    energy = None if config.defense_aware == "none" else load_ebm(resolve_checkpoint(None))
+    energy = None if config.defense_aware == "none" else load_ebm(resolve_ebm(None))
     public = as_stored(ImageSet.of(arguments.public), train.size)
     parts = {
         key: value

@@ -35,7 +35,7 @@ from torch import Tensor
 from puregen_transforms import __version__
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor, open_source
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.inspection.judge import CLEAR, OUTLIER, SUSPICIOUS, UNUSUAL, Judgement, judge
 from puregen_transforms.inspection.measure import ImageMeter
 from puregen_transforms.models.ebm_inference import FrozenEBM
@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "inspect.json")
     arguments = parser.parse_args()
     started, started_cpu = time.perf_counter(), time.process_time()
-    checkpoint = resolve_checkpoint(None)
+    checkpoint = resolve_ebm(None)
     network = FrozenEBM(load_ebm(checkpoint))
     images, sets = {}, {}
     for name, source in (("cifar10", arguments.cifar10), ("tiny_imagenet", arguments.tiny_imagenet)):

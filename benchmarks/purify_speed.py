@@ -47,7 +47,7 @@ from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.models.unet_inference import FrozenUNet, InvariantUNet
@@ -277,7 +277,7 @@ def agreement(device: torch.device, count: int) -> dict[str, Any]:
     triggered = add_trigger(demo.images[:count], demo.trigger)
     clean, poisoned = (to_signed(images).to(device) for images in (demo.images[:count], triggered))
     model, unet, betas = (
-        load_ebm(resolve_checkpoint(None)),
+        load_ebm(resolve_ebm(None)),
         load_unet(resolve_ddpm()).to(device).eval(),
         beta_schedule(),
     )

@@ -137,6 +137,7 @@ def copies(tmp_path_factory, tiny_checkpoint):
     [
         ["--help"],
         ["hub", "list"],
+        ["hub", "card", "ebm-imagenet32-nf64"],
         ["attack", "--help"],
         ["evaluate", "--help"],
         ["train", "ebm", "--help"],

@@ -205,9 +205,9 @@ def _processor_name() -> str:
 
 def _checkpoint() -> Iterator[Finding]:
     from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-    from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+    from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
-    ebm, ddpm = resolve_checkpoint(None), resolve_ddpm(None)
+    ebm, ddpm = resolve_ebm(None), resolve_ddpm(None)
     loaded = (("checkpoint", ebm, load_ebm(ebm)), ("ddpm checkpoint", ddpm, load_unet(ddpm)))
     for title, checkpoint, network in loaded:
         parameters = sum(parameter.numel() for parameter in network.parameters())

@@ -179,9 +179,9 @@ def train_ddpm(
 
 
 def _load_initial_ebm(reference: str, network: EBMConfig) -> tuple[Mapping[str, Tensor], str]:
-    from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+    from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
-    checkpoint = resolve_checkpoint(reference)
+    checkpoint = resolve_ebm(reference)
     if checkpoint.config != network:
         raise ValueError(f"Expected a network like {reference}'s, {checkpoint.config}, but {network} was asked for.")
     return load_ebm(checkpoint).state_dict(), f"{reference} (sha256 {checkpoint.sha256})"

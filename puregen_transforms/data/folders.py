@@ -18,6 +18,7 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.images import (
     IMAGE_SUFFIXES,
     ImageProblemError,
@@ -29,7 +30,7 @@ from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, repair
-from puregen_transforms.data.results import Results, sha256_of
+from puregen_transforms.data.results import Results
 
 OTHER_FILES = "other files"
 """Name of the record of files that are no images."""
@@ -165,7 +166,7 @@ class FolderCopy:
         others = hashlib.sha256()
         for path in self.plan.others:
             is_metadata = PurePosixPath(path).name in METADATA_NAMES
-            content = sha256_of(self.source / path) if is_metadata else (self.source / path).stat().st_size
+            content = hash_file(self.source / path) if is_metadata else (self.source / path).stat().st_size
             others.update(json.dumps([path, content]).encode())
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
         return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
@@ -259,7 +260,7 @@ class FolderCopy:
                     )
                 else:
                     shutil.copyfile(self.source / path, temporary)
-                files[path] = sha256_of(temporary)
+                files[path] = hash_file(temporary)
         results.settle(files)
         others = [PartRecord.of_files(OTHER_FILES, files)] if files else []
         return [*records, *others], tuple(_notes(self.plan, dropped))

@@ -52,15 +52,6 @@ class Results:
             _flush(folder)
 
 
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
-
-
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -21,11 +21,12 @@ from datasets import Features, Image
 from datasets.table import table_cast
 from datasets.utils.file_utils import xopen
 
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.images import Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
-from puregen_transforms.data.results import Results, sha256_of
+from puregen_transforms.data.results import Results
 from puregen_transforms.data.sources import TableSplit
 
 SLICE_BYTES = 2**25
@@ -241,7 +242,7 @@ def write_part(
                 repaired_images += repaired.data is not None
                 kept_rows += write_what_is_complete()
             kept_rows += write_what_is_complete()
-        checksum = sha256_of(temporary)
+        checksum = hash_file(temporary)
     results.settle([name])
     return PartRecord(
         name=part.name,

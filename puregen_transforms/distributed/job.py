@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from puregen_transforms._files import write_atomically
+from puregen_transforms._files import hash_file, write_atomically
 from puregen_transforms.data.atomic import check_free, make_parents, remove_if_empty, try_writing
 from puregen_transforms.data.folders import SKIPPED
 from puregen_transforms.data.outcome import Skipped, list_of
 from puregen_transforms.data.parts import PartRecord
-from puregen_transforms.data.results import Results, sha256_of
+from puregen_transforms.data.results import Results
 from puregen_transforms.distributed.manifest import (
     PART_ROWS_SETTING,
     differences,
@@ -166,7 +166,7 @@ class Job:
     def is_whole(self, record: PartRecord) -> bool:
         """Whether the files of a finished part are still what they were."""
         paths = {self.results.folder / name: checksum for name, checksum in record.files.items()}
-        return all(path.exists() and sha256_of(path) == checksum for path, checksum in paths.items())
+        return all(path.exists() and hash_file(path) == checksum for path, checksum in paths.items())
 
     def complete(self, settings: Mapping[str, Any], records: list[PartRecord], skipped: tuple[Skipped, ...]) -> None:
         """Move the copy to its destination; killed at any moment, the next run does it again."""
@@ -197,7 +197,7 @@ class Job:
                     with pq.ParquetFile(path) as file:
                         for group in range(file.metadata.num_row_groups):
                             writer.write_table(file.read_row_group(group))
-            files = {name: sha256_of(temporary)}
+            files = {name: hash_file(temporary)}
         self.results.settle(files)
         return [*(replace(record, files={}) for record in records), PartRecord.of_files("all rows", files)]
 

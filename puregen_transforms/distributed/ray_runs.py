@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.outcome import Outcome
 from puregen_transforms.data.parts import PART_ROWS, PartRecord
-from puregen_transforms.data.results import sha256_of
 from puregen_transforms.data.sources import ParquetSplit
 from puregen_transforms.data.tables import DATA_FOLDER, TableCopy, image_columns_of, purify_rows
 from puregen_transforms.distributed.job import Job
@@ -244,7 +244,7 @@ def _records(job: Job, table: ParquetSplit, columns: Sequence[str], ids: str) ->
     found = []
     for path in sorted((job.results.folder / DATA_FOLDER).glob("*.parquet")):
         name = f"{DATA_FOLDER}/{path.name}"
-        footer, files = pq.read_metadata(path), {name: sha256_of(path)}
+        footer, files = pq.read_metadata(path), {name: hash_file(path)}
         images = _images_in(footer, columns)
         found.append(PartRecord(name=path.stem, split="train", rows=footer.num_rows, images=images, files=files))
     rows = sum(record.rows for record in found)

@@ -18,7 +18,7 @@ from puregen_transforms.attacks.surrogates import Progress
 from puregen_transforms.evaluate.cells import AttackSpec, VictimSpec
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.features import add_dropout
@@ -84,7 +84,7 @@ class Workshop:
         known = [victim.classifier, victim.recipe, victim.epochs] if spec.known else None
         key = {"attack": spec.name, "config": config, "scenario": scenario, "known": known, "images": images}
         if config.get("defense_aware", "none") != "none":
-            key["energy"] = resolve_checkpoint(None).sha256
+            key["energy"] = resolve_ebm(None).sha256
         return key
 
     def networks(
@@ -122,7 +122,7 @@ def _narcissus(
     """One surrogate does for all epsilons and rates."""
     assert isinstance(config, narcissus.NarcissusConfig)
     assert shop.sets.public is not None
-    energy: EBM | None = None if config.defense_aware == "none" else load_ebm(resolve_checkpoint(None))
+    energy: EBM | None = None if config.defense_aware == "none" else load_ebm(resolve_ebm(None))
     purified = config.defense_aware in ("surrogate", "both")
     parts = {
         key: value
@@ -136,7 +136,7 @@ def _narcissus(
         return [narcissus.train_on_public(dataset, public, config, **options)]  # type: ignore[arg-type]
 
     kind = (config.surrogate, len(public.class_names) + 1, 0.0)
-    weights = resolve_checkpoint(None).sha256 if purified else False
+    weights = resolve_ebm(None).sha256 if purified else False
     (surrogate,) = shop.networks(["narcissus", parts, weights, scenario, seed], [kind], train)
     return narcissus.craft_with(surrogate, dataset, config, energy=energy, seed=seed, progress=shop.progress)
 

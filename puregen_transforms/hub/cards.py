@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.hub.catalogue import CATALOGUE
-from puregen_transforms.hub.publish import RECORD_FILE
+from puregen_transforms.hub.layout import RECORD_FILE
 
 _TEMPLATES = {kind: Path(__file__).with_name(f"card_{kind}.md") for kind in ("ebm", "ddpm")}
 _PICTURES = {"grid": "before_and_after.png", "curves": "training.png"}

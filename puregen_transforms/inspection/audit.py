@@ -15,7 +15,7 @@ from puregen_transforms import __version__
 from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
-from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
 from puregen_transforms.inspection.judge import (
     OUTLIER,
@@ -187,7 +187,7 @@ def inspect_images(
     if sample < 2:
         raise ValueError(f"Expected a `sample` of 2 images or more, but got {sample}.")
     indices, names = _classes(labels, len(images), class_names)
-    found = resolve_checkpoint(checkpoint)
+    found = resolve_ebm(checkpoint)
     audit = _Audit(images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=progress)
     return audit.run(indices, names, sample)
 
@@ -209,7 +209,7 @@ def find_patterns(
     Raises:
         ValueError, FloatingPointError: as `inspect_images`.
     """
-    (indices, names), found = _classes(labels, len(images)), resolve_checkpoint(checkpoint)
+    (indices, names), found = _classes(labels, len(images)), resolve_ebm(checkpoint)
     audit = _Audit(
         images, found, choose_device(device), seed=seed, batch_size=batch_size, progress=lambda what, done, of: None
     )
@@ -250,7 +250,7 @@ def find_outliers(
         return torch.zeros(0, dtype=torch.bool)
     place = choose_device(device)
     with torch.inference_mode(False):
-        model = load_ebm(resolve_checkpoint(checkpoint))
+        model = load_ebm(resolve_ebm(checkpoint))
         network = InvariantEBM(model, device=place)
     meter = ImageMeter(images, network, smallest=model.config.smallest_image, device=place, batch_size=batch_size)
     energies, _ = meter.energies(lambda what, done, of: None)
@@ -289,7 +289,7 @@ class _Audit:
     def __init__(
         self,
         images: Sequence[Any] | Tensor,
-        checkpoint: Checkpoint,
+        checkpoint: EBMCheckpoint,
         device: torch.device,
         *,
         seed: int,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,10 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import save
 from torch import Tensor
 
-from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.diffusion import (
     DIFFUSION_STEPS,
     add_noise,
@@ -24,6 +21,7 @@ from puregen_transforms.functional.diffusion import (
     restore,
 )
 from puregen_transforms.functional.images import to_signed
+from puregen_transforms.models.saving import save_ddpm
 from puregen_transforms.models.unet import UNetConfig, build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
@@ -181,23 +179,4 @@ class DDPMTrainer(Trainer):
 
     def export(self, folder: Path) -> None:
         """Write the result in the layout of a diffusers pipeline: `unet/` and `scheduler/`."""
-        from diffusers import DDPMScheduler
-
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.result.state_dict().items()}
-        config = {"_class_name": "UNet2DModel", **self.config.to_diffusers()}
-        (folder / "unet").mkdir(exist_ok=True)
-        (folder / "scheduler").mkdir(exist_ok=True)
-        index = {
-            "_class_name": "DDPMPipeline",
-            "scheduler": ["diffusers", "DDPMScheduler"],
-            "unet": ["diffusers", "UNet2DModel"],
-        }
-        scheduler = DDPMScheduler(num_train_timesteps=DIFFUSION_STEPS)
-        _write_json(folder / "model_index.json", index)
-        _write_json(folder / "scheduler/scheduler_config.json", json.loads(scheduler.to_json_string()))
-        _write_json(folder / "unet/config.json", config)
-        write_atomically(folder / "unet/diffusion_pytorch_model.safetensors", save(weights, metadata={"format": "pt"}))
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+        save_ddpm(self.result, folder, dtype=torch.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,14 +11,13 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import save
 from torch import Tensor
 
-from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.models.ebm import EBM, EBMConfig
 from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.saving import save_ebm
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 
@@ -210,9 +208,7 @@ class EBMTrainer(Trainer):
 
     def export(self, folder: Path) -> None:
         """Write the result in the official layout."""
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.result.state_dict().items()}
-        write_atomically(folder / "config.json", (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
-        write_atomically(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+        save_ebm(cast(EBM, self.result), folder)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes during training, as tensors; `update` is kept beside it."""

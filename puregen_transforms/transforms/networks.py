@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 
 from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
-from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.models.unet_inference import InvariantUNet
@@ -42,9 +42,9 @@ class Networks:
         return choose_device(self.device)
 
     @cached_property
-    def ebm_checkpoint(self) -> Checkpoint:
+    def ebm_checkpoint(self) -> EBMCheckpoint:
         """The energy network's files."""
-        return resolve_checkpoint(self.recipe.checkpoint, cache_dir=self.cache_dir)
+        return resolve_ebm(self.recipe.checkpoint, cache_dir=self.cache_dir)
 
     @cached_property
     def ddpm_checkpoint(self) -> DDPMCheckpoint:

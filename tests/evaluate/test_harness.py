@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms._files import hash_file
 from puregen_transforms.defenses.epic import EpicDefense
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.defenses import PLUGS, Defended, Purify, Task, build_defense, plug
@@ -21,7 +22,6 @@ from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.sets import demo_sets
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
-from puregen_transforms.hub.references import hash_file
 
 TINY = VictimSpec(classifier="tiny", epochs=3)
 BADNETS = attack("badnets", "smoke", "badnets", target_class="cat")

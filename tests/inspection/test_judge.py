@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.inspection.judge import CLEAR, EXAMINED_AT_LEAST, SUSPICIOUS, UNUSUAL, judge
 from puregen_transforms.inspection.measure import ImageMeter
 from puregen_transforms.inspection.statistics import as_many_as_fit
@@ -19,7 +19,7 @@ def demo():
 
 @pytest.fixture(scope="module")
 def judged():
-    network = FrozenEBM(load_ebm(resolve_checkpoint(None)))
+    network = FrozenEBM(load_ebm(resolve_ebm(None)))
 
     def take(images, labels=None, **options):
         meter = ImageMeter(images, network, smallest=4, device=torch.device("cpu"))
@@ -158,7 +158,7 @@ def test_only_comparable_images_are_compared(demo, judged):
 def test_fewer_large_images_are_compared_at_once(demo, monkeypatch):
     assert as_many_as_fit((32, 32), most=512) == 512
     assert as_many_as_fit((1024, 1024), most=512, least=10) == 42
-    network, asked = FrozenEBM(load_ebm(resolve_checkpoint(None))), []
+    network, asked = FrozenEBM(load_ebm(resolve_ebm(None))), []
     meter = ImageMeter(demo.images, network, smallest=4, device=torch.device("cpu"))
 
     def gradients(rows):
