@@ -63,7 +63,7 @@ def purified_set(folder: Path, purify: PureGen, images: Tensor) -> Tensor:
     """The purified clean images; kept by the method's digest and the images' content."""
     path = folder / f"set-{purify.digest[:16]}-{fingerprint(images)}.safetensors"
     if not path.exists():
-        purified = purify.purifier(images, sample_ids=torch.arange(len(images)), seed=purify.recipe.seed or 0)
+        purified = purify.purifier(images, sample_ids=torch.arange(len(images)), seed=purify.config.seed or 0)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, save({"images": purified.contiguous()}))
     return load_file(path)["images"]
@@ -160,7 +160,7 @@ def main() -> None:
             row = {"recipe": None, **judge(poisoned)}
         else:
             purify = PureGen(**settings, seed=0)
-            if purify.recipe.uses_threshold:
+            if purify.config.uses_threshold:
                 purify.fit(poisoned)
             # An image's result is its own, so that the poisoned ones can be exchanged in the purified clean set.
             cleaned = purified_set(arguments.cache, purify, clean)

@@ -87,7 +87,7 @@ def cell(
     folder: Path, purify: PureGen, clean: Tensor, poisoned: dict[int, Tensor], detector: PureGen
 ) -> dict[str, Any]:
     """Judge one method on one set, or take the kept result."""
-    if purify.recipe.uses_threshold:
+    if purify.config.uses_threshold:
         share = max(1, len(clean) // 100)
         purify.fit(torch.cat([clean[share:], poisoned[16][:share]]))
     content = fingerprint(clean, *poisoned.values(), torch.tensor(list(poisoned)))
@@ -145,8 +145,8 @@ def main() -> None:
 
     def make(**settings: Any) -> PureGen:
         purify = PureGen(**settings, seed=arguments.seed)
-        given = {"checkpoint": arguments.checkpoint if purify.recipe.uses_ebm else None}
-        given["ddpm_checkpoint"] = arguments.ddpm_checkpoint if purify.recipe.uses_ddpm else None
+        given = {"checkpoint": arguments.checkpoint if purify.config.uses_ebm else None}
+        given["ddpm_checkpoint"] = arguments.ddpm_checkpoint if purify.config.uses_ddpm else None
         return PureGen(**settings, **given, seed=arguments.seed)
 
     record: dict[str, Any] = {

@@ -48,7 +48,8 @@ from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.models.unet_inference import FrozenUNet, InvariantUNet
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig

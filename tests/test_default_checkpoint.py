@@ -58,7 +58,7 @@ def test_the_fast_path_and_the_reference_purify_alike(demo):
     clean, poisoned, ids = demo.images[:6], demo.poisoned()[:6], torch.arange(6)
     weights = load_ebm(resolve_ebm(None)).state_dict()
     drawn, ours = KeyedNoise(0, ids), PureGen(dynamics="paper", seed=0)
-    options = {"epsilon": ours.recipe.langevin.step_size, "temperature": ours.recipe.langevin.temperature}
+    options = {"epsilon": ours.config.langevin.step_size, "temperature": ours.config.langevin.temperature}
 
     def reference(images):
         x = to_signed(images)

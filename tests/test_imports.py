@@ -48,7 +48,7 @@ MAY_IMPORT = {
         "distributed",
     },
 }
-OPEN_TO_ALL = {"_extras", "_figures", "_files", "__version__"}
+OPEN_TO_ALL = {"_docs", "_extras", "_figures", "_files", "__version__"}
 
 
 def imported_rooms(path):
@@ -141,6 +141,7 @@ def copies(tmp_path_factory, tiny_checkpoint):
         ["attack", "--help"],
         ["evaluate", "--help"],
         ["train", "ebm", "--help"],
+        ["purify", "--help"],
         ["doctor", "--help"],
     ],
 )

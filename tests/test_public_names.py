@@ -1,6 +1,9 @@
 import inspect
+from dataclasses import fields
 
 import puregen_transforms
+from puregen_transforms._docs import argument_docs
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 
 
 def test_public_names():
@@ -15,11 +18,14 @@ def test_public_names():
     assert all(hasattr(puregen_transforms, name) for name in puregen_transforms.__all__)
 
 
-def test_signature_of_puregen():
+def test_puregen_takes_and_documents_the_options_of_its_config():
     parameters = inspect.signature(puregen_transforms.PureGen).parameters
-    assert list(parameters) == [
-        "method", "checkpoint", "ddpm_checkpoint", "ebm_steps", "ddpm_steps", "ddpm_solver", "ddpm_inference_steps",
-        "reps", "filter_fraction", "energy_threshold", "jpeg_quality", "dynamics", "temperature", "seed", "columns",
-        "device", "dtype", "batch_size", "cache", "cache_dir",
-    ]  # fmt: skip
+    options = {field.name: field.default for field in fields(PureGenConfig)}
+    assert {name: p.default for name, p in parameters.items() if name in options} == options
+    assert set(parameters) - set(options) == {"device", "batch_size", "cache", "cache_dir"}
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "method")
+
+    documented = argument_docs(puregen_transforms.PureGen)
+    assert set(documented) == set(parameters)
+    assert documented.items() >= argument_docs(PureGenConfig).items()
+    assert all(len(line) <= 120 for line in puregen_transforms.PureGen.__doc__.splitlines())

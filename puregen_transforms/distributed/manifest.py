@@ -74,7 +74,9 @@ PART_ROWS_SETTING = "rows of a part"
 
 def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
     """All that decides what a copy comes to."""
-    from puregen_transforms.purifier.recipe import ALGORITHM_VERSION  # imports torch, which reading does without
+    from puregen_transforms.purifier.puregen_config import (
+        ALGORITHM_VERSION,  # imports torch, which reading does without
+    )
 
     recipe = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
     # As they will be read again: without tuples.

@@ -68,7 +68,7 @@ def purify_dataset(
     destination = Path(output_dir)
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
-    columns = purifier.recipe.columns or ()
+    columns = purifier.config.columns or ()
     source = _source(dataset, destination, columns, skip=on_error == "skip")
     processes = started_processes(purifier.device)
     with _bar(processes) as progress:

@@ -104,15 +104,15 @@ def purify_with_ray(
         ImportError: Ray is not installed.
     """
     require_extra("ray", "ray")
-    if purifier.recipe.uses_threshold and purifier.recipe.energy_threshold is None:
+    if purifier.config.uses_threshold and purifier.config.energy_threshold is None:
         raise ValueError(
-            f"Expected an `energy_threshold` for method {purifier.recipe.method!r}: with Ray there is no first pass "
+            f"Expected an `energy_threshold` for method {purifier.config.method!r}: with Ray there is no first pass "
             "over all images. Fit one on a sample of them with `purifier.fit(images)`."
         )
     source, destination = Path(source).expanduser().absolute(), Path(destination).absolute()
     check_apart(source, destination)
     table = ParquetSplit.of(_parquet_files(source))
-    columns = image_columns_of(table.features, tuple(map(str, purifier.recipe.columns or ())))
+    columns = image_columns_of(table.features, tuple(map(str, purifier.config.columns or ())))
     if id_column is not None and id_column not in table.features:
         raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
     described = {"rows": {"train": table.rows}, "features": table.features.to_dict(), "columns": columns}
@@ -130,7 +130,7 @@ def purify_with_ray(
                 columns=columns,
                 id_column=id_column,
                 rows_per_call=rows_per_call,
-                part_rows=part_rows or part_rows_for(cut, purifier.recipe),
+                part_rows=part_rows or part_rows_for(cut, purifier.config),
                 actors=actors,
                 gpus_per_actor=gpus_per_actor,
             )

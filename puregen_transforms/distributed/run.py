@@ -122,9 +122,9 @@ class _Run:
         recipe = settings["purifier"]
         if recipe["seed"] is None:
             recipe["seed"] = draw_seed()
-        if self.purifier.recipe.uses_threshold and recipe["energy_threshold"] is None:
+        if self.purifier.config.uses_threshold and recipe["energy_threshold"] is None:
             fit(self.purifier)
-            recipe["energy_threshold"] = self.purifier.recipe.energy_threshold
+            recipe["energy_threshold"] = self.purifier.config.energy_threshold
         self.job.begin(settings)
         self.source.prepare(self.job.results, self._way())
 
@@ -148,7 +148,7 @@ class _Run:
         self.settings = self.job.earlier() or self.settings
         self.source = self.source.cut(self.settings["source"][PART_ROWS_SETTING])
         settled = {name: self.settings["purifier"][name] for name in SETTLED}
-        if any(getattr(self.purifier.recipe, name) != value for name, value in settled.items()):
+        if any(getattr(self.purifier.config, name) != value for name, value in settled.items()):
             self.purifier = _changed(self.purifier, **settled)
 
     def estimate(self, processes: int) -> Estimate | None:
@@ -240,7 +240,7 @@ class _Counting:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*still suspicious")
             purified: list[Image.Image] = self.purifier(images)
-        if self.purifier.recipe.method == "adaptive":
+        if self.purifier.config.method == "adaptive":
             self.resisting += int(self.purifier.suspicious(purified).sum())
         return purified
 
@@ -269,7 +269,7 @@ def _cut(source: Copy, purifier: PureGen, *, asked: int | None, begun: int | Non
     """The source in the parts that an earlier run has begun with, in those asked for, or in parts of some minutes."""
     chosen = None if asked is None else source.cut(asked)
     if begun is None:
-        return chosen or source.cut(part_rows_for(source, purifier.recipe))
+        return chosen or source.cut(part_rows_for(source, purifier.config))
     if asked not in (None, begun):
         say(
             f"Parts stay at {begun} rows, as an earlier run has begun this copy, rather than {asked}: its bytes depend "

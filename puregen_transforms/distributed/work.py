@@ -14,7 +14,7 @@ from puregen_transforms.data.parts import PART_ROWS, Copy
 from puregen_transforms.purifier.batches import LEAST_BYTES_PER_PIXEL, default_batch_size
 from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, LangevinStage, Stage
 
 PART_WORK = PART_ROWS * 32 * 32 * 150
@@ -32,7 +32,7 @@ _ADAPTIVE_ROUNDS = 3
 _TIMED_STEPS = 3
 
 
-def calls_of(recipe: Recipe) -> float:
+def calls_of(recipe: PureGenConfig) -> float:
     """Network calls of an image, counted in Langevin steps; an estimate that depends on the recipe alone."""
     diffusion = _DIFFUSION_CALL * (recipe.ddpm_inference_steps or recipe.ddpm_steps or 0)
     if recipe.method == "adaptive":
@@ -40,7 +40,7 @@ def calls_of(recipe: Recipe) -> float:
     return (recipe.filter_fraction or 1) * (recipe.reps or 1) * ((recipe.ebm_steps or 0) + diffusion)
 
 
-def part_rows_for(source: Copy, recipe: Recipe) -> int:
+def part_rows_for(source: Copy, recipe: PureGenConfig) -> int:
     """Rows of a part of about `PART_WORK`, the same for every process and machine."""
     pixels = source.row_pixels()
     by_work = int(PART_WORK / max(1.0, sum(pixels) * calls_of(recipe)))
@@ -106,7 +106,7 @@ def estimate(source: Copy, purifier: PureGen, *, finished: int = 0, processes: i
 def _seconds_of_an_image(purifier: PureGen, side: int) -> float:
     count = images_at_once(purifier, side * side)
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    share = purifier.recipe.filter_fraction or 1.0
+    share = purifier.config.filter_fraction or 1.0
 
     def seconds(stage: Stage) -> float:
         if isinstance(stage, FilterStage):

@@ -21,7 +21,7 @@ from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.inspection.audit import find_patterns
 from puregen_transforms.inspection.statistics import robust_scores
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.train.classifier import TrainingDefense
 from puregen_transforms.transforms.fitting import threshold_of
 from puregen_transforms.transforms.puregen import PureGen
@@ -164,7 +164,7 @@ class Purify:
     def __call__(self, task: Task) -> Defended:
         """See `Plug`."""
         transform = self._transform(task.device)
-        if transform.recipe.uses_threshold:
+        if transform.config.uses_threshold:
             return self._where_suspicious(task, transform)
         return Defended(task.per_image(["puregen", _digest(transform)], _purified(transform)))
 
@@ -176,8 +176,8 @@ class Purify:
     def _where_suspicious(self, task: Task, transform: PureGen) -> Defended:
         """The threshold depends on all rows, so that only those above it are worth keeping."""
         scores = _energies(task)
-        assert transform.recipe.filter_fraction is not None
-        threshold = threshold_of(scores, transform.recipe.filter_fraction)
+        assert transform.config.filter_fraction is not None
+        threshold = threshold_of(scores, transform.config.filter_fraction)
         fitted = PureGen(**{**transform.to_dict(), "energy_threshold": threshold}, device=task.device)
         suspected = scores >= threshold
         images, rows = task.images.clone(), suspected.nonzero().flatten()
@@ -269,11 +269,11 @@ class Epic:
 
 def _digest(transform: PureGen) -> str:
     """That of the transform, but the same wherever its checkpoints lie: the weights themselves are in it."""
-    return Recipe.from_dict(portable(transform.to_dict())).digest(transform.weights)
+    return PureGenConfig.from_dict(portable(transform.to_dict())).digest(transform.weights)
 
 
 def _purified(transform: PureGen) -> Callable[[Tensor, Tensor], Tensor]:
-    seed = transform.recipe.seed or 0
+    seed = transform.config.seed or 0
     return lambda images, rows: transform.purifier(images, sample_ids=rows, seed=seed)
 
 

@@ -17,8 +17,6 @@ from puregen_transforms.functional.langevin import Noise
 NoisePredictor = Callable[[Tensor, int | Tensor], Tensor]
 """(N, C, H, W) noised images and their timestep(s) -> the noise in them, of the same shape."""
 
-SOLVERS = ("ddpm", "ddim", "dpmsolver++")
-
 DIFFUSION_STEPS = 1000
 
 

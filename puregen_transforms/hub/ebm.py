@@ -16,7 +16,8 @@ from puregen_transforms.hub.checkpoints import Checkpoint, HubOptions, find_chec
 from puregen_transforms.hub.layout import Shape, read_object, read_shapes, wrong_kind_error
 from puregen_transforms.hub.references import Reference
 from puregen_transforms.hub.weights import fill, read_weights
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,13 +17,13 @@ from puregen_transforms.inspection.statistics import PatternGauge
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.transforms.puregen import content_ids
 
 MARKS = (0, 5, 10, 20, 40, 75, 100, 150, 200, 250, 300)
 """Langevin steps after which the images are looked at."""
 
-DEFAULT = Recipe().langevin or LangevinConfig()
+DEFAULT = PureGenConfig().langevin or LangevinConfig()
 DEFAULT_STEPS = DEFAULT.steps
 
 REMAINING = 0.25

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms.models.batch_invariance import BatchInvariant
+from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.models.convolution import (
     Convolution,
     TransposedConvolution,
@@ -18,7 +19,7 @@ from puregen_transforms.models.convolution import (
     keep_freed_memory,
     turned,
 )
-from puregen_transforms.models.ebm import EBM, Block, DownBlock, EBMConfig, FirstBlock
+from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
 
 _Freeze = Callable[[Tensor], Tensor]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from puregen_transforms.models.config import UNetConfig
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
@@ -20,52 +21,6 @@ DEFAULT_SCHEDULE: Mapping[str, Any] = {
 """The values that decide the betas, as diffusers has them where a configuration does not say."""
 
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
-
-
-@dataclass(frozen=True, kw_only=True)
-class UNetConfig:
-    """Shape of a `UNet2DModel`; the defaults are the paper's network for 32 px.
-
-    Args:
-        widths: channels of each resolution, from the finest; the side halves from one to the next.
-        layers: residual blocks at each resolution.
-        attention: resolutions with self-attention, counted from 1 at the finest.
-        groups: of the group normalisation; divides every width.
-        image_size: side in pixels of the training images.
-    """
-
-    widths: tuple[int, ...] = (128, 128, 256, 256, 512, 512)
-    layers: int = 2
-    attention: tuple[int, ...] = (5,)
-    groups: int = 32
-    image_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("layers", "groups", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected UNet `{name}` of 1 or more, but got {getattr(self, name)}.")
-        if not self.widths or any(width < 1 or width % self.groups for width in self.widths):
-            raise ValueError(
-                f"Expected UNet `widths` that `groups` ({self.groups}) divides, but got {list(self.widths)}."
-            )
-        if any(not 1 <= level <= len(self.widths) for level in self.attention):
-            raise ValueError(
-                f"Expected UNet `attention` at resolutions 1 to {len(self.widths)}, but got {list(self.attention)}."
-            )
-
-    def to_diffusers(self) -> dict[str, Any]:
-        """Arguments of `UNet2DModel`, as its `config.json` has them."""
-        attended = [level + 1 in self.attention for level in range(len(self.widths))]
-        return {
-            "sample_size": self.image_size,
-            "in_channels": 3,
-            "out_channels": 3,
-            "block_out_channels": list(self.widths),
-            "layers_per_block": self.layers,
-            "down_block_types": ["AttnDownBlock2D" if here else "DownBlock2D" for here in attended],
-            "up_block_types": ["AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attended)],
-            "norm_num_groups": self.groups,
-        }
 
 
 def build_unet(config: UNetConfig) -> UNet2DModel:

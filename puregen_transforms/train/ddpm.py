@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,76 +13,22 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from puregen_transforms.functional.diffusion import (
-    DIFFUSION_STEPS,
     add_noise,
     alpha_bars_of,
     beta_schedule,
     restore,
 )
 from puregen_transforms.functional.images import to_signed
+from puregen_transforms.models.config import UNetConfig
 from puregen_transforms.models.saving import save_ddpm
-from puregen_transforms.models.unet import UNetConfig, build_unet
+from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
+from puregen_transforms.train.config import DDPMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 
 _SAMPLE_STEPS = 75
 _SAMPLE_CALLS = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class DDPMTraining:
-    """Settings of one training run; the defaults are the published ones (150 epochs of 70,000 images).
-
-    Args:
-        updates: optimizer steps.
-        batch_size: images in an update, over all processes (published: 32 a device x 8).
-        trained_steps: only the first of the schedule's 1000 are trained: restoration, not generation.
-        learning_rate: of AdamW, at its highest.
-        warmup: updates over which the rate rises; then it falls to 0 along a cosine.
-        largest_gradient: norm at which the gradient is clipped.
-        ema_decay: of the weight average that becomes the result; 0 keeps none.
-        seed: of the initial weights, data order and noise.
-    """
-
-    updates: int = 41_000
-    batch_size: int = 256
-    trained_steps: int = 250
-    learning_rate: float = 1e-4
-    warmup: int = 500
-    largest_gradient: float = 1.0
-    ema_decay: float = 0.999
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "trained_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be 1 or more, but got {getattr(self, name)}.")
-        if self.trained_steps > DIFFUSION_STEPS:
-            raise ValueError(f"Expected `trained_steps` up to {DIFFUSION_STEPS}, but got {self.trained_steps}.")
-        for name in ("learning_rate", "largest_gradient"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
-        if self.warmup < 0:
-            raise ValueError(f"Expected `warmup` of 0 or more, but got {self.warmup}.")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
-
-    def rate(self, update: int) -> float:
-        """Learning rate of an update."""
-        if update < self.warmup:
-            return self.learning_rate * (update + 1) / self.warmup
-        progress = (update - self.warmup) / max(1, self.updates - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DDPMTraining:
-        """Inverse of `to_dict`; a key that no field has is an error."""
-        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,89 +15,16 @@ from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.functional.langevin import langevin
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.saving import save_ebm
+from puregen_transforms.train.config import EBMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 
 _FARTHEST_CHAIN = 0.5
 """Root mean square move of a healthy update's chains stays below 0.1; past this they have escaped the images."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EBMTraining:
-    """Settings of one training run; the defaults are the published ones, on one small device.
-
-    Args:
-        updates: optimizer steps (the paper: 150,000).
-        batch_size: positive, and as many negative, images in an update, over all processes
-            (published: 16 a device x 8).
-        langevin_steps: chain length of an update (published: 100).
-        step_size: of the chain, in image units.
-        temperature: of the chain and the loss.
-        data_noise: standard deviation added to real images, in image units.
-        bank_size: persistent chains (published: 1,250 a device x 8), started from noisy data.
-        rejuvenation: share of the drawn chains that restart from data at each update (published: 0.05). With so few,
-            little keeps the energy level along the short chains of purification, which start from data: colours may
-            drift. A short run on trained weights with 1 settles that.
-        learning_rate: of Adam.
-        milestones: shares of `updates` after which the rate falls.
-        rate_factors: the rate's factor from each milestone on (published: x0.1 at 1/3, 5/8, 5/6).
-        ema_decay: of the weight average that becomes the result; 0 keeps none (published).
-        seed: of the initial weights, data order, noise and bank.
-    """
-
-    updates: int = 150_000
-    batch_size: int = 16
-    langevin_steps: int = 100
-    step_size: float = 1.25e-2
-    temperature: float = 1e-4
-    data_noise: float = 1.5e-2
-    bank_size: int = 10_000
-    rejuvenation: float = 0.05
-    learning_rate: float = 1e-4
-    milestones: tuple[float, ...] = (1 / 3, 5 / 8, 5 / 6)
-    rate_factors: tuple[float, ...] = (0.1, 0.01, 0.001)
-    ema_decay: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "langevin_steps", "bank_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be 1 or more, but got {getattr(self, name)}.")
-        for name in ("step_size", "temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
-        if self.bank_size < self.batch_size:
-            raise ValueError(
-                f"Expected `bank_size` to be at least `batch_size`, but got {self.bank_size} < {self.batch_size}."
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
-        if not 0 <= self.rejuvenation <= 1:
-            raise ValueError(f"Expected `rejuvenation` in [0, 1], but got {self.rejuvenation}.")
-        if len(self.milestones) != len(self.rate_factors) or sorted(self.milestones) != list(self.milestones):
-            raise ValueError("Expected `milestones` in rising order, each with one of `rate_factors`.")
-
-    def rate(self, update: int) -> float:
-        """Learning rate of an update."""
-        passed = [
-            factor
-            for milestone, factor in zip(self.milestones, self.rate_factors, strict=True)
-            if update >= milestone * self.updates
-        ]
-        return self.learning_rate * (passed[-1] if passed else 1.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EBMTraining:
-        """Inverse of `to_dict`; a key that no field has is an error."""
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -95,9 +95,14 @@ class Trainer(ABC):
         self.average = AveragedModel(self.network, avg_fn=averaging) if training.ema_decay else None
 
     @property
+    def updates(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._settings.updates
+
+    @property
     def done(self) -> bool:
         """Whether all updates have run."""
-        return self.update >= self._settings.updates
+        return self.update >= self.updates
 
     @property
     def result(self) -> nn.Module:

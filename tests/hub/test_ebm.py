@@ -23,7 +23,8 @@ from puregen_transforms.hub.checkpoints import find_checkpoint
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
 from puregen_transforms.hub.layout import CheckpointFiles
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from tests.hub.loopback import TOKEN, LoopbackHub
 from tests.hub.tiny import Files, pack, put
 

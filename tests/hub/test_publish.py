@@ -14,7 +14,8 @@ from puregen_transforms.cli.hub import app
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.saving import save_ebm
 from tests.hub.loopback import TOKEN, LoopbackHub
 from tests.hub.tiny import Files, names, put

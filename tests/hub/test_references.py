@@ -15,7 +15,7 @@ from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
 from puregen_transforms.hub.ebm import resolve_ebm
 from puregen_transforms.hub.references import Place, locate
 from puregen_transforms.inspection.audit import find_outliers, find_patterns, inspect_images
-from puregen_transforms.models.ebm import EBMConfig
+from puregen_transforms.models.config import EBMConfig
 from tests.hub.loopback import LoopbackHub
 from tests.hub.tiny import Files, put
 

@@ -5,9 +5,10 @@ import torch
 
 from puregen_transforms.functional.arithmetic import has_bfloat16
 from puregen_transforms.models.batch_invariance import BatchInvariant
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig, UNetConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import InvariantEBM
-from puregen_transforms.models.unet import UNetConfig, build_unet
+from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import InvariantUNet
 
 DTYPES = [torch.float32, torch.bfloat16] if has_bfloat16(torch.device("cpu")) else [torch.float32]

@@ -7,7 +7,8 @@ from torch import nn
 
 from puregen_transforms.functional.langevin import langevin
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 

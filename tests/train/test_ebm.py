@@ -7,8 +7,9 @@ import torch
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
-from puregen_transforms.models.ebm import EBMConfig
-from puregen_transforms.train.ebm import EBMTrainer, EBMTraining
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.train.config import EBMTraining
+from puregen_transforms.train.ebm import EBMTrainer
 from puregen_transforms.train.health import TrainingDivergedError
 from puregen_transforms.train.run import run_training
 
