@@ -48,7 +48,7 @@ MAY_IMPORT = {
         "distributed",
     },
 }
-OPEN_TO_ALL = {"_docs", "_extras", "_figures", "_files", "__version__"}
+OPEN_TO_ALL = {"_docs", "_lazy", "_extras", "_figures", "_files", "__version__"}
 
 
 def imported_rooms(path):
@@ -82,6 +82,13 @@ def loaded_modules(code):
 def test_the_package_imports_nothing_heavy():
     loaded = loaded_modules("import puregen_transforms")
     assert not loaded & {"torch", "torchvision", "datasets", "accelerate", "diffusers", "matplotlib", "huggingface_hub"}
+
+
+def test_sub_packages_import_nothing_heavy():
+    names = [name for name in MAY_IMPORT if (PACKAGE / name / "__init__.pyi").exists()]
+    loaded = loaded_modules("import " + ", ".join(f"puregen_transforms.{name}" for name in names))
+    assert len(names) >= 8
+    assert not loaded & {*HEAVY, "datasets", "matplotlib", "huggingface_hub", "numpy", "pyarrow"}
 
 
 def test_puregen_imports_only_what_purifying_needs():
