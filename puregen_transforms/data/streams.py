@@ -13,15 +13,8 @@ from datasets import IterableDataset
 
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
 from puregen_transforms.data.results import Results
-from puregen_transforms.data.tables import (
-    DATA_FOLDER,
-    SLICE_ROWS,
-    cut_by_bytes,
-    image_columns_of,
-    mean_pixels,
-    split_name,
-    write_part,
-)
+from puregen_transforms.data.rows import DATA_FOLDER, cut_by_bytes, mean_pixels, write_part
+from puregen_transforms.data.tables import SLICE_ROWS, image_columns_of, split_name
 
 _LOOKED_AT = 8
 """Rows whose images' sizes are looked at before the work."""

@@ -19,8 +19,9 @@ from puregen_transforms._files import hash_file
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.outcome import Outcome
 from puregen_transforms.data.parts import PART_ROWS, PartRecord
+from puregen_transforms.data.rows import DATA_FOLDER, purify_rows
 from puregen_transforms.data.sources import ParquetSplit
-from puregen_transforms.data.tables import DATA_FOLDER, TableCopy, image_columns_of, purify_rows
+from puregen_transforms.data.tables import TableCopy, image_columns_of
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
