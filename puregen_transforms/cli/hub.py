@@ -47,7 +47,7 @@ def push(
 
 @app.command("list")
 def list_checkpoints() -> None:
-    """Names that `checkpoint=` (EBM) and `ddpm_checkpoint=` (DDPM) know."""
+    """List the names that `checkpoint=` (EBM) and `ddpm_checkpoint=` (DDPM) know."""
     from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 
     width = max(map(len, CATALOGUE))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from puregen_transforms import PureGen
-    from puregen_transforms.data.outcome import Outcome, Progress
+    from puregen_transforms.data.outcome import CopyProgress, Outcome
     from puregen_transforms.distributed.processes import Processes
 
 SHOWN_SKIPPED = 20
@@ -199,7 +199,7 @@ def _fit(
 
 @contextmanager
 def _explained_rest(destination: Path) -> Iterator[None]:
-    """After a failure, say what there is to go on from."""
+    """Say, after a failure, what there is to go on from."""
     from puregen_transforms.distributed.job import Job
 
     try:
@@ -229,8 +229,8 @@ def _try_out(purifier: PureGen) -> None:
 
 
 @contextmanager
-def _progress_bar(processes: Processes) -> Iterator[Progress]:
-    """How far the first process is with its share."""
+def _progress_bar(processes: Processes) -> Iterator[CopyProgress]:
+    """Show how far the first process is with its share."""
     from rich.console import Console
 
     from puregen_transforms.cli.progress import shown_progress
@@ -260,7 +260,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
-    """Say what was left out, what to know, and where the result is."""
+    """Report what was left out, what to know, and where the result is."""
     from puregen_transforms.distributed.job import skipped_path
 
     for skipped in outcome.skipped[:SHOWN_SKIPPED]:

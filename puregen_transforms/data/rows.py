@@ -20,9 +20,9 @@ from datasets.utils.file_utils import xopen
 from puregen_transforms._files import hash_file
 from puregen_transforms.data.images import Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
-from puregen_transforms.data.parts import Part, PartRecord, Way
+from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
-from puregen_transforms.data.results import Results
+from puregen_transforms.data.results import ResultFolder
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
@@ -32,7 +32,12 @@ DATA_FOLDER = "data"
 
 
 def write_part(
-    part: Part, slices: Iterable[pa.Table], schema: pa.Schema, columns: Sequence[str], results: Results, way: Way
+    part: Part,
+    slices: Iterable[pa.Table],
+    schema: pa.Schema,
+    columns: Sequence[str],
+    results: ResultFolder,
+    options: PurifyOptions,
 ) -> PartRecord:
     """Purify some rows into a Parquet file.
 
@@ -42,7 +47,7 @@ def write_part(
         schema: of the file.
         columns: of images to purify.
         results: where the file goes.
-        way: see `Way`.
+        options: see `PurifyOptions`.
 
     Raises:
         UnreadableImageError: an image cannot be repaired, and is not to be skipped.
@@ -74,18 +79,18 @@ def write_part(
                     table = table_cast(rows.table(), schema)
                     writer.write_table(table)
                     written += table.num_rows
-                    way.done(rows.empty_cells)
+                    options.done(rows.empty_cells)
                 return written
 
             for repaired in repair(
-                images(), way.purify, chunk_images=way.chunk_images, at_once=way.at_once, done=way.done
+                images(), options.purify, chunk_images=options.chunk_images, at_once=options.at_once, done=options.done
             ):
                 rows, row, column = repaired.key
                 rows.put(row, column, repaired)
                 if repaired.data is None:
                     place: dict[str, str | int] = {"split": part.split, "row": rows.first_row + row, "column": column}
                     problem = Skipped(place=place, reason=str(repaired.problem))
-                    if not way.skip:
+                    if not options.skip:
                         raise UnreadableImageError(problem)
                     skipped.append(problem)
                 repaired_images += repaired.data is not None
@@ -107,7 +112,7 @@ def write_part(
 
 
 def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.Table:
-    """The same rows with their images purified.
+    """Purify the images of some rows.
 
     Raises:
         UnreadableImageError: an image cannot be repaired.
@@ -123,13 +128,13 @@ def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.T
 
 
 def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
-    """What a row is known by, where its number is not known: its numbers and texts."""
+    """Describe a row whose number is not known by its numbers and texts."""
     values = {name: table.column(name)[row].as_py() for name in table.column_names}
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
 def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]:
-    """Pixels of the images of each column, on average over those that can be read; see `Copy.row_pixels`."""
+    """Measure the pixels of the images of each column, on average over those that can be read."""
     found: dict[str, list[int]] = {name: [] for name in columns}
     # What cannot be read is reported where it is purified.
     with suppress(OSError, ValueError, SyntaxError):
@@ -142,13 +147,13 @@ def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]
 
 
 class Content:
-    """sha256 of the content of rows, however they are cut into tables."""
+    """A running sha256 of the content of rows, however they are cut into tables."""
 
     def __init__(self) -> None:
         self._found = hashlib.sha256()
 
     def add(self, table: pa.Table) -> None:
-        """Go on with more rows; images that are only named are read."""
+        """Hash more rows; images that are only named are read."""
         for row in table.to_pylist():
             for value in row.values():
                 self._add(value)
@@ -172,7 +177,7 @@ class Content:
             self._found.update(data)
 
     def hexdigest(self) -> str:
-        """Of the rows so far."""
+        """Return the hash of the rows so far."""
         return self._found.hexdigest()
 
 
@@ -184,7 +189,7 @@ def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
 
 
 class _Rows:
-    """Some rows on their way: their images are put in one by one."""
+    """Rows that wait for their purified images, which are put in one by one."""
 
     def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str]) -> None:
         self.first_row = first_row
@@ -200,7 +205,7 @@ class _Rows:
         return not self._missing
 
     def sources(self) -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
-        """The images, row by row."""
+        """Yield the images, row by row."""
         for row in range(self._table.num_rows):
             for name, cells in self._cells.items():
                 if not _is_null(cells[row]):
@@ -215,7 +220,7 @@ class _Rows:
             self._cells[name][row] = _new_cell(self._cells[name][row], repaired)
 
     def table(self) -> pa.Table:
-        """The rows with their new images."""
+        """Return the rows with their new images."""
         table = self._table
         for name, cells in self._cells.items():
             column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
@@ -228,7 +233,7 @@ def _is_null(cell: dict[str, Any] | None) -> bool:
 
 
 def _read_cell(cell: dict[str, Any]) -> bytes:
-    """Bytes of an image that is stored in the table, or only named there."""
+    """Read the bytes of an image that is stored in the table, or only named there."""
     if cell["bytes"] is not None:
         return bytes(cell["bytes"])
     with xopen(cell["path"], "rb") as file:
@@ -236,7 +241,7 @@ def _read_cell(cell: dict[str, Any]) -> bytes:
 
 
 def _new_cell(cell: dict[str, Any], repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
-    """The image as PNG; its name gets the suffix to match, and loses the folder if that was on this machine."""
+    """Store a purified image; its name gets the suffix to match, and loses the folder if that was on this machine."""
     path = cell["path"]
     if path is not None:
         pure = PurePosixPath(path)

@@ -25,7 +25,7 @@ class TransferSplit:
 
 
 def transfer_split(dataset: ImageSet, *, pretrain: int = 4800, fine_tune: int = 50) -> TransferSplit:
-    """The first images of each class, the next ones, and the others.
+    """Split a set into the first images of each class, the next ones, and the others.
 
     Args:
         dataset: a set with more images of each class than both counts together.
@@ -43,7 +43,7 @@ def transfer_split(dataset: ImageSet, *, pretrain: int = 4800, fine_tune: int = 
 
 
 def per_class(dataset: ImageSet, start: int, end: int | None) -> ImageSet:
-    """Images of each class, from its `start`th to before its `end`th, in the set's order.
+    """Take images of each class, from its `start`th to before its `end`th, in the set's order.
 
     Raises:
         ValueError: a class with fewer.

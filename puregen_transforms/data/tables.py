@@ -12,8 +12,8 @@ from typing import Any, Self
 import pyarrow as pa
 from datasets import Features, Image
 
-from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
-from puregen_transforms.data.results import Results
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
+from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.data.rows import DATA_FOLDER, Content, cut_by_bytes, mean_pixels, write_part
 from puregen_transforms.data.sources import TableSplit
 
@@ -28,7 +28,7 @@ _LOOKED_AT = 4
 
 
 def split_name(split: object) -> str:
-    """What a copy of a split is called: of a slice as "train[:10%]" the split's own name, "train" where it has none."""
+    """Name the copy of a split: of a slice as "train[:10%]" by the split itself, by "train" where it has no name."""
     found = re.match(r"\w+(\.\w+)*", str(split or ""))
     return found[0] if found else "train"
 
@@ -61,7 +61,7 @@ def image_columns_of(features: Features, columns: Collection[str] | None) -> lis
 
 @dataclass(frozen=True, kw_only=True)
 class TableCopy:
-    """Parquet files with every other column, the order and the features as they were; see `Copy`.
+    """A copy of tables into Parquet files, with every other column, the order and the features as they were.
 
     Args:
         tables: splits by name.
@@ -78,11 +78,11 @@ class TableCopy:
 
     @property
     def images(self) -> int:
-        """How many there are, empty cells included."""
+        """Number of images, empty cells included."""
         return sum(table.rows for table in self.tables.values()) * len(self.columns)
 
     def row_pixels(self) -> list[int]:
-        """See `Copy`; of the split with the largest images, from four places in it."""
+        """Measure images from four places in the split with the largest ones."""
         found = []
         for table in self.tables.values():
             starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
@@ -91,7 +91,7 @@ class TableCopy:
         return max(found, key=sum)
 
     def cut(self, part_rows: int) -> Self:
-        """See `Copy`."""
+        """Cut into parts of so many rows."""
         most = max(table.rows for table in self.tables.values())
         if most > MOST_PARTS * check_part_rows(part_rows):
             raise ValueError(
@@ -101,7 +101,7 @@ class TableCopy:
         return replace(self, part_rows=part_rows)
 
     def describe(self) -> dict[str, Any]:
-        """See `Copy`."""
+        """Describe the tables by their rows, features and columns."""
         features = next(iter(self.tables.values())).features
         return {
             "rows": {split: table.rows for split, table in self.tables.items()},
@@ -111,7 +111,7 @@ class TableCopy:
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
-        """See `Copy`."""
+        """Yield the parts that one process out of `count` is to purify."""
         return islice(self._parts(), rank, None, count)
 
     def _parts(self) -> Iterator[Part]:
@@ -123,26 +123,26 @@ class TableCopy:
                 yield Part(name=name, split=split, start=start, stop=min(start + self.part_rows, table.rows))
 
     def source_digest(self, part: Part) -> str:
-        """See `Copy`."""
+        """Hash all that a part is made from."""
         content = Content()
         for table in self._slices(part):
             content.add(table)
         return content.hexdigest()
 
-    def prepare(self, results: Results, way: Way) -> None:
-        """See `Copy`."""
+    def prepare(self, results: ResultFolder, options: PurifyOptions) -> None:
+        """Make the folders that the first part needs."""
         (results.folder / DATA_FOLDER).mkdir(exist_ok=True)
 
-    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
-        """See `Copy`."""
+    def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
+        """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self.columns, results, way)
+        return write_part(part, self._slices(part), schema, self.columns, results, options)
 
     def _slices(self, part: Part) -> Iterator[pa.Table]:
         for batch in self.tables[part.split].batches(SLICE_ROWS, part.start, part.stop):
             yield from cut_by_bytes(batch)
 
-    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+    def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """Take away splits of which no row is left: `datasets` could not open them."""
         rows = dict.fromkeys(self.tables, 0)
         for record in records:

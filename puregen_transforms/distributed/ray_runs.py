@@ -37,10 +37,10 @@ these forever; where there are few, actors count for none."""
 
 
 class PurifyBatches:
-    """What `ray.data.Dataset.map_batches` calls: loads the networks once for each actor.
+    """The actor that `ray.data.Dataset.map_batches` calls: it loads the networks once.
 
     Args:
-        recipe: of the purifier, as from `PureGen.to_dict()`.
+        options: of the purifier, as from `PureGen.to_dict()`.
         columns: of images.
         device: of the purifier.
         batch_size: of the purifier.
@@ -48,16 +48,16 @@ class PurifyBatches:
 
     def __init__(
         self,
-        recipe: Mapping[str, Any],
+        options: Mapping[str, Any],
         columns: Sequence[str],
         device: str | None = None,
         batch_size: int | None = None,
     ) -> None:
-        self._purifier = PureGen(**recipe, device=device, batch_size=batch_size)
+        self._purifier = PureGen(**options, device=device, batch_size=batch_size)
         self._columns = columns
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Rows with their images purified.
+        """Purify the images of some rows.
 
         Raises:
             UnreadableImageError: one cannot be repaired.
@@ -112,7 +112,7 @@ def purify_with_ray(
         )
     source, destination = Path(source).expanduser().absolute(), Path(destination).absolute()
     check_apart(source, destination)
-    table = ParquetSplit.of(_parquet_files(source))
+    table = ParquetSplit.open(_parquet_files(source))
     columns = image_columns_of(table.features, tuple(map(str, purifier.config.columns or ())))
     if id_column is not None and id_column not in table.features:
         raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
@@ -122,7 +122,7 @@ def purify_with_ray(
     settings = settings_of(purifier, {**described, "id column": id_column}, engine="ray")
     job = Job(destination)
     if not job.found_complete(settings):
-        with job.alone():
+        with job.locked():
             settings = filled_in(settings, job.earlier())
             if settings["purifier"]["seed"] is None:
                 settings["purifier"]["seed"] = draw_seed()
@@ -142,7 +142,7 @@ def purify_with_ray(
 
 @dataclass(frozen=True, kw_only=True)
 class _Crew:
-    """Settings of the actors; see `purify_with_ray`."""
+    """The actors of a run, and their settings."""
 
     columns: Sequence[str]
     id_column: str | None
@@ -151,7 +151,7 @@ class _Crew:
     actors: int | tuple[int, int] | None
     gpus_per_actor: float | None
 
-    def purify(self, table: ParquetSplit, job: Job, recipe: Mapping[str, Any], purifier: PureGen) -> None:
+    def purify(self, table: ParquetSplit, job: Job, options: Mapping[str, Any], purifier: PureGen) -> None:
         """Run Ray from the Parquet files to the job's result."""
         import ray
         from ray.data.checkpoint import CheckpointConfig
@@ -183,7 +183,7 @@ class _Crew:
             # One block is one file: what a killed run has to do again at most, for each actor.
             rows.repartition(target_num_rows_per_block=self.part_rows).map_batches(
                 PurifyBatches,
-                fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
+                fn_constructor_args=(dict(options), list(self.columns), device, purifier.batch_size),
                 batch_size=self.rows_per_call,
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
@@ -219,7 +219,7 @@ def _parquet_files(source: Path) -> list[Path]:
 
 
 def _fingerprint(source: Path, paths: Sequence[Path]) -> str:
-    """sha256 of the files' names, sizes and footers: to read them whole is work for the cluster."""
+    """Hash the files' names, sizes and footers (sha256): to read them whole is work for the cluster."""
     found = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -237,7 +237,7 @@ _FOOTER_LENGTH = 8
 
 
 def _records(job: Job, table: ParquetSplit, columns: Sequence[str], ids: str) -> list[PartRecord]:
-    """Of the files that Ray has written.
+    """Record the files that Ray has written.
 
     Raises:
         ValueError: rows are missing, or there twice.

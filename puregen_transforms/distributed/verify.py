@@ -1,4 +1,4 @@
-"""Is a purified copy still what was written, and all of it?"""
+"""Check that a purified copy is complete and unchanged."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def langevin_step(
     noise: Noise | None,
     noise_scale: float = 1.0,
 ) -> Tensor:
-    """One update of `langevin`; `noise=None` descends without noise."""
+    """Take one step of `langevin`; `noise=None` descends without noise."""
     energies, gradient = energy_and_gradient(energy, images)
     _check_finite(energies, step=step, what="energy")
     # Products first, sums after: `add(..., alpha=)` may round both as one, or not, by where an element lies in memory.
@@ -101,7 +101,7 @@ def langevin_step(
 
 
 def energy_and_gradient(energy: Energy, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies and the gradient of each in its own image.
+    """Compute energies, and the gradient of each in its own image.
 
     An energy with a method `with_gradient(images)` knows both; any other is differentiated by autograd.
 

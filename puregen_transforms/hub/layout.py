@@ -46,7 +46,7 @@ DESCRIPTIONS: Mapping[Kind, str] = {
     "ebm": f"{CONFIG_FILE} and {EBM_WEIGHTS_FILE}",
     "ddpm": f"a diffusers pipeline of a UNet2DModel, or with {CONFIG_FILE} and {UNET_WEIGHTS_FILE}",
 }
-"""What a checkpoint's folder holds, in words."""
+"""The content of a checkpoint's folder, in words."""
 
 Shape = tuple[int, ...]
 
@@ -71,12 +71,12 @@ class CheckpointFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them, the weights last."""
+        """The names of all files, the weights last."""
         return tuple(name for name in (self.index, self.config, self.schedule, self.weights) if name is not None)
 
 
 def files_of(kind: Kind, exists: Callable[[str], bool]) -> CheckpointFiles:
-    """The files that make a checkpoint of a kind, given which files there are.
+    """Name the files that make a checkpoint of a kind, given which files there are.
 
     Files without which it would be none are named in any case, present or not.
     """
@@ -95,7 +95,7 @@ def files_of(kind: Kind, exists: Callable[[str], bool]) -> CheckpointFiles:
 
 
 def choose_files(kinds: Sequence[Kind], place: str, names: Collection[str]) -> CheckpointFiles:
-    """The files of a checkpoint among those in a place.
+    """Choose the files of a checkpoint among those in a place.
 
     Args:
         kinds: that are accepted; the first that is there is taken.
@@ -117,14 +117,14 @@ def choose_files(kinds: Sequence[Kind], place: str, names: Collection[str]) -> C
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Names in a folder and in the subfolders of a pipeline."""
+    """List the names in a folder and in the subfolders of a pipeline."""
     subfolders = [folder / name for name in (UNET_FOLDER, SCHEDULER_FOLDER)]
     paths = [path for parent in (folder, *subfolders) if parent.is_dir() for path in parent.iterdir()]
     return [path.relative_to(folder).as_posix() for path in paths if path not in subfolders]
 
 
 def wrong_kind_error(what: str, kind: Kind, expected: Sequence[Kind]) -> ValueError:
-    """The error for a checkpoint given where one of another kind belongs."""
+    """Make the error for a checkpoint given where one of another kind belongs."""
     name, argument = _ARGUMENTS[kind]
     wanted = " or ".join(_ARGUMENTS[other][0] for other in expected)
     return ValueError(f"Expected {wanted}, but {what} is {name}: give it as `{argument}=`.")
@@ -159,7 +159,7 @@ def _missing_file_error(place: str, names: Collection[str], files: CheckpointFil
 
 
 def damaged_file_error(weights: Path, reason: object) -> ValueError:
-    """The error for a weights file that cannot be read."""
+    """Make the error for a weights file that cannot be read."""
     # In the Hub cache `weights` is a link: deleting only the link would bring the same damaged blob back.
     return ValueError(
         f"Expected a whole safetensors file, but {weights} is truncated or damaged ({reason}). Delete "
@@ -169,7 +169,7 @@ def damaged_file_error(weights: Path, reason: object) -> ValueError:
 
 
 def read_shapes(weights: Path) -> dict[str, Shape]:
-    """Shapes of all tensors in a safetensors file, read from its header.
+    """Read the shapes of all tensors in a safetensors file from its header.
 
     Raises:
         ValueError: the file is truncated or is not safetensors.

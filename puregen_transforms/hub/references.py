@@ -1,4 +1,4 @@
-"""What a reference to a checkpoint means: a catalogue name, a folder, or a Hub repository and revision."""
+"""References to checkpoints: a catalogue name, a folder, or a Hub repository and revision."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Reference = str | os.PathLike[str]
 
 _REPO_ID = re.compile(r"[\w.-]+/[\w.-]+", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)[^\s~^:?*\[\\]+")
-"""What git allows in the name of a branch or tag, more or less; a commit hash is of this form, too."""
+"""Names of a branch or tag that git allows, more or less; a commit hash is of this form, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a reference leads, as far as that can be told without a request.
+    """The place that a reference names, as far as that can be told without a request.
 
     Args:
         entry: of the catalogue, if the reference is a name there.

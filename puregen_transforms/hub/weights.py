@@ -58,7 +58,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], described: str, weight
 
 
 def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Everything that keeps tensors from being a network's weights, one line each."""
+    """List everything that keeps tensors from being a network's weights."""
     shared = [name for name in expected if name in found]
     return [
         *(f"missing: {name} {tuple(expected[name].shape)}" for name in expected if name not in found),

@@ -150,7 +150,7 @@ class Chain:
                 steps=steps,
                 step_size=config.step_size,
                 temperature=temperature_for(images, config.temperature, trained_size=self.trained_size),
-                noise=noise.of(rows) if noise else _never,
+                noise=noise.for_samples(rows) if noise else _never,
                 noise_scales=None if noise else [0.0] * steps,
             )
 

@@ -34,12 +34,12 @@ class EBMConfig:
         return 4 * self.patch_size
 
     def to_dict(self) -> dict[str, int]:
-        """The keys of the official `config.json`, plus `image_size`."""
+        """Return the keys of the official `config.json`, plus `image_size`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EBMConfig:
-        """Inverse of `to_dict`; a key that no field has is an error."""
+        """Rebuild from `to_dict`; a key that no field has is an error."""
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise ValueError(f"Expected EBM config keys {sorted(cls.__dataclass_fields__)}, but got {unknown} too.")
@@ -78,7 +78,7 @@ class UNetConfig:
             )
 
     def to_diffusers(self) -> dict[str, Any]:
-        """Arguments of `UNet2DModel`, as its `config.json` has them."""
+        """Return the arguments of `UNet2DModel`, as its `config.json` has them."""
         attended = [level + 1 in self.attention for level in range(len(self.widths))]
         return {
             "sample_size": self.image_size,

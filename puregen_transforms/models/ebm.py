@@ -19,7 +19,7 @@ class FirstBlock(nn.Module):
         self.pool: nn.Module = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, nf, H // 2, W // 2)."""
+        """Map (N, C, H, W) to (N, nf, H // 2, W // 2)."""
         residual = self.pool(self.c2(F.relu(self.c1(x))))
         return residual + self.c_sc(F.avg_pool2d(x, 2))
 
@@ -35,7 +35,7 @@ class DownBlock(nn.Module):
         self.pool: nn.Module = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, nf, H, W) -> (N, nf, H // 2, W // 2)."""
+        """Map (N, nf, H, W) to (N, nf, H // 2, W // 2)."""
         residual = self.pool(self.c2(F.relu(self.c1(F.relu(x)))))
         # The mean pool and a 1x1 convolution commute: pooling first does a quarter of the work.
         return residual + self.c_sc(F.avg_pool2d(x, 2))
@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.c2 = nn.Conv2d(nf, nf, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, nf, H, W) -> the same shape."""
+        """Map (N, nf, H, W) to the same shape."""
         return x + self.c2(F.relu(self.c1(F.relu(x))))
 
 
@@ -78,7 +78,7 @@ class EBM(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Energies of images.
+        """Measure the energies of images.
 
         Args:
             images: (N, 3, H, W) float in [-1, 1]; H and W at least `config.smallest_image`.

@@ -24,7 +24,7 @@ BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "la
 
 
 def build_unet(config: UNetConfig) -> UNet2DModel:
-    """A `UNet2DModel` with fresh weights, drawn from torch's global generator."""
+    """Build a `UNet2DModel` with fresh weights, drawn from torch's global generator."""
     from diffusers import UNet2DModel  # seconds to import
 
     return UNet2DModel(**config.to_diffusers())

@@ -1,4 +1,4 @@
-"""One stage of a purifier: (images in [-1, 1], noise) -> images."""
+"""The stages of a purifier: (images in [-1, 1], noise) -> images."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class LangevinStage:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the energy's widest activation."""
+        """Bytes of the energy's widest activation."""
         return getattr(self.energy, "bytes_per_pixel", 0)
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
-        """Run the chain; see `langevin`."""
+        """Run the Langevin steps."""
         return langevin(
             images,
             self.energy,
@@ -74,11 +74,11 @@ class DiffusionStage:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the predictor's widest activation."""
+        """Bytes of the predictor's widest activation."""
         return getattr(self.predict_noise, "bytes_per_pixel", 0)
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
-        """Run the chain; see `restore`."""
+        """Noise and restore the images."""
         height, width = images.shape[-2:]
         below, right = -height % self.side_multiple, -width % self.side_multiple
         top, left = below // 2, right // 2
@@ -111,7 +111,7 @@ class FilterStage:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the widest activation of its stages and its energy."""
+        """Bytes of the widest activation of its stages and its energy."""
         return max(getattr(part, "bytes_per_pixel", 0) for part in (*self.stages, self.energy))
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
@@ -120,7 +120,7 @@ class FilterStage:
             chosen = self.energy(to_signed(to_uint8(images))) >= self.threshold
         if not bool(chosen.any()):
             return images
-        x, its_noise = images[chosen], noise.of(chosen)
+        x, its_noise = images[chosen], noise.for_samples(chosen)
         for index, stage in enumerate(self.stages):
             x = stage(x, its_noise.within(index))
         result = images.clone()

@@ -71,7 +71,7 @@ class EBMTraining:
             raise ValueError("Expected `milestones` in rising order, each with one of `rate_factors`.")
 
     def rate(self, update: int) -> float:
-        """Learning rate of an update."""
+        """Compute the learning rate of an update."""
         passed = [
             factor
             for milestone, factor in zip(self.milestones, self.rate_factors, strict=True)
@@ -80,12 +80,12 @@ class EBMTraining:
         return self.learning_rate * (passed[-1] if passed else 1.0)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
+        """Return every setting, JSON-ready."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> EBMTraining:
-        """Inverse of `to_dict`; a key that no field has is an error."""
+        """Rebuild from `to_dict`; a key that no field has is an error."""
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**settings)
 
@@ -130,19 +130,19 @@ class DDPMTraining:
             raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
 
     def rate(self, update: int) -> float:
-        """Learning rate of an update."""
+        """Compute the learning rate of an update."""
         if update < self.warmup:
             return self.learning_rate * (update + 1) / self.warmup
         progress = (update - self.warmup) / max(1, self.updates - self.warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
+        """Return every setting, JSON-ready."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DDPMTraining:
-        """Inverse of `to_dict`; a key that no field has is an error."""
+        """Rebuild from `to_dict`; a key that no field has is an error."""
         return cls(**values)
 
 
@@ -160,7 +160,7 @@ EBM_PRESETS: Mapping[Preset, tuple[EBMConfig, EBMTraining]] = {
         ),
     ),
 }
-"""As published; or as the packaged ebm-imagenet32-nf64 was trained, in an hour and a half on 2 CPU cores.
+"""Settings as published, and as the packaged ebm-imagenet32-nf64 was trained, in 1.5 hours on 2 CPU cores.
 
 The default checkpoint, ebm-imagenet32-nf64-v2, went on from that one for two minutes; its card has the command.
 """
@@ -172,4 +172,4 @@ DDPM_PRESETS: Mapping[Preset, tuple[UNetConfig, DDPMTraining]] = {
         DDPMTraining(updates=5000, batch_size=64, learning_rate=1e-3, warmup=300),
     ),
 }
-"""As published; or as the packaged ddpm-imagenet32-32-128 was trained, in an hour and a half on 2 CPU cores."""
+"""Settings as published, and as the packaged ddpm-imagenet32-32-128 was trained, in 1.5 hours on 2 CPU cores."""

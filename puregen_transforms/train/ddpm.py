@@ -33,7 +33,7 @@ _SAMPLE_CALLS = 15
 
 @dataclass(frozen=True, kw_only=True)
 class DDPMStatistics:
-    """What one update did."""
+    """The statistics of one update."""
 
     update: int
     loss: float
@@ -46,7 +46,7 @@ class DDPMStatistics:
 
 
 class DDPMTrainer(Trainer):
-    """Training of a noise predictor; see `Trainer`.
+    """The training of a noise predictor.
 
     Args:
         images: (N, 3, S, S) uint8, the training set.
@@ -71,7 +71,7 @@ class DDPMTrainer(Trainer):
         self._gradient_rises = SpikeWatch(20)
 
     def step(self) -> DDPMStatistics:
-        """One update of the weights.
+        """Update the weights once.
 
         Raises:
             TrainingDivergedError: the loss stopped being finite, or the gradients have blown up.
@@ -101,11 +101,11 @@ class DDPMTrainer(Trainer):
         return DDPMStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
 
     def network_settings(self) -> dict[str, Any]:
-        """JSON-ready shape of the network."""
+        """Return the shape of the network, JSON-ready."""
         return asdict(self.config)
 
     def samples(self) -> Tensor:
-        """Images above, then noised to step 75, then restored: (3, 12, 3, S, S)."""
+        """Draw images above, then noised to step 75, then restored: (3, 12, 3, S, S)."""
         data = to_signed(self.images[:12])
         generator = torch.Generator().manual_seed(self.training.seed)
         steps = min(_SAMPLE_STEPS, self.training.trained_steps)

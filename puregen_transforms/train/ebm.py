@@ -29,7 +29,7 @@ _FARTHEST_CHAIN = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class EBMStatistics:
-    """What one update did; energies in units of the temperature, distances in image units."""
+    """The statistics of one update; energies in units of the temperature, distances in image units."""
 
     update: int
     positive_energy: float
@@ -47,7 +47,7 @@ class EBMStatistics:
 
 
 class EBMTrainer(Trainer):
-    """Contrastive training of an energy network; see `Trainer`.
+    """The contrastive training of an energy network.
 
     Args:
         images: (N, 3, S, S) uint8, the training set.
@@ -81,7 +81,7 @@ class EBMTrainer(Trainer):
         self._gradient_rises = SpikeWatch(100)
 
     def step(self) -> EBMStatistics:
-        """One update of the chains and the weights.
+        """Update the chains and the weights once.
 
         Raises:
             TrainingDivergedError: the energies stopped being finite, the chains have left the images, or
@@ -125,11 +125,11 @@ class EBMTrainer(Trainer):
         )
 
     def network_settings(self) -> dict[str, Any]:
-        """JSON-ready shape of the network."""
+        """Return the shape of the network, JSON-ready."""
         return self.config.to_dict()
 
     def samples(self) -> Tensor:
-        """Images above, chains of the bank below: (2, up to 16, 3, S, S)."""
+        """Draw images above, chains of the bank below: (2, up to 16, 3, S, S)."""
         count = min(16, self.training.bank_size, len(self.images))
         return torch.stack([to_signed(self.images[:count]), self.bank[:count]])
 
@@ -138,7 +138,7 @@ class EBMTrainer(Trainer):
         save_ebm(cast(EBM, self.result), folder)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that changes during training, as tensors; `update` is kept beside it."""
+        """Collect everything that changes during training, as tensors; `update` is kept beside it."""
         return {**super().state(), "bank": self.bank}
 
     def restore(self, state: Mapping[str, Tensor], update: int) -> None:
@@ -156,7 +156,7 @@ class EBMTrainer(Trainer):
         """Run drawn chains of the bank for an update's Langevin steps, and put them back.
 
         Chains that restart from data do so from the update's own positive images: what these have by chance, such as
-        their mean colour, then is no difference between positives and negatives, which the energy would learn.
+        their mean color, then is no difference between positives and negatives, which the energy would learn.
 
         Returns:
             This process's share of the chains, and their mean square move.

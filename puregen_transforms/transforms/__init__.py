@@ -1,4 +1,4 @@
-"""What users hold: a transform for torchvision and for Hugging Face datasets."""
+"""The front end: a transform for torchvision and for Hugging Face datasets."""
 
 from puregen_transforms._lazy import lazy_exports
 

@@ -19,7 +19,7 @@ from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, JPEGStage, LangevinStage, Stage
 
 _STRONGER = 2
-"""How many times its diffusion steps "adaptive" gives an image that the first round has not repaired."""
+"""Factor on the diffusion steps of "adaptive" for an image that the first round has not repaired."""
 
 
 @dataclass
@@ -121,7 +121,7 @@ class Networks:
                 return [JPEGStage(config.jpeg_quality)]
 
     def run_once(self) -> None:
-        """One call of each network, on a gray image."""
+        """Call each network once, on a gray image."""
         image = torch.zeros(1, 3, 32, 32, device=self.place)
         with torch.no_grad():
             if self.config.uses_ebm:

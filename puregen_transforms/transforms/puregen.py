@@ -141,7 +141,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             FloatingPointError: a chain stopped being finite.
         """
         seed = self.config.seed if self.config.seed is not None else _draw_seed()
-        found = self._find(inputs)
+        found = self._find_images(inputs)
         purifier, kept = self.purifier, self._kept
         energies: list[Tensor] = []
 
@@ -158,7 +158,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return found.put_back(purified)
 
     def energy(self, *inputs: Any) -> Tensor:
-        """The energy network's raw energies of a sample's images, in float32 arithmetic.
+        """Measure the raw energies of a sample's images, in float32 arithmetic.
 
         Args:
             inputs: as for a call.
@@ -173,7 +173,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             raise ValueError(
                 f"Method {self.config.method!r} has no energy network. Measure energies with PureGen('ebm')."
             )
-        return self._energies_of(self._find(inputs).images)
+        return self._energies_of(self._find_images(inputs).images)
 
     def warm_up(self) -> None:
         """Load the weights and run each network once, so that what cannot work fails here.
@@ -185,7 +185,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         self._loaded.run_once()
 
     def suspicious(self, *inputs: Any) -> Tensor:
-        """Which images of a sample reach the energy threshold: after purifying, which have resisted.
+        """Tell which images of a sample reach the energy threshold: after purifying, which have resisted.
 
         Args:
             inputs: as for a call.
@@ -219,7 +219,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         if not self.config.uses_threshold:
             raise ValueError(f"Method {self.config.method!r} has no energy threshold to fit.")
         parts = [
-            self._energies_of([image for sample in batch for image in self._find((sample,)).images])
+            self._energies_of([image for sample in batch for image in self._find_images((sample,)).images])
             for batch in batches_of(dataset, _ENERGY_BATCH)
         ]
         if not parts:
@@ -252,7 +252,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return cls(**PureGenConfig.from_dict(values).to_dict())
 
     def extra_repr(self) -> str:
-        """The settings, in the words of the constructor."""
+        """Write the settings in the words of the constructor."""
         return ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items() if value is not None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -281,7 +281,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """What says where to run and what to keep, but does not change the images."""
+        """Options that say where to run and what to keep, but do not change the images."""
         return {name: getattr(self, name) for name in _RUNTIME}
 
     @cached_property
@@ -323,19 +323,19 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
                 stacklevel=5,
             )
 
-    def _find(self, inputs: tuple[Any, ...]) -> FoundImages:
+    def _find_images(self, inputs: tuple[Any, ...]) -> FoundImages:
         one_thread_if_forked()
         if not inputs:
             raise TypeError("Expected a sample to purify, but PureGen was called with nothing.")
         # datasets.map adds row indices and a rank after its batch where asked to; they are not part of the sample.
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
-        self._settle_in(rank_in(inputs))
+        self._take_device_of_rank(rank_in(inputs))
         found = find_images(sample, columns=self.config.columns)
         _check_sizes(found.images, self._loaded.smallest_image)
         return found
 
-    def _settle_in(self, rank: int | None) -> None:
-        """Take the accelerator of this rank, unless one is given or taken already."""
+    def _take_device_of_rank(self, rank: int | None) -> None:
+        """Take the accelerator of a rank, unless one is given or taken already."""
         if rank is not None and self.device is None and "_networks" not in vars(self):
             self.device = device_of_rank(rank)
 
@@ -362,7 +362,7 @@ PureGenTransform = PureGen
 
 
 def content_ids(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N,) int64: a hash of each image's 8-bit pixels, the same for every form it comes in."""
+    """Hash each image's 8-bit pixels, the same for every form it comes in: (N, C, H, W) -> (N,) int64."""
     pixels = rounded(images).cpu().contiguous().numpy()
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
