@@ -156,6 +156,12 @@ def test_help_and_lists_load_nothing_heavy(command):
     assert not loaded_by(*command) & {*HEAVY, "datasets", "numpy"}
 
 
+def test_hub_commands_that_refuse_their_arguments_load_no_torch(tmp_path):
+    (tmp_path / "there").mkdir()
+    assert not loaded_by("hub", "pull", "ebm-imagenet32-nf64", tmp_path / "there") & HEAVY
+    assert not loaded_by("hub", "push", tmp_path / "there", "someone/name") & HEAVY
+
+
 def test_verify_loads_no_torch(copies):
     assert not loaded_by("verify", copies / "out") & {*HEAVY, "datasets"}
     assert not loaded_by("verify", copies / "out.parquet") & HEAVY

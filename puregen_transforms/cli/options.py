@@ -30,9 +30,8 @@ def options_of(
 ) -> Callable[[Command], Command]:
     """Give a command the fields of dataclasses as options.
 
-    The command is called with those that are not None, as keyword arguments.
-
-    The help of an option is what the "Args:" of its dataclass say about the field.
+    The command is called with those that are not None, as keyword arguments. The help of an option is what the "Args:"
+    of its dataclass say about the field.
 
     Args:
         configs: dataclasses.
@@ -43,7 +42,33 @@ def options_of(
         presets: instances of the dataclasses, by name. Where they differ in a field, its option has no default, and
             the help shows theirs.
     """
-    flags, defaults = flags or {}, defaults or {}
+
+    def option_of(config: Any, name: str, values: Mapping[Any, Any]) -> inspect.Parameter:
+        kind, default = get_type_hints(config)[name], (defaults or {}).get(name, getattr(config, name))
+        counts = kind == tuple[int, ...]
+        presets_differ = len(set(values.values())) > 1
+        option = typer.Option(
+            ...,
+            *(flags or {}).get(name, ()),
+            help=_sentence(argument_docs(config).get(name, "")),
+            rich_help_panel=panels.get(name) or panels[config.__name__],
+            show_default=_in_words(values) if presets_differ else True,
+            parser=parse_counts if counts else None,
+            metavar="N,N,..." if counts else None,
+        )
+        default = None if presets_differ else default
+        kind = str if counts else kind
+        annotation: Any = Annotated[(kind | None if default is None else kind), option]
+        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+    options = [
+        option_of(
+            config, field.name, {key: getattr(preset[place], field.name) for key, preset in (presets or {}).items()}
+        )
+        for place, config in enumerate(configs)
+        for field in fields(config)
+        if field.name not in without
+    ]
 
     def decorate(command: Command) -> Command:
         signature = inspect.signature(command, eval_str=True)
@@ -52,31 +77,13 @@ def options_of(
             for parameter in signature.parameters.values()
             if parameter.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        options = []
-        for place, config in enumerate(configs):
-            docs, types = argument_docs(config), get_type_hints(config)
-            for field in fields(config):
-                if field.name in without:
-                    continue
-                values = {name: getattr(instances[place], field.name) for name, instances in (presets or {}).items()}
-                differ = len(set(values.values())) > 1
-                option = typer.Option(
-                    ...,
-                    *flags.get(field.name, ()),
-                    help=_sentence(docs.get(field.name, "")),
-                    rich_help_panel=panels.get(field.name) or panels[config.__name__],
-                    show_default=_in_words(values) if differ else True,
-                    **_as_list(types[field.name]),
-                )
-                default = None if differ else defaults.get(field.name, field.default)
-                options.append(_parameter(field.name, types[field.name], option, default))
-        parameters = sorted([*own, *options], key=_panel)
+        own_names = {parameter.name for parameter in own}
 
         @wraps(command)
         def run(**given: Any) -> None:
-            names = {option.name for option in options}
-            command(**{name: value for name, value in given.items() if value is not None or name not in names})
+            command(**{name: value for name, value in given.items() if value is not None or name in own_names})
 
+        parameters = sorted([*own, *options], key=_panel)
         vars(run)["__signature__"] = signature.replace(parameters=parameters)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
@@ -98,29 +105,17 @@ def parse_counts(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"expected numbers like 128,256, but got {text!r}.") from error
 
 
-def _parameter(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:
-    if option.parser is not None:
-        kind = str
-    if default is None:
-        kind = kind | None
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
-
-
 def _in_words(values: Mapping[Any, Any]) -> str:
     """Say what an option is by default in each preset."""
     shown = {name: ",".join(map(str, value)) if isinstance(value, tuple) else value for name, value in values.items()}
     return "; ".join(f"{name}: {value if value != '' else 'none'}" for name, value in shown.items())
 
 
-def _as_list(kind: Any) -> dict[str, Any]:
-    return {"parser": parse_counts, "metavar": "N,N,..."} if kind == tuple[int, ...] else {}
-
-
 def _panel(parameter: inspect.Parameter) -> int:
     """Order arguments first, then options by their headings."""
     (information,) = parameter.annotation.__metadata__
     panel = getattr(information, "rich_help_panel", None)
-    return -1 if isinstance(information, typer.models.ArgumentInfo) or panel is None else PANELS.index(panel)
+    return PANELS.index(panel) if panel else -1
 
 
 def _sentence(text: str) -> str:
