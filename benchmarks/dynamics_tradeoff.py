@@ -64,7 +64,7 @@ def purified_set(store: Store, purify: PureGen, images: Tensor) -> Tensor:
 
     def purified() -> dict[str, Tensor]:
         ids = torch.arange(len(images))
-        return {"images": purify.purifier(images, sample_ids=ids, seed=purify.recipe.seed or 0)}
+        return {"images": purify.purifier(images, sample_ids=ids, seed=purify.config.seed or 0)}
 
     return store.tensors("sets", [purify.digest, fingerprint(images)], purified)["images"]
 
@@ -156,7 +156,7 @@ def main() -> None:
             row = {"recipe": None, **judge(poisoned)}
         else:
             purify = PureGen(**settings, seed=0)
-            if purify.recipe.uses_threshold:
+            if purify.config.uses_threshold:
                 purify.fit(poisoned)
             # An image's result is its own, so that the poisoned ones can be exchanged in the purified clean set.
             cleaned = purified_set(store, purify, clean)

@@ -38,7 +38,7 @@ from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.detection.findings import CLEAR, OUTLIER, SUSPICIOUS, UNUSUAL, Findings
 from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.pattern_search import search
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 RESULTS = Path(__file__).parent / "results"
@@ -183,7 +183,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "inspect.json")
     arguments = parser.parse_args()
     started, started_cpu = time.perf_counter(), time.process_time()
-    checkpoint = resolve_checkpoint(None)
+    checkpoint = resolve_ebm(None)
     network = FrozenEBM(load_ebm(checkpoint))
     images, sets = {}, {}
     for name, source in (("cifar10", arguments.cifar10), ("tiny_imagenet", arguments.tiny_imagenet)):

@@ -41,8 +41,8 @@ from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import attack
-from puregen_transforms.evaluate.rows import NO_DEFENSE, purify
 from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.evaluate.rows import NO_DEFENSE, purify
 from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.sets import load_sets
 from puregen_transforms.evaluate.store import Store

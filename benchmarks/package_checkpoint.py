@@ -18,15 +18,16 @@ from typing import Any
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.demo import load_demo
 from puregen_transforms.evaluate.plots import draw_training_curves
 from puregen_transforms.evaluate.records import write_record
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.catalogue import PACKAGED_CHECKPOINTS
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.hub.publish import save_ddpm
-from puregen_transforms.hub.references import hash_file
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.models.file_names import CONFIG_FILE, EBM_WEIGHTS_FILE
+from puregen_transforms.models.saving import save_ddpm
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.checkpoint import load_state
 from puregen_transforms.train.run import read_log
@@ -51,9 +52,9 @@ def training_record(run: Path, data: str, machine: str) -> dict[str, Any]:
 
 def package_ebm(run: Path, folder: Path) -> dict[str, Any]:
     """Copy an energy network; returns its part of the record."""
-    checkpoint = resolve_checkpoint(run)
+    checkpoint = resolve_ebm(run)
     model = load_ebm(checkpoint)
-    for name in ("config.json", "model.safetensors"):
+    for name in (CONFIG_FILE, EBM_WEIGHTS_FILE):
         shutil.copyfile(run / name, folder / name)
     return {
         "kind": "ebm",

@@ -33,7 +33,8 @@ from torch.profiler import profile
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.models import ebm_inference, unet_inference
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.purifier.batches import default_batch_size

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms import PureGen
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.sources import load_image_tensor
 from puregen_transforms.evaluate.plots import draw_solvers, draw_tradeoff
@@ -34,8 +35,7 @@ from puregen_transforms.evaluate.quality import judge
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.evaluate.store import fingerprint
 from puregen_transforms.hub.ddpm import resolve_ddpm
-from puregen_transforms.hub.load import resolve_checkpoint
-from puregen_transforms.hub.references import hash_file
+from puregen_transforms.hub.ebm import resolve_ebm
 
 RESULTS = Path(__file__).parent / "results"
 BUDGETS = (8, 16)
@@ -87,7 +87,7 @@ def cell(
     folder: Path, purify: PureGen, clean: Tensor, poisoned: dict[int, Tensor], detector: PureGen
 ) -> dict[str, Any]:
     """Judge one method on one set, or take the kept result."""
-    if purify.recipe.uses_threshold:
+    if purify.config.uses_threshold:
         share = max(1, len(clean) // 100)
         purify.fit(torch.cat([clean[share:], poisoned[16][:share]]))
     content = fingerprint(clean, *poisoned.values(), torch.tensor(list(poisoned)))
@@ -145,8 +145,8 @@ def main() -> None:
 
     def make(**settings: Any) -> PureGen:
         purify = PureGen(**settings, seed=arguments.seed)
-        given = {"checkpoint": arguments.checkpoint if purify.recipe.uses_ebm else None}
-        given["ddpm_checkpoint"] = arguments.ddpm_checkpoint if purify.recipe.uses_ddpm else None
+        given = {"checkpoint": arguments.checkpoint if purify.config.uses_ebm else None}
+        given["ddpm_checkpoint"] = arguments.ddpm_checkpoint if purify.config.uses_ddpm else None
         return PureGen(**settings, **given, seed=arguments.seed)
 
     record: dict[str, Any] = {
@@ -156,7 +156,7 @@ def main() -> None:
         f"--solver-images {arguments.solver_images} --seed {arguments.seed}",
         "seed": arguments.seed,
         "weights_sha256": {
-            "ebm": resolve_checkpoint(arguments.checkpoint).sha256,
+            "ebm": resolve_ebm(arguments.checkpoint).sha256,
             "ddpm": hash_file(resolve_ddpm(arguments.ddpm_checkpoint).weights),
         },
         **describe_machine(),

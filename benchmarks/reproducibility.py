@@ -39,7 +39,7 @@ from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.functional.arithmetic import has_bfloat16
-from puregen_transforms.purifier.recipe import METHODS
+from puregen_transforms.purifier.puregen_config import METHODS
 
 RESULTS = Path(__file__).parent / "results"
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
@@ -49,9 +49,9 @@ CPU = torch.device("cpu")
 def transform(method: str, dtype: str, calls: int, images: Tensor, device: str = "cpu") -> PureGen:
     """Make the transform of a method, its threshold fitted."""
     purify = PureGen(method, dtype=dtype, seed=0, device=device)
-    if purify.recipe.uses_ddpm:
+    if purify.config.uses_ddpm:
         purify = PureGen(**{**purify.to_dict(), "ddpm_inference_steps": calls}, device=device)
-    return purify.fit(images) if purify.recipe.uses_threshold else purify
+    return purify.fit(images) if purify.config.uses_threshold else purify
 
 
 def as_rows(images: Tensor) -> Dataset:

@@ -12,7 +12,7 @@ from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.cards import load_record
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.unet_inference import FrozenUNet
 
 
@@ -56,9 +56,9 @@ def test_purified_clean_images_stay_close_and_keep_their_mean_color(purify, demo
 def test_the_fast_path_and_the_reference_purify_alike(demo):
     """150 steps, same noise, in the arithmetic of this machine; `purify_speed.py` compares more images."""
     clean, poisoned, ids = demo.images[:6], demo.poisoned()[:6], torch.arange(6)
-    weights = load_ebm(resolve_checkpoint(None)).state_dict()
+    weights = load_ebm(resolve_ebm(None)).state_dict()
     drawn, ours = KeyedNoise(0, ids), PureGen(dynamics="paper", seed=0)
-    options = {"epsilon": ours.recipe.langevin.step_size, "temperature": ours.recipe.langevin.temperature}
+    options = {"epsilon": ours.config.langevin.step_size, "temperature": ours.config.langevin.temperature}
 
     def reference(images):
         x = to_signed(images)

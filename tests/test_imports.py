@@ -51,7 +51,7 @@ MAY_IMPORT = {
         "distributed",
     },
 }
-OPEN_TO_ALL = {"_extras", "_figures", "_files", "_progress", "__version__"}
+OPEN_TO_ALL = {"_docs", "_lazy", "_extras", "_figures", "_files", "_progress", "__version__"}
 
 
 def imported_rooms(path):
@@ -85,6 +85,13 @@ def loaded_modules(code):
 def test_the_package_imports_nothing_heavy():
     loaded = loaded_modules("import puregen_transforms")
     assert not loaded & {"torch", "torchvision", "datasets", "accelerate", "diffusers", "matplotlib", "huggingface_hub"}
+
+
+def test_sub_packages_import_nothing_heavy():
+    names = [name for name in MAY_IMPORT if (PACKAGE / name / "__init__.pyi").exists()]
+    loaded = loaded_modules("import " + ", ".join(f"puregen_transforms.{name}" for name in names))
+    assert len(names) >= 8
+    assert not loaded & {*HEAVY, "datasets", "matplotlib", "huggingface_hub", "numpy", "pyarrow"}
 
 
 def test_puregen_imports_only_what_purifying_needs():
@@ -140,14 +147,22 @@ def copies(tmp_path_factory, tiny_checkpoint):
     [
         ["--help"],
         ["hub", "list"],
+        ["hub", "card", "ebm-imagenet32-nf64"],
         ["attack", "--help"],
         ["evaluate", "--help"],
         ["train", "ebm", "--help"],
+        ["purify", "--help"],
         ["doctor", "--help"],
     ],
 )
 def test_help_and_lists_load_nothing_heavy(command):
     assert not loaded_by(*command) & {*HEAVY, "datasets", "numpy"}
+
+
+def test_hub_commands_that_refuse_their_arguments_load_no_torch(tmp_path):
+    (tmp_path / "there").mkdir()
+    assert not loaded_by("hub", "pull", "ebm-imagenet32-nf64", tmp_path / "there") & HEAVY
+    assert not loaded_by("hub", "push", tmp_path / "there", "someone/name") & HEAVY
 
 
 def test_verify_loads_no_torch(copies):

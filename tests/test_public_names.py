@@ -1,6 +1,102 @@
 import inspect
+import pkgutil
+from dataclasses import fields
+from importlib import import_module
+
+import pytest
 
 import puregen_transforms
+from puregen_transforms._docs import argument_docs
+from puregen_transforms.purifier.puregen_config import PureGenConfig
+
+SUB_PACKAGES = {
+    "functional": {
+        "Energy",
+        "KeyedNoise",
+        "Noise",
+        "NoisePredictor",
+        "add_noise",
+        "alpha_bars_of",
+        "beta_schedule",
+        "ddpm_step",
+        "energy_and_gradient",
+        "keyed_normal",
+        "langevin_step",
+        "normalize",
+        "restore",
+        "temperature_for",
+        "to_pixels",
+        "to_signed",
+        "to_uint8",
+    },
+    "models": {
+        "EBM",
+        "EBMConfig",
+        "FrozenEBM",
+        "FrozenUNet",
+        "InvariantEBM",
+        "InvariantUNet",
+        "UNetConfig",
+        "build_classifier",
+        "build_unet",
+        "save_ddpm",
+        "save_ebm",
+    },
+    "purifier": {
+        "DiffusionConfig",
+        "DiffusionStage",
+        "FilterStage",
+        "JPEGStage",
+        "LangevinConfig",
+        "LangevinStage",
+        "PureGenConfig",
+        "Purifier",
+        "Stage",
+    },
+    "hub": {
+        "CATALOGUE",
+        "CatalogueEntry",
+        "DDPMCheckpoint",
+        "EBMCheckpoint",
+        "alpha_bars",
+        "fill_card",
+        "load_ebm",
+        "load_record",
+        "load_unet",
+        "pull_checkpoint",
+        "push_checkpoint",
+        "resolve_ddpm",
+        "resolve_ebm",
+        "write_card",
+    },
+    "transforms": {"ImageCache", "PureGen", "PureGenTransform"},
+    "data": {"Demo", "ImageSet", "iterate_images", "load_demo", "load_image_tensor", "open_source"},
+    "train": {
+        "DDPMTrainer",
+        "DDPMTraining",
+        "DDPM_PRESETS",
+        "EBMTrainer",
+        "EBMTraining",
+        "EBM_PRESETS",
+        "Trainer",
+        "TrainingDivergedError",
+        "read_log",
+        "run_training",
+    },
+    "distributed": {"PurifiedDataset", "changes_since", "problems_of", "purify_copy", "purify_with_ray"},
+}
+
+
+@pytest.mark.parametrize("name", SUB_PACKAGES)
+def test_sub_packages_export_their_public_names(name):
+    package = import_module(f"puregen_transforms.{name}")
+    assert set(dir(package)) == set(package.__all__) == SUB_PACKAGES[name]
+    for exported in package.__all__:
+        assert getattr(package, exported) is not None
+    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    assert not modules & set(package.__all__), "a module of the same name would hide what is exported"
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        getattr(package, "nonsense")  # noqa: B009
 
 
 def test_public_names():
@@ -15,11 +111,14 @@ def test_public_names():
     assert all(hasattr(puregen_transforms, name) for name in puregen_transforms.__all__)
 
 
-def test_signature_of_puregen():
+def test_puregen_takes_and_documents_the_options_of_its_config():
     parameters = inspect.signature(puregen_transforms.PureGen).parameters
-    assert list(parameters) == [
-        "method", "checkpoint", "ddpm_checkpoint", "ebm_steps", "ddpm_steps", "ddpm_solver", "ddpm_inference_steps",
-        "reps", "filter_fraction", "energy_threshold", "jpeg_quality", "dynamics", "temperature", "seed", "columns",
-        "device", "dtype", "batch_size", "cache", "cache_dir",
-    ]  # fmt: skip
+    options = {field.name: field.default for field in fields(PureGenConfig)}
+    assert {name: p.default for name, p in parameters.items() if name in options} == options
+    assert set(parameters) - set(options) == {"device", "batch_size", "cache", "cache_dir"}
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for name, p in parameters.items() if name != "method")
+
+    documented = argument_docs(puregen_transforms.PureGen)
+    assert set(documented) == set(parameters)
+    assert documented.items() >= argument_docs(PureGenConfig).items()
+    assert all(len(line) <= 120 for line in puregen_transforms.PureGen.__doc__.splitlines())

@@ -20,6 +20,8 @@ assert purified.shape == images.shape and not torch.equal(purified, images)
 assert not torch.equal(PureGen("ddpm", ddpm_steps=2, seed=0)(images), images)
 from puregen_transforms.data.demo import load_demo
 assert len(load_demo().images) == 200
+from puregen_transforms.hub import load_ebm, resolve_ebm
+assert load_ebm(resolve_ebm()).config.nf == 64
 """
 
 

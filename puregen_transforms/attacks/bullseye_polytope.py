@@ -16,7 +16,7 @@ from puregen_transforms.attacks.selection import choose_share, choose_target
 from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.images import normalize
-from puregen_transforms.models.features import head, recorded, stages
+from puregen_transforms.models.features import feature_layers, head, recorded
 
 MODES = ("linear", "end_to_end")
 
@@ -114,7 +114,7 @@ def distance(model: nn.Module, images: Tensor, target: Tensor, *, mode: str = "l
 def _features(model: nn.Module, images: Tensor, mode: str, repeats: int) -> list[Tensor]:
     """Record features, averaged over the repeats: (N, D) at each place of the network."""
     inputs = mode == "linear"
-    places: list[nn.Module] = [head(model)] if inputs else stages(model)
+    places: list[nn.Module] = [head(model)] if inputs else feature_layers(model)
     draws = []
     for _ in range(repeats):
         with recorded(places, inputs=inputs) as found:

@@ -21,7 +21,7 @@ from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast, fast_dtype
 from puregen_transforms.functional.images import normalize, to_signed, to_uint8
-from puregen_transforms.functional.langevin import langevin
+from puregen_transforms.functional.langevin import langevin, temperature_for
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.features import head
 from puregen_transforms.train.recipes import shifted_together
@@ -156,7 +156,6 @@ def to_chain(config: NarcissusConfig, attacker: Attacker, generator: torch.Gener
     """
     energy, device = attacker.energy, torch.device(attacker.device)
     frozen = FrozenEBM(energy, dtype=fast_dtype(device), device=device)
-    area = energy.config.image_size**2
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -165,7 +164,7 @@ def to_chain(config: NarcissusConfig, attacker: Attacker, generator: torch.Gener
                 frozen,
                 steps=config.langevin_steps,
                 step_size=config.langevin_step_size,
-                temperature=config.langevin_temperature * area / images[0, 0].numel(),
+                temperature=temperature_for(images, config.langevin_temperature, trained_size=energy.config.image_size),
                 noise=lambda step, x: torch.randn(x.shape, generator=generator).to(x.device),
             )
             moved = purified - images

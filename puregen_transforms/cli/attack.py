@@ -181,9 +181,9 @@ def _targets(source: str, targets: str | None) -> ImageSet | None:
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:
-    from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+    from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
-    return load_ebm(resolve_checkpoint(checkpoint)).to(device)
+    return load_ebm(resolve_ebm(checkpoint)).to(device)
 
 
 def _list() -> None:

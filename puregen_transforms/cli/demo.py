@@ -25,9 +25,14 @@ if TYPE_CHECKING:
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for the pictures and the numbers.")] = Path("puregen-demo"),
     images: Annotated[int, typer.Option(min=8, max=200, help="How many of the 200 packaged images to use.")] = 100,
-    checkpoint: Annotated[str | None, typer.Option(help="A name, owner/name[@revision] or a folder.")] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Energy network: a name, owner/name, owner/name@revision or a folder; default: the one in the package."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Langevin steps; default: 150.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides the noise: the same seed gives the same images.")] = 0,
 ) -> None:
     """Poison real images, repair them, and show both: numbers here, pictures in a folder."""
     with explain_errors():

@@ -1,4 +1,4 @@
-"""`puregen doctor`: what this machine offers, and whether PureGen runs on it."""
+"""`puregen doctor`: report what this machine offers, and whether PureGen runs on it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def doctor() -> None:
 
 
 def _guarded(title: str, section: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings of a section; an examination that fails is itself a finding."""
+    """Yield the findings of a section; an examination that fails is itself a finding."""
     try:
         yield from section()
     except Exception as error:  # Reporting what is broken is the purpose of this command.
@@ -124,7 +124,7 @@ def _machine() -> Iterator[Finding]:
 
 
 def _container_limit() -> float | None:
-    """Processors' worth of time that the control group allows, if it sets a limit."""
+    """Read how many processors' worth of time the control group allows, if it sets a limit."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -167,7 +167,7 @@ def _accelerator(device: torch.device) -> Finding:
 
 
 def _dtype_in_words(device: torch.device) -> str:
-    """The arithmetic that "auto" means there, and why."""
+    """Say which arithmetic "auto" means there, and why."""
     from puregen_transforms.functional.arithmetic import has_bfloat16
     from puregen_transforms.purifier.device import choose_dtype
 
@@ -205,9 +205,9 @@ def _processor_name() -> str:
 
 def _checkpoint() -> Iterator[Finding]:
     from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-    from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+    from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
-    ebm, ddpm = resolve_checkpoint(None), resolve_ddpm(None)
+    ebm, ddpm = resolve_ebm(None), resolve_ddpm(None)
     loaded = (("checkpoint", ebm, load_ebm(ebm)), ("ddpm checkpoint", ddpm, load_unet(ddpm)))
     for title, checkpoint, network in loaded:
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -219,7 +219,7 @@ def _checkpoint() -> Iterator[Finding]:
 
 
 def _trial() -> Iterator[Finding]:
-    """One Langevin step on a gray image, where and how PureGen() would do it."""
+    """Time one Langevin step on a gray image, where and how PureGen() would do it."""
     from PIL import Image
 
     from puregen_transforms import PureGen
@@ -285,7 +285,7 @@ def _reach(endpoint: str) -> str:
 
 
 def _without_password(text: str) -> str:
-    """The same address without the user name and password it may carry."""
+    """Strip an address of the user name and password it may carry."""
     return re.sub(r"(^|//)[^/@]*@", r"\1***@", text)
 
 

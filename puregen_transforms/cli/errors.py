@@ -36,7 +36,7 @@ def explain_errors() -> Iterator[None]:
 
 
 def _expected_errors() -> tuple[type[BaseException], ...]:
-    """The errors above; those of libraries only if the command has imported them, as importing is slow."""
+    """Collect the errors above; those of libraries only if the command has imported them, as importing is slow."""
     expected: list[type[BaseException]] = [ValueError, OSError, FloatingPointError, ImportError]
     optional = (("torch", "OutOfMemoryError"), ("datasets.exceptions", "DatasetsError"), ("pyarrow", "ArrowException"))
     for module, name in optional:

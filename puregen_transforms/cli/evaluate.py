@@ -29,7 +29,7 @@ def evaluate(
     ],
     train: Annotated[
         str | None,
-        typer.Argument(help="Training set, with labels: any classes and size; at preset smoke, default packaged images."),
+        typer.Argument(help="Labelled training set, of any classes and size; at preset smoke, default packaged ones."),
     ] = None,
     test: Annotated[
         str | None, typer.Argument(help="Its test set; default: a quarter of each class of TRAIN is held out.")

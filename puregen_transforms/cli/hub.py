@@ -36,7 +36,7 @@ def push(
         str, typer.Argument(help="Hub repository owner/name, or owner/name@branch; made if it does not exist.")
     ],
     private: Annotated[bool, typer.Option("--private", help="Make the repository private.")] = False,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Upload a PureGen checkpoint",
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Upload a PureGen checkpoint",
 ) -> None:
     """Check a checkpoint folder and upload it as one commit."""
     from puregen_transforms.hub.publish import push_checkpoint
@@ -47,7 +47,7 @@ def push(
 
 @app.command("list")
 def list_checkpoints() -> None:
-    """Names that `checkpoint=` (EBM) and `ddpm_checkpoint=` (DDPM) know."""
+    """List the names that `checkpoint=` (EBM) and `ddpm_checkpoint=` (DDPM) know."""
     from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 
     width = max(map(len, CATALOGUE))

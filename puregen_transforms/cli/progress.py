@@ -1,4 +1,4 @@
-"""How far a command has got: bars in a terminal, a line now and then in a log file."""
+"""Show the progress of a command: bars in a terminal, a line now and then in a log file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LINE_EVERY = 60.0
 
 
 class Show(Protocol):
-    """What a command tells its progress to."""
+    """A callback that shows the progress of a command."""
 
     def __call__(self, what: str, done: int, total: int | None, *, kept: int = 0, note: str = "") -> None:
         """Show how far it is.
@@ -38,7 +38,7 @@ class Show(Protocol):
 
 @dataclass
 class Rate:
-    """How fast recent work was; what went before does not count, nor what cost no work.
+    """The rate of recent work; what went before does not count, nor what cost no work.
 
     Args:
         clock: seconds.
@@ -48,7 +48,7 @@ class Rate:
     _reports: deque[tuple[float, int]] = field(default_factory=deque)
 
     def add(self, worked: int) -> None:
-        """So much has been done up to now."""
+        """Report how much has been done up to now."""
         now = self.clock()
         self._reports.append((now, worked))
         while len(self._reports) > 2 and self._reports[1][0] <= now - WINDOW:
@@ -56,14 +56,14 @@ class Rate:
 
     @property
     def a_second(self) -> float | None:
-        """None before anything was done."""
+        """Work done a second; None before anything was done."""
         if not self._reports:
             return None
         (start, before), (end, after) = self._reports[0], self._reports[-1]
         return (after - before) / (end - start) if after > before and end > start else None
 
     def left(self, count: float) -> float | None:
-        """Seconds that so many more will take."""
+        """Estimate the seconds that so many more will take."""
         rate = self.a_second
         return None if rate is None else count / rate
 
@@ -76,7 +76,7 @@ class Rate:
 
 @contextmanager
 def shown_progress(console: Console) -> Iterator[Show]:
-    """Bars if the console is a terminal, else lines."""
+    """Show progress by bars if the console is a terminal, else by lines."""
     shown: _Bars | _Lines = _Bars(console) if console.is_terminal else _Lines(console)
     try:
         yield shown
@@ -136,7 +136,7 @@ class _Lines:
             self._print(thing)
 
     def _print(self, thing: _Thing) -> None:
-        """The last line, unless it is there already."""
+        """Print the last line, unless it is there already."""
         if thing.line:
             self._console.print(thing.line, markup=False, highlight=False, soft_wrap=True)
         thing.line, thing.printed = "", time.monotonic()

@@ -7,18 +7,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
+from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, options_of
 from puregen_transforms.data.local import check_path
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from puregen_transforms import PureGen
-    from puregen_transforms.data.outcome import Outcome, Progress
+    from puregen_transforms.data.outcome import CopyProgress, Outcome
     from puregen_transforms.distributed.processes import Processes
 
 SHOWN_SKIPPED = 20
@@ -26,6 +28,19 @@ MEASURED_AT_ONCE = 256
 """Images that `PureGen.fit` takes before it measures them: only then is it further."""
 
 
+@options_of(
+    PureGenConfig,
+    panels={
+        "PureGenConfig": METHOD,
+        "checkpoint": NETWORKS,
+        "ddpm_checkpoint": NETWORKS,
+        "seed": RUNNING,
+        "dtype": RUNNING,
+    },
+    without=("columns",),
+    flags={"ebm_steps": ("--ebm-steps", "--steps")},
+    defaults={"seed": 0},
+)
 def purify(
     source: Annotated[
         str,
@@ -37,58 +52,54 @@ def purify(
         Path,
         typer.Argument(metavar="DST", help="A new folder, or for tables a new .parquet file. Nothing is overwritten."),
     ],
-    method: Annotated[
-        str, typer.Option(help="ebm, ddpm, naive, reps, filt, adaptive or jpeg; README says which when.")
-    ] = "ebm",
-    ebm_steps: Annotated[
-        int | None, typer.Option("--ebm-steps", "--steps", help="Langevin steps; default: the method's.")
+    column: Annotated[
+        list[str] | None,
+        typer.Option(help="Image column to purify; repeat it; default: all.", rich_help_panel=DATA),
     ] = None,
-    ddpm_steps: Annotated[int | None, typer.Option(help="Diffusion steps; default: the method's.")] = None,
-    ddpm_solver: Annotated[str | None, typer.Option(help="ddpm, ddim or dpmsolver++.")] = None,
-    ddpm_inference_steps: Annotated[int | None, typer.Option(help="Network calls of the solver.")] = None,
-    reps: Annotated[int | None, typer.Option(help="How often method reps repeats its steps.")] = None,
-    filter_fraction: Annotated[
-        float | None, typer.Option(help="Share of the images, by highest energy, that filt and adaptive repair.")
+    split: Annotated[
+        list[str] | None, typer.Option(help="Split to copy; repeat it; default: all.", rich_help_panel=DATA)
     ] = None,
-    energy_threshold: Annotated[
-        float | None, typer.Option(help="Energy from which they do; default: found in a first pass over the images.")
-    ] = None,
-    jpeg_quality: Annotated[int | None, typer.Option(help="1 to 100.")] = None,
-    dynamics: Annotated[str | None, typer.Option(help="Of the Langevin steps: paper, cooled or annealed.")] = None,
-    temperature: Annotated[float | None, typer.Option(help="Of the Langevin steps; default: their dynamics'.")] = None,
-    checkpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="Energy network: a name, owner/name[@revision] or a folder; default: the one in the package."
-        ),
-    ] = None,
-    ddpm_checkpoint: Annotated[str | None, typer.Option(help="Diffusion network, in the same forms.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise; the same seed gives the same images.")] = 0,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.")
-    ] = None,
-    dtype: Annotated[str, typer.Option(help="Arithmetic: auto, float32, bfloat16, float16.")] = "auto",
-    batch_size: Annotated[int | None, typer.Option(help="Images in one pass of the network.")] = None,
-    column: Annotated[list[str] | None, typer.Option(help="Image column to purify; repeat it; default: all.")] = None,
-    split: Annotated[list[str] | None, typer.Option(help="Split to copy; repeat it; default: all.")] = None,
     on_error: Annotated[
-        str,
+        Literal["stop", "skip"],
         typer.Option(
             help="At an image that cannot be repaired: stop, and write nothing; or skip it, list it, and exit with 3 "
-            "(0 under a launcher)."
+            "(0 under a launcher).",
+            rich_help_panel=DATA,
         ),
     ] = "stop",
+    id_column: Annotated[
+        str | None,
+        typer.Option(help="Column of unique ids, for engine ray; default: made by Ray.", rich_help_panel=DATA),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            help="Where to run: cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.", rich_help_panel=RUNNING
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Images in one network call; default: chosen by their size and the device.", rich_help_panel=RUNNING
+        ),
+    ] = None,
     part_rows: Annotated[
         int | None,
         typer.Option(
             help="Rows of a part: a file of a table, and what a killed run does again at most; default: some minutes' "
-            "work, and up to 1024. A copy that is begun keeps its own."
+            "work, and up to 1024. A copy that is begun keeps its own.",
+            rich_help_panel=RUNNING,
         ),
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="accelerate: this process, or those of its launcher; ray: a Ray cluster, for Parquet.")
+        Literal["accelerate", "ray"],
+        typer.Option(
+            help="Processes that share the work: this one or those of its launcher (accelerate), or a Ray cluster "
+            "(ray), for Parquet.",
+            rich_help_panel=RUNNING,
+        ),
     ] = "accelerate",
-    id_column: Annotated[str | None, typer.Option(help="For ray: column of unique ids; default: made by Ray.")] = None,
+    **options: Any,
 ) -> None:
     """Write a purified copy of a data set: same layout, labels, splits and order.
 
@@ -107,33 +118,15 @@ def purify(
 
         started = time.monotonic()
         processes = started_processes(device)
-        purifier = PureGen(
-            method=method,
-            checkpoint=checkpoint,
-            ddpm_checkpoint=ddpm_checkpoint,
-            ebm_steps=ebm_steps,
-            ddpm_steps=ddpm_steps,
-            ddpm_solver=ddpm_solver,
-            ddpm_inference_steps=ddpm_inference_steps,
-            reps=reps,
-            filter_fraction=filter_fraction,
-            energy_threshold=energy_threshold,
-            jpeg_quality=jpeg_quality,
-            dynamics=dynamics,
-            temperature=temperature,
-            seed=seed,
-            device=device,
-            dtype=dtype,
-            batch_size=batch_size,
-        )
+        purifier = PureGen(**options, device=device, batch_size=batch_size)
         _try_out(purifier)
         if engine == "ray":
             refused = {"--split": split, "--column": column, "--on-error": on_error != "stop"}
             names = [name for name, value in refused.items() if value]
             _purify_with_ray(source, destination, purifier, id_column, part_rows, names)
             return
-        if engine != "accelerate" or id_column is not None:
-            raise ValueError(f"Expected engine accelerate, or ray, which alone has ids, but got {engine!r}.")
+        if id_column is not None:
+            raise ValueError("Expected --id-column with --engine ray alone, but got it with accelerate.")
         columns, splits = tuple(column or ()), tuple(split or ())
         with _explained_rest(destination), _progress_bar(processes) as progress:
             outcome = purify_copy(
@@ -153,7 +146,7 @@ def purify(
         if outcome.resisting:
             typer.echo(
                 f"Still suspicious: {outcome.resisting} images kept a high energy through all that method "
-                f"{method!r} does. Find them with: puregen inspect {destination}",
+                f"{purifier.config.method!r} does. Find them with: puregen inspect {destination}",
                 err=True,
             )
     if outcome.skipped and processes.count == 1:  # a launcher would take it for a crash
@@ -201,12 +194,12 @@ def _fit(
 
         purifier.fit(counted())
         show("measuring energies", count, total)
-    typer.echo(f"Energy threshold: {purifier.recipe.energy_threshold:.6g}", err=True)
+    typer.echo(f"Energy threshold: {purifier.config.energy_threshold:.6g}", err=True)
 
 
 @contextmanager
 def _explained_rest(destination: Path) -> Iterator[None]:
-    """After a failure, say what there is to go on from."""
+    """Say, after a failure, what there is to go on from."""
     from puregen_transforms.distributed.job import Job
 
     try:
@@ -236,8 +229,8 @@ def _try_out(purifier: PureGen) -> None:
 
 
 @contextmanager
-def _progress_bar(processes: Processes) -> Iterator[Progress]:
-    """How far the first process is with its share."""
+def _progress_bar(processes: Processes) -> Iterator[CopyProgress]:
+    """Show how far the first process is with its share."""
     from rich.console import Console
 
     from puregen_transforms.cli.progress import shown_progress
@@ -267,7 +260,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
-    """Say what was left out, what to know, and where the result is."""
+    """Report what was left out, what to know, and where the result is."""
     from puregen_transforms.distributed.job import skipped_path
 
     for skipped in outcome.skipped[:SHOWN_SKIPPED]:

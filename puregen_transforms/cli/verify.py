@@ -1,4 +1,4 @@
-"""`puregen verify`: is a purified copy whole and unchanged?"""
+"""`puregen verify`: check that a purified copy is whole and unchanged."""
 
 from __future__ import annotations
 

@@ -1,0 +1,5 @@
+"""Image data: opened, copied part by part, and stored."""
+
+from puregen_transforms._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, __file__)

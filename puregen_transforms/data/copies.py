@@ -1,4 +1,4 @@
-"""What kind of copy a data set on disk, or by name, is to get."""
+"""Plan the copy of a data set, whatever kind it is of."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from puregen_transforms.data.folders import FolderCopy, plan_folder
 from puregen_transforms.data.local import local_path
-from puregen_transforms.data.parts import Copy
+from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
-from puregen_transforms.data.tables import TableCopy, choose_image_columns
+from puregen_transforms.data.tables import TableCopy, image_columns_of
 
 
 def copy_of(
@@ -18,7 +18,7 @@ def copy_of(
     *,
     columns: Collection[str] = (),
     splits: Collection[str] = (),
-) -> Copy:
+) -> DatasetCopy:
     """Look at a data set, and plan its copy.
 
     Args:
@@ -52,7 +52,7 @@ def copy_of(
 
 def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str]) -> TableCopy:
     """Plan the copy of opened tables; see `copy_of`."""
-    chosen = choose_image_columns(tables, columns)
+    chosen = image_columns_of(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
     return TableCopy(tables=tables, columns=chosen)

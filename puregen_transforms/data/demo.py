@@ -42,12 +42,12 @@ class Demo:
     trigger: Tensor
 
     def poisoned(self) -> Tensor:
-        """Every image with the trigger added, clipped to the pixel range: (200, 3, 32, 32) uint8."""
+        """Add the trigger to every image, clipped to the pixel range: (200, 3, 32, 32) uint8."""
         return add_trigger(self.images, self.trigger)
 
 
 def add_trigger(images: Tensor, trigger: Tensor) -> Tensor:
-    """(N, C, H, W) uint8 images plus a (C, H, W) perturbation in units of 1/255, clipped to uint8."""
+    """Add a (C, H, W) perturbation in units of 1/255 to (N, C, H, W) uint8 images, clipped to uint8."""
     return (images.float() + trigger.float()).round_().clamp_(0, 255).to(torch.uint8)
 
 

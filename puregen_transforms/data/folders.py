@@ -18,6 +18,7 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.images import (
     IMAGE_SUFFIXES,
     ImageProblemError,
@@ -27,9 +28,9 @@ from puregen_transforms.data.images import (
 )
 from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
-from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, repair
-from puregen_transforms.data.results import Results, sha256_of
+from puregen_transforms.data.results import ResultFolder
 
 OTHER_FILES = "other files"
 """Name of the record of files that are no images."""
@@ -45,7 +46,7 @@ _LOOKED_AT = 32
 
 @dataclass(frozen=True, kw_only=True)
 class FolderPlan:
-    """What is in a folder of images, and under which names it will be written.
+    """The files of a folder of images, and the names under which they will be written.
 
     Paths are relative to the folder, with "/".
 
@@ -116,7 +117,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderCopy:
-    """Image files in folders of the same layout; see `Copy`.
+    """A copy of image files into folders of the same layout.
 
     Args:
         source: the folder that was planned.
@@ -141,11 +142,11 @@ class FolderCopy:
 
     @property
     def images(self) -> int:
-        """How many there are."""
+        """Number of images."""
         return len(self._paths)
 
     def row_pixels(self) -> list[int]:
-        """See `Copy`; of images from all over the folder."""
+        """Read the sizes of some images from all over the folder; the pixels of one, on average."""
         paths = list(self.plan.formats)
         found = []
         for path in paths[:: ceil(len(paths) / _LOOKED_AT)]:
@@ -154,34 +155,34 @@ class FolderCopy:
         return [sum(found) // len(found)] if found else []
 
     def cut(self, part_rows: int) -> FolderCopy:
-        """See `Copy`."""
+        """Cut into parts of so many rows."""
         return replace(self, part_rows=part_rows)
 
     def describe(self) -> dict[str, Any]:
-        """See `Copy`."""
+        """Describe the folder by the names of its images and its other files."""
         names = hashlib.sha256()
         for path in self._paths:
             names.update(json.dumps([path, self.plan.targets.get(path), self.plan.formats.get(path)]).encode())
         others = hashlib.sha256()
         for path in self.plan.others:
             is_metadata = PurePosixPath(path).name in METADATA_NAMES
-            content = sha256_of(self.source / path) if is_metadata else (self.source / path).stat().st_size
+            content = hash_file(self.source / path) if is_metadata else (self.source / path).stat().st_size
             others.update(json.dumps([path, content]).encode())
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
         return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
-        """See `Copy`."""
+        """Yield the parts that one process out of `count` is to purify."""
         for number in range(rank, ceil(self.images / self.part_rows), count):
             start = number * self.part_rows
             yield Part(name=f"{number:05d}", start=start, stop=min(start + self.part_rows, self.images))
 
     def source_digest(self, part: Part) -> str:
-        """See `Copy`."""
+        """Hash all that a part is made from."""
         return self._joined({}, part)
 
     def _joined(self, digests: dict[str, bytes], part: Part) -> str:
-        """sha256 over those of the files, and of the ones that are not known yet."""
+        """Hash the sha256 of the files, those known already included."""
         content = hashlib.sha256()
         for path in self._paths[part.start : part.stop]:
             if path not in digests:
@@ -195,19 +196,19 @@ class FolderCopy:
         digests[path] = hashlib.sha256(data).digest()
         return data
 
-    def prepare(self, results: Results, way: Way) -> None:
-        """See `Copy`."""
-        if self.plan.problems and not way.skip:
+    def prepare(self, results: ResultFolder, options: PurifyOptions) -> None:
+        """Make the folders that the first part needs."""
+        if self.plan.problems and not options.skip:
             raise UnreadableImageError(self.plan.problems[0])
-        if way.skip and SKIPPED in self.plan.others:
+        if options.skip and SKIPPED in self.plan.others:
             raise ValueError(
                 f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
         for folder in self.plan.folders:
             (results.folder / folder).mkdir(exist_ok=True)
 
-    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
-        """See `Copy`."""
+    def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
+        """Purify a part."""
         paths = self._paths[part.start : part.stop]
         digests: dict[str, bytes] = {}
         skipped = [self._unreadable[path] for path in paths if path in self._unreadable]
@@ -216,15 +217,15 @@ class FolderCopy:
             for path in paths
             if path in self.plan.formats
         )
-        way.done(len(skipped))
+        options.done(len(skipped))
         written: dict[str, Future[str]] = {}
         with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 2)) as writers:
             for repaired in repair(
-                images, way.purify, chunk_images=way.chunk_images, at_once=way.at_once, done=way.done
+                images, options.purify, chunk_images=options.chunk_images, at_once=options.at_once, done=options.done
             ):
                 if repaired.data is None:
                     problem = Skipped(place={"file": repaired.key}, reason=str(repaired.problem))
-                    if not way.skip:
+                    if not options.skip:
                         raise UnreadableImageError(problem)
                     skipped.append(problem)
                 else:
@@ -243,7 +244,7 @@ class FolderCopy:
             skipped=tuple(sorted(skipped, key=lambda found: str(found.place["file"]))),
         )
 
-    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+    def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """Copy the files that are no images; metadata of images follows their new names."""
         dropped = {str(skipped.place["file"]) for record in records for skipped in record.skipped}
         files = {}
@@ -259,14 +260,14 @@ class FolderCopy:
                     )
                 else:
                     shutil.copyfile(self.source / path, temporary)
-                files[path] = sha256_of(temporary)
+                files[path] = hash_file(temporary)
         results.settle(files)
-        others = [PartRecord.of_files(OTHER_FILES, files)] if files else []
+        others = [PartRecord.from_files(OTHER_FILES, files)] if files else []
         return [*records, *others], tuple(_notes(self.plan, dropped))
 
 
 def _walk(top: Path) -> Iterator[tuple[str, bool]]:
-    """Paths below a folder, sorted, each with whether it is a folder; a link back to a parent is not followed."""
+    """Yield the paths below a folder, sorted, each with whether it is a folder; follow no link back to a parent."""
 
     def walk(folder: Path, prefix: str, parents: frozenset[str]) -> Iterator[tuple[str, bool]]:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
@@ -283,7 +284,7 @@ def _walk(top: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _image_format(path: Path) -> str | None:
-    """Format to write a file in, or None for a file that is no image.
+    """Choose the format to write a file in; None for a file that is no image.
 
     Raises:
         ImageProblemError: it should be an image, but its header cannot be read.
@@ -332,7 +333,7 @@ def _files_of_splits(source: Path, splits: Collection[str]) -> set[str]:
 
 
 def _target_names(paths_to_formats: dict[str, str], *, taken: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """New path of each image, and the images that needed a longer one.
+    """Choose a new path for each image; also return the images that needed a longer one.
 
     Raises:
         ValueError: a longer name is in use too.
@@ -355,7 +356,7 @@ def _target_names(paths_to_formats: dict[str, str], *, taken: Collection[str]) -
 
 
 def _wished_name(path: str, image_format: str) -> str:
-    """The same path where the format fits its suffix, else with the suffix .png."""
+    """Return the same path where the format fits its suffix, else with the suffix .png."""
     pure = PurePosixPath(path)
     suffix = pure.suffix.lower()
     if image_format != "PNG" or suffix in (".png", ".apng"):

@@ -1,4 +1,4 @@
-"""One encoded image at a time: what is in the bytes, decode them, encode the repaired picture."""
+"""Decode and encode single images, and tell their formats and sizes."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ class ImageProblemError(ValueError):
 
 
 def looks_like_image(name: str, first_bytes: bytes) -> bool:
-    """Whether a file is to be treated as an image, going by its name and its first 16 bytes."""
+    """Tell whether a file is to be treated as an image, going by its name and its first 16 bytes."""
     suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
     riff_webp = first_bytes[:4] == b"RIFF" and first_bytes[8:12] == b"WEBP"
     return suffix in IMAGE_SUFFIXES or first_bytes.startswith(SIGNATURES) or riff_webp
 
 
 def lossless_format(file: BinaryIO) -> str:
-    """The format to write an image back in: its own where that is lossless, else "PNG".
+    """Choose the format to write an image back in: its own where that is lossless, else "PNG".
 
     Only the header is read.
 
@@ -65,7 +65,7 @@ def lossless_format(file: BinaryIO) -> str:
 
 
 def pixels_of(file: BinaryIO) -> int:
-    """Pixels of an image, by its header.
+    """Count the pixels of an image, by its header.
 
     Raises:
         ImageProblemError: as `lossless_format`.
@@ -77,7 +77,7 @@ def pixels_of(file: BinaryIO) -> int:
 def decode(data: bytes) -> Image.Image:
     """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
-    A GIF becomes RGB or RGBA, or L if it is grey: its palette could not hold repaired colors.
+    A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors.
 
     Raises:
         ImageProblemError: bytes that are no image, a truncated image, or one with several frames.
@@ -126,7 +126,7 @@ def _open(file: BinaryIO) -> Image.Image:
 
 
 def _webp_is_lossless(file: BinaryIO) -> bool:
-    """Whether the picture chunk of a WebP file is the lossless one, VP8L."""
+    """Tell whether the picture chunk of a WebP file is the lossless one, VP8L."""
     file.seek(12)
     while len(header := file.read(8)) == 8:
         if header[:4] in (b"VP8L", b"VP8 "):

@@ -49,7 +49,7 @@ def class_indices(labels: Labels, class_names: Sequence[str] = ()) -> tuple[Tens
 
 
 def _is_like(value: Any, *, words: bool) -> bool:
-    """Whether this is a word, or a whole number; a truth value is neither."""
+    """Tell whether this is a word, or a whole number; a truth value is neither."""
     return isinstance(value, str) if words else isinstance(value, Integral) and not isinstance(value, bool)
 
 

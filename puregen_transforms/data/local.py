@@ -1,4 +1,4 @@
-"""Is what a user names on this machine? Looked up on the disk alone, before anything slow is done."""
+"""Look up on the disk what a user names, before anything slow is done."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SHOWN = 5
 
 
 def local_path(source: str) -> Path | None:
-    """The file or folder that a source is, or None for the name of a data set."""
+    """Return the file or folder that a source is, or None for the name of a data set."""
     path = Path(source).expanduser()
     return path if path.exists() else None
 
@@ -40,7 +40,7 @@ def check_path(source: str) -> None:
 
 
 def _is_path(source: str) -> bool:
-    """Whether a text can be no name on the Hub, which is "name" or "owner/name"."""
+    """Tell whether a text can be no name on the Hub, which is "name" or "owner/name"."""
     return (
         source.startswith((".", "/", "~"))
         or source.endswith("/")
@@ -52,7 +52,7 @@ def _is_path(source: str) -> bool:
 
 
 def what_is_there(source: str) -> str:
-    """A sentence about the part of a path that is there, and names in it that are alike; empty if there are none."""
+    """Describe the part of a path that is there, and similar names in it; empty if there are none."""
     path = Path(source).expanduser()
     home = next((folder for folder in path.parents if folder.is_dir()), Path())
     try:

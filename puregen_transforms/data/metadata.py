@@ -47,7 +47,7 @@ def rewrite_metadata(
 
 
 class _Names:
-    """Gives the new value of a field of the metadata."""
+    """The new names of the files that a metadata file refers to."""
 
     def __init__(self, folder: str, targets: Mapping[str, str], dropped: Collection[str]) -> None:
         self._folder = folder
@@ -56,7 +56,7 @@ class _Names:
         self.change_anything = bool(dropped) or any(old != new for old, new in targets.items())
 
     def new_value(self, field: str, value: Any) -> Any:
-        """The value with its names replaced, or `MISSING`."""
+        """Replace the names in a value; `MISSING` for an image left out."""
         if isinstance(value, dict):
             fields = {name: self.new_value(name, item) for name, item in value.items()}
             return MISSING if any(item is MISSING for item in fields.values()) else fields

@@ -1,4 +1,4 @@
-"""What purifying a source came to, and how far it has got."""
+"""The outcome of purifying a source, and its progress."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-Progress = Callable[[int, int | None, int], None]
+CopyProgress = Callable[[int, int | None, int], None]
 """Called with (images done, images in all where that is known, images of those done that an earlier run had done)."""
 
 
@@ -23,12 +23,12 @@ class Skipped:
     reason: str
 
     def to_dict(self) -> dict[str, str | int]:
-        """One flat, JSON-ready row."""
+        """Return one flat, JSON-ready row."""
         return {**self.place, "reason": self.reason}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, str | int]) -> Skipped:
-        """Inverse of `to_dict`."""
+        """Rebuild from `to_dict`."""
         place = dict(row)
         return cls(reason=str(place.pop("reason")), place=place)
 
@@ -38,7 +38,7 @@ class Skipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Result of purifying a source.
+    """The result of purifying a source.
 
     Args:
         images: images repaired and written.
@@ -65,7 +65,7 @@ class UnreadableImageError(ValueError):
 
 
 def duration(seconds: float) -> str:
-    """A time in words, as coarse as an estimate is: "40 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Say a time in words, as coarse as an estimate is: "40 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     if seconds < 60:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
@@ -77,8 +77,8 @@ def duration(seconds: float) -> str:
     return f"{hours // 24} d {hours % 24} h"
 
 
-def list_of(skipped: tuple[Skipped, ...]) -> bytes:
-    """The images left out, as JSON."""
+def skipped_as_json(skipped: tuple[Skipped, ...]) -> bytes:
+    """Encode the images left out as JSON."""
     rows = [item.to_dict() for item in skipped]
     # A file name that is no valid Unicode becomes an escape, which JSON can read.
     text = json.dumps(rows, indent=1, ensure_ascii=False) + "\n"

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import Skipped
-from puregen_transforms.data.results import Results
+from puregen_transforms.data.results import ResultFolder
 
 PART_ROWS = 1024
 """Rows of a part, at most, unless another number is asked for: a killed process has to do a part again."""
@@ -32,7 +32,7 @@ class Part:
 
 
 def check_part_rows(rows: int) -> int:
-    """The number itself.
+    """Check a number of rows, and return it.
 
     Raises:
         ValueError: it is below 1.
@@ -44,7 +44,7 @@ def check_part_rows(rows: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class PartRecord:
-    """What became of a part.
+    """The record of a purified part.
 
     Args:
         name: of the part.
@@ -73,18 +73,18 @@ class PartRecord:
     state: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_files(cls, name: str, files: Mapping[str, str]) -> PartRecord:
-        """Of files that belong to no part alone."""
+    def from_files(cls, name: str, files: Mapping[str, str]) -> PartRecord:
+        """Record files that belong to no part alone."""
         return cls(name=name, files=files)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready record."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {**values, "skipped": [skipped.to_dict() for skipped in self.skipped]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PartRecord:
-        """Inverse of `to_dict`."""
+        """Rebuild from `to_dict`."""
         return cls(**{**values, "skipped": tuple(map(Skipped.from_dict, values["skipped"]))})
 
 
@@ -93,8 +93,8 @@ Finished = Callable[[str], PartRecord | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Way:
-    """How the images of a part are purified.
+class PurifyOptions:
+    """How the images of a part are purified, and who is told of it.
 
     Args:
         purify: see `Purify`.
@@ -111,40 +111,40 @@ class Way:
     done: Callable[[int], None] = lambda count: None
 
 
-class Copy(Protocol):
-    """A data set to be purified, and the form its copy takes."""
+class DatasetCopy(Protocol):
+    """A data set to be purified into a copy, whose form each kind of data set decides."""
 
     @property
     def images(self) -> int | None:
-        """How many there are, as far as that is known."""
+        """Number of images; None if that is not known."""
 
     def row_pixels(self) -> list[int]:
-        """Pixels of each image to purify in a row, on average over a few rows; none if these cannot be read."""
+        """Measure the pixels of each image of a row, averaged over a few rows; none if none can be read."""
 
-    def cut(self, part_rows: int) -> Copy:
-        """The same in parts of so many rows.
+    def cut(self, part_rows: int) -> DatasetCopy:
+        """Cut the data set into parts of so many rows.
 
         Raises:
             ValueError: fewer than one, or more parts than there are numbers for.
         """
 
     def describe(self) -> dict[str, Any]:
-        """What the source is, in JSON-ready values that cost little to find; another source has others."""
+        """Describe the source in JSON-ready values that cost little to find; another source has others."""
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
-        """The parts that one process out of `count` is to see to, finished ones included."""
+        """Yield the parts that one process out of `count` is to purify, finished ones included."""
 
     def source_digest(self, part: Part) -> str | None:
-        """sha256 of all that a part is made from; None where reading it again is not possible."""
+        """Hash all that a part is made from (sha256); None where reading it again is not possible."""
 
-    def prepare(self, results: Results, way: Way) -> None:
-        """Make what has to be there before the first part; doing it again changes nothing.
+    def prepare(self, results: ResultFolder, options: PurifyOptions) -> None:
+        """Make the folders that the first part needs; doing it again changes nothing.
 
         Raises:
             UnreadableImageError: as in `write`, where it is known already.
         """
 
-    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
+    def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part; none of its files gets its name before it is whole and on disk.
 
         Raises:
@@ -152,5 +152,5 @@ class Copy(Protocol):
             OSError: the source cannot be read, or the folder not written.
         """
 
-    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
-        """Write what depends on all parts; the records of the result, and notes for the user."""
+    def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+        """Write what depends on all parts; return the records of the result, and notes for the user."""

@@ -22,7 +22,7 @@ CHUNK_PIXELS = 2**25
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedImage(Generic[Key]):
-    """An image still to be read.
+    """An encoded image that is still to be read.
 
     Args:
         key: what the caller knows the image by.
@@ -37,7 +37,7 @@ class EncodedImage(Generic[Key]):
 
 @dataclass(frozen=True, kw_only=True)
 class Repaired(Generic[Key]):
-    """What became of one image: its new bytes, or else the problem with it."""
+    """The new bytes of one image, or else the problem with it."""
 
     key: Key
     data: bytes | None = None
@@ -131,7 +131,7 @@ def _purify_all(
 
 
 def _batches(pixels: list[int], at_once: Callable[[int], int]) -> Iterator[list[int]]:
-    """Places of images in batches, each full where its images' shares of `at_once` add up to 1."""
+    """Group the places of images into batches, each full where its images' shares of `at_once` add up to 1."""
     batch: list[int] = []
     share = Fraction()
     for place in sorted(range(len(pixels)), key=pixels.__getitem__):

@@ -1,4 +1,4 @@
-"""Where a job's finished files gather: each is whole and on disk before it gets its name."""
+"""The folder in which a job's finished files gather: each is whole and on disk before it gets its name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Results:
+class ResultFolder:
     """A folder that several processes fill.
 
     Args:
@@ -41,24 +41,15 @@ class Results:
             raise
 
     def put(self, name: str, data: bytes) -> str:
-        """Write a file; returns its sha256."""
+        """Write a file, and return its sha256."""
         with self.writing(name) as temporary:
             temporary.write_bytes(data)
         return hashlib.sha256(data).hexdigest()
 
     def settle(self, names: Iterable[str]) -> None:
-        """Have the names themselves on disk."""
+        """Flush the names of files to disk."""
         for folder in {(self.folder / name).parent for name in names}:
             _flush(folder)
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            found.update(block)
-    return found.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -9,7 +9,7 @@ from torch.utils.data import Subset
 
 
 def without_transforms(dataset: Any) -> Any:
-    """The same data set, without the transforms that it applies to its own samples; subsets included."""
+    """Strip a data set of the transforms that it applies to its own samples; subsets included."""
     if isinstance(dataset, Subset):
         return Subset(without_transforms(dataset.dataset), dataset.indices)
     twin = dataset
@@ -21,12 +21,12 @@ def without_transforms(dataset: Any) -> Any:
 
 
 def transforms_of(dataset: Any) -> dict[str, Any]:
-    """The transforms that `without_transforms` takes away."""
+    """Return the transforms that `without_transforms` strips."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    alone = {name: getattr(dataset, name, None) for name in ("transform", "target_transform")}
-    if any(alone.values()):
-        return alone
+    separate = {name: getattr(dataset, name, None) for name in ("transform", "target_transform")}
+    if any(separate.values()):
+        return separate
     return {"transforms": getattr(dataset, "transforms", None)}
 
 

@@ -111,7 +111,7 @@ class TableSplit(Protocol):
         """Number of rows."""
 
     def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
-        """The rows from `start` to before `stop`, typed as `features`, in tables of `size` rows and a rest."""
+        """Yield the rows from `start` to before `stop`, typed as `features`, in tables of `size` rows and a rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class DatasetSplit:
         return len(self.dataset)
 
     def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
-        """See `TableSplit`."""
+        """Read the rows from `start` to before `stop` in tables of `size` rows and a rest."""
         rows = self.dataset.with_format("arrow")
         for first in range(start, stop, size):
             yield rows[first : min(first + size, stop)]
@@ -146,7 +146,7 @@ BATCH_ROWS = 1024
 class ParquetSplit:
     """Parquet files, read where they are: opening them with `datasets` would first copy them to its cache.
 
-    Raises (in `of`):
+    Raises (in `open`):
         ValueError: a file that is not Parquet.
     """
 
@@ -155,14 +155,14 @@ class ParquetSplit:
     rows: int
 
     @classmethod
-    def of(cls, paths: Collection[Path]) -> ParquetSplit:
+    def open(cls, paths: Collection[Path]) -> ParquetSplit:
         """Read the schema and the number of rows of some files."""
         rows = sum(_open_parquet(path).metadata.num_rows for path in paths)
         features = Features.from_arrow_schema(_open_parquet(next(iter(paths))).schema_arrow)
         return cls(paths=tuple(paths), features=features, rows=rows)
 
     def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
-        """See `TableSplit`."""
+        """Read the rows from `start` to before `stop` in tables of `size` rows and a rest."""
         waiting: list[pa.Table] = []
         for table in self._tables(start, stop):
             waiting.append(table)
@@ -174,7 +174,7 @@ class ParquetSplit:
             yield pa.concat_tables(waiting)
 
     def _tables(self, start: int, stop: int) -> Iterator[pa.Table]:
-        """The rows from `start` to before `stop`, in tables as large as reading them is cheap."""
+        """Yield the rows from `start` to before `stop`, in tables as large as reading them is cheap."""
         first = 0
         for path in self.paths:
             with _open_parquet(path) as file:
@@ -187,7 +187,7 @@ class ParquetSplit:
                     first += found.num_rows
 
     def _within(self, file: pq.ParquetFile, group: int, rows: int, start: int, stop: int) -> Iterator[pa.Table]:
-        """Rows of one row group, which can only be read from its beginning."""
+        """Yield rows of one row group, which can only be read from its beginning."""
         first = 0
         for batch in file.iter_batches(batch_size=rows, row_groups=[group]):
             if first >= stop:
@@ -213,9 +213,9 @@ def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, Table
     path = Path(source).expanduser()
     opened: dict[str, TableSplit]
     if path.is_file() and path.suffix == ".parquet":
-        opened = {"train": ParquetSplit.of([path])}
+        opened = {"train": ParquetSplit.open([path])}
     elif path.is_dir() and not _is_saved_dataset(path) and _parquet_below(path):
-        opened = {split: ParquetSplit.of(paths) for split, paths in _parquet_splits(path).items()}
+        opened = {split: ParquetSplit.open(paths) for split, paths in _parquet_splits(path).items()}
     else:
         opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in open_source(source).items()}
     missing = sorted(set(splits) - set(opened))
@@ -225,7 +225,7 @@ def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, Table
 
 
 def is_image_folder(source: str) -> bool:
-    """Whether the source is a folder that `open_source` would read as loose image files."""
+    """Tell whether the source is a folder that `open_source` would read as loose image files."""
     path = Path(source).expanduser()
     return path.is_dir() and not _is_saved_dataset(path) and not _parquet_below(path)
 
@@ -235,12 +235,12 @@ def _is_saved_dataset(folder: Path) -> bool:
 
 
 def _parquet_below(folder: Path) -> bool:
-    """Whether there are Parquet files with data: `metadata.parquet` only describes loose images."""
+    """Tell whether there are Parquet files with data: `metadata.parquet` only describes loose images."""
     return any(path.name != "metadata.parquet" for path in folder.rglob("*.parquet"))
 
 
 def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
-    """The Parquet files of each split, as `datasets` assigns them."""
+    """Find the Parquet files of each split, as `datasets` assigns them."""
     try:
         builder = load_dataset_builder(str(folder))
     except ValueError as error:
@@ -270,14 +270,14 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def image_columns(dataset: Dataset) -> list[str]:
-    """Names of the columns that hold images."""
+    """Name the columns that hold images."""
     return [name for name, feature in dataset.features.items() if isinstance(feature, Image)]
 
 
 def iterate_images(
     source: str, *, splits: Collection[str] = (), columns: Collection[str] = (), skip_broken: bool = False
 ) -> Iterator[PIL.Image.Image]:
-    """Every image of a data set, one at a time.
+    """Yield every image of a data set, one at a time.
 
     Args:
         source: see `open_source`.
@@ -304,7 +304,7 @@ def iterate_images(
 
 
 def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32) -> Tensor:
-    """Every image of a split in memory: (N, 3, image_size, image_size) uint8.
+    """Load every image of a split into memory: (N, 3, image_size, image_size) uint8.
 
     Other sizes are box-filtered to cover the square and cropped at the center.
     """

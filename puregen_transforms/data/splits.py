@@ -25,7 +25,7 @@ class TransferSplit:
 
 
 def transfer_split(dataset: ImageSet, *, pretrain: int = 4800, fine_tune: int = 50) -> TransferSplit:
-    """The first images of each class, the next ones, and the others.
+    """Split a set into the first images of each class, the next ones, and the others.
 
     Args:
         dataset: a set with more images of each class than both counts together.
@@ -70,7 +70,7 @@ def hold_out(dataset: ImageSet, share: float) -> tuple[ImageSet, ImageSet]:
 
 
 def per_class(dataset: ImageSet, start: int, end: int | None) -> ImageSet:
-    """Images of each class, from its `start`th to before its `end`th, in the set's order.
+    """Take images of each class, from its `start`th to before its `end`th, in the set's order.
 
     Raises:
         ValueError: a class with fewer.

@@ -11,24 +11,17 @@ from typing import Any
 import pyarrow as pa
 from datasets import IterableDataset
 
-from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
-from puregen_transforms.data.results import Results
-from puregen_transforms.data.tables import (
-    DATA_FOLDER,
-    SLICE_ROWS,
-    cut_by_bytes,
-    image_columns_of,
-    mean_pixels,
-    split_name,
-    write_part,
-)
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
+from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.rows import DATA_FOLDER, cut_by_bytes, mean_pixels, write_part
+from puregen_transforms.data.tables import SLICE_ROWS, image_columns_of, split_name
 
 _LOOKED_AT = 8
 """Rows whose images' sizes are looked at before the work."""
 
 
 class StreamCopy:
-    """Parquet files of a stream's rows; see `Copy`.
+    """A copy of a stream's rows into Parquet files.
 
     Each shard is read by one process, and gone on with from where its last finished part ended.
 
@@ -58,22 +51,22 @@ class StreamCopy:
 
     @property
     def images(self) -> None:
-        """Not known before the end."""
+        """None: the number of images is not known before the end."""
         return None
 
     def row_pixels(self) -> list[int]:
-        """See `Copy`; of the first rows, which are read again later."""
+        """Measure the images of the first rows, which are read again later."""
         first = list(islice(self._dataset, _LOOKED_AT))
         return mean_pixels([self._encoded(first)], self.columns) if first else []
 
     def cut(self, part_rows: int) -> StreamCopy:
-        """See `Copy`."""
+        """Cut into parts of so many rows."""
         twin = copy(self)
         twin.part_rows = check_part_rows(part_rows)
         return twin
 
     def describe(self) -> dict[str, Any]:
-        """See `Copy`; the content of a stream is not looked at."""
+        """Describe the stream by its shards and columns; its content is not looked at."""
         return {
             "shards": self._shards,
             "split": self.split,
@@ -83,7 +76,7 @@ class StreamCopy:
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
-        """See `Copy`."""
+        """Yield the parts that one process out of `count` is to purify."""
         self._finished = finished
         total = self._shards
         for shard in range(rank, total, count):
@@ -97,25 +90,25 @@ class StreamCopy:
                 start, number = record.stop, number + 1
 
     def source_digest(self, part: Part) -> None:
-        """A stream is not read again."""
+        """Return None: a stream is not read again."""
         return None
 
-    def prepare(self, results: Results, way: Way) -> None:
-        """See `Copy`."""
+    def prepare(self, results: ResultFolder, options: PurifyOptions) -> None:
+        """Make the folders that the first part needs."""
         (results.folder / DATA_FOLDER).mkdir(exist_ok=True)
 
-    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
-        """See `Copy`."""
+    def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
+        """Purify a part."""
         dataset, rows = self._rows_from(part)
         first = next(rows, None)
         if first is None:
             return PartRecord(name=part.name, split=part.split, start=part.start, stop=part.start)
         slices = self._slices(chain([first], rows))
-        record = write_part(part, slices, self.features.arrow_schema, self.columns, results, way)
+        record = write_part(part, slices, self.features.arrow_schema, self.columns, results, options)
         return replace(record, state=dataset.state_dict())
 
     def _rows_from(self, part: Part) -> tuple[IterableDataset, Iterator[dict[str, Any]]]:
-        """The shard, read as far as the part's beginning."""
+        """Read the shard as far as the part's beginning."""
         if self._open is None or self._open[:2] != (part.split, part.start):
             shard, number = int(part.name.split("-")[-4]), int(part.name.split("-")[-1])
             dataset = copy(self._dataset)
@@ -139,13 +132,13 @@ class StreamCopy:
         columns = {name: [row[name] for row in rows] for name in self.features}
         return pa.table(self.features.encode_batch(columns), schema=self.features.arrow_schema)
 
-    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
-        """See `Copy`."""
+    def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+        """Return the records as they are."""
         return list(records), ()
 
 
 def _is_cut(iterable: Any) -> bool:
-    """Whether rows were taken or skipped: how many is counted over all shards, so that none can be read alone."""
+    """Tell whether rows were taken or skipped: how many is counted over all shards, so that none can be read alone."""
     if type(iterable).__name__ in ("TakeExamplesIterable", "SkipExamplesIterable"):
         return True
     inner = [getattr(iterable, "ex_iterable", None), *(getattr(iterable, "ex_iterables", None) or ())]

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from io import BytesIO
 from itertools import chain, islice
 from math import ceil
-from pathlib import PurePosixPath
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from datasets import Features, Image
-from datasets.table import table_cast
-from datasets.utils.file_utils import xopen
 
-from puregen_transforms.data.images import Purify, pixels_of
-from puregen_transforms.data.outcome import Skipped, UnreadableImageError
-from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, Way, check_part_rows
-from puregen_transforms.data.repair import EncodedImage, Repaired, repair
-from puregen_transforms.data.results import Results, sha256_of
+from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
+from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.rows import DATA_FOLDER, Content, cut_by_bytes, mean_pixels, write_part
 from puregen_transforms.data.sources import TableSplit
-
-SLICE_BYTES = 2**25
-"""Encoded images in memory at once; decoding and PNG may take ten times as much."""
 
 SLICE_ROWS = 256
 """Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
@@ -40,27 +26,19 @@ MOST_PARTS = 99_999
 _LOOKED_AT = 4
 """Rows whose images' sizes are looked at before the work, at a place."""
 
-DATA_FOLDER = "data"
-"""Where `datasets` looks for the files of splits."""
-
 
 def split_name(split: object) -> str:
-    """What a copy of a split is called: of a slice as "train[:10%]" the split's own name, "train" where it has none."""
+    """Name the copy of a split: of a slice as "train[:10%]" by the split itself, by "train" where it has no name."""
     found = re.match(r"\w+(\.\w+)*", str(split or ""))
     return found[0] if found else "train"
 
 
-def choose_image_columns(tables: Mapping[str, TableSplit], columns: Collection[str] | None) -> list[str]:
-    """The image columns to purify: those named, else all.
+def image_columns_of(features: Features, columns: Collection[str] | None) -> list[str]:
+    """Choose the image columns to purify: those named, else all.
 
     Raises:
         ValueError: a name that is no image column, no image column at all, or images inside lists.
     """
-    return image_columns_of(next(iter(tables.values())).features, columns)
-
-
-def image_columns_of(features: Features, columns: Collection[str] | None) -> list[str]:
-    """See `choose_image_columns`."""
     found = [name for name, feature in features.items() if isinstance(feature, Image)]
     if columns:
         wrong = [name for name in columns if name not in found]
@@ -83,7 +61,7 @@ def image_columns_of(features: Features, columns: Collection[str] | None) -> lis
 
 @dataclass(frozen=True, kw_only=True)
 class TableCopy:
-    """Parquet files with every other column, the order and the features as they were; see `Copy`.
+    """A copy of tables into Parquet files, with every other column, the order and the features as they were.
 
     Args:
         tables: splits by name.
@@ -100,11 +78,11 @@ class TableCopy:
 
     @property
     def images(self) -> int:
-        """How many there are, empty cells included."""
+        """Number of images, empty cells included."""
         return sum(table.rows for table in self.tables.values()) * len(self.columns)
 
     def row_pixels(self) -> list[int]:
-        """See `Copy`; of the split with the largest images, from four places in it."""
+        """Measure images from four places in the split with the largest ones."""
         found = []
         for table in self.tables.values():
             starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
@@ -113,7 +91,7 @@ class TableCopy:
         return max(found, key=sum)
 
     def cut(self, part_rows: int) -> Self:
-        """See `Copy`."""
+        """Cut into parts of so many rows."""
         most = max(table.rows for table in self.tables.values())
         if most > MOST_PARTS * check_part_rows(part_rows):
             raise ValueError(
@@ -123,7 +101,7 @@ class TableCopy:
         return replace(self, part_rows=part_rows)
 
     def describe(self) -> dict[str, Any]:
-        """See `Copy`."""
+        """Describe the tables by their rows, features and columns."""
         features = next(iter(self.tables.values())).features
         return {
             "rows": {split: table.rows for split, table in self.tables.items()},
@@ -133,7 +111,7 @@ class TableCopy:
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
-        """See `Copy`."""
+        """Yield the parts that one process out of `count` is to purify."""
         return islice(self._parts(), rank, None, count)
 
     def _parts(self) -> Iterator[Part]:
@@ -145,26 +123,26 @@ class TableCopy:
                 yield Part(name=name, split=split, start=start, stop=min(start + self.part_rows, table.rows))
 
     def source_digest(self, part: Part) -> str:
-        """See `Copy`."""
+        """Hash all that a part is made from."""
         content = Content()
         for table in self._slices(part):
             content.add(table)
         return content.hexdigest()
 
-    def prepare(self, results: Results, way: Way) -> None:
-        """See `Copy`."""
+    def prepare(self, results: ResultFolder, options: PurifyOptions) -> None:
+        """Make the folders that the first part needs."""
         (results.folder / DATA_FOLDER).mkdir(exist_ok=True)
 
-    def write(self, part: Part, results: Results, way: Way) -> PartRecord:
-        """See `Copy`."""
+    def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
+        """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self.columns, results, way)
+        return write_part(part, self._slices(part), schema, self.columns, results, options)
 
     def _slices(self, part: Part) -> Iterator[pa.Table]:
         for batch in self.tables[part.split].batches(SLICE_ROWS, part.start, part.stop):
             yield from cut_by_bytes(batch)
 
-    def finish(self, results: Results, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
+    def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """Take away splits of which no row is left: `datasets` could not open them."""
         rows = dict.fromkeys(self.tables, 0)
         for record in records:
@@ -179,221 +157,6 @@ class TableCopy:
             kept.append(record)
         note = f"No row is left for {', '.join(empty)}: such a split is not written, as datasets could not open it."
         return kept, (note,) if empty else ()
-
-
-def write_part(
-    part: Part, slices: Iterable[pa.Table], schema: pa.Schema, columns: Sequence[str], results: Results, way: Way
-) -> PartRecord:
-    """Purify some rows into a Parquet file.
-
-    Args:
-        part: names the file.
-        slices: the rows.
-        schema: of the file.
-        columns: of images to purify.
-        results: where the file goes.
-        way: see `Way`.
-
-    Raises:
-        UnreadableImageError: an image cannot be repaired, and is not to be skipped.
-        OSError: the file cannot be written.
-    """
-    content = Content()
-    waiting: deque[_Rows] = deque()
-
-    read_rows = 0
-
-    def images() -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
-        nonlocal read_rows
-        for table in slices:
-            content.add(table)
-            rows = _Rows(table, part.start + read_rows, columns)
-            waiting.append(rows)
-            read_rows += table.num_rows
-            yield from rows.sources()
-
-    name = f"{DATA_FOLDER}/{part.name}.parquet"
-    repaired_images, kept_rows, skipped = 0, 0, []
-    with results.writing(name) as temporary:
-        with pq.ParquetWriter(temporary, schema) as writer:
-
-            def write_what_is_complete() -> int:
-                written = 0
-                while waiting and waiting[0].complete:
-                    rows = waiting.popleft()
-                    table = table_cast(rows.table(), schema)
-                    writer.write_table(table)
-                    written += table.num_rows
-                    way.done(rows.empty_cells)
-                return written
-
-            for repaired in repair(
-                images(), way.purify, chunk_images=way.chunk_images, at_once=way.at_once, done=way.done
-            ):
-                rows, row, column = repaired.key
-                rows.put(row, column, repaired)
-                if repaired.data is None:
-                    place: dict[str, str | int] = {"split": part.split, "row": rows.first_row + row, "column": column}
-                    problem = Skipped(place=place, reason=str(repaired.problem))
-                    if not way.skip:
-                        raise UnreadableImageError(problem)
-                    skipped.append(problem)
-                repaired_images += repaired.data is not None
-                kept_rows += write_what_is_complete()
-            kept_rows += write_what_is_complete()
-        checksum = sha256_of(temporary)
-    results.settle([name])
-    return PartRecord(
-        name=part.name,
-        split=part.split,
-        start=part.start,
-        stop=part.start + read_rows,
-        rows=kept_rows,
-        images=repaired_images,
-        source=content.hexdigest(),
-        files={name: checksum},
-        skipped=tuple(sorted(skipped, key=lambda problem: (problem.place["row"], problem.place["column"]))),
-    )
-
-
-def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.Table:
-    """The same rows with their images purified.
-
-    Raises:
-        UnreadableImageError: an image cannot be repaired.
-    """
-    rows = _Rows(table, 0, columns)
-    images = max(1, table.num_rows)
-    for repaired in repair(rows.sources(), purify, chunk_images=images, at_once=lambda pixels: images):
-        _, row, column = repaired.key
-        if repaired.data is None:
-            raise UnreadableImageError(Skipped(place=_shown(table, row, column), reason=str(repaired.problem)))
-        rows.put(row, column, repaired)
-    return rows.table()
-
-
-def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
-    """What a row is known by, where its number is not known: its numbers and texts."""
-    values = {name: table.column(name)[row].as_py() for name in table.column_names}
-    return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
-
-
-def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]:
-    """Pixels of the images of each column, on average over those that can be read; see `Copy.row_pixels`."""
-    found: dict[str, list[int]] = {name: [] for name in columns}
-    # What cannot be read is reported where it is purified.
-    with suppress(OSError, ValueError, SyntaxError):
-        for table in tables:
-            for name in columns:
-                for cell in table.column(name).to_pylist():
-                    if not _is_null(cell):
-                        found[name].append(pixels_of(BytesIO(_read_cell(cell))))
-    return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
-
-
-class Content:
-    """sha256 of the content of rows, however they are cut into tables."""
-
-    def __init__(self) -> None:
-        self._found = hashlib.sha256()
-
-    def add(self, table: pa.Table) -> None:
-        """Go on with more rows; images that are only named are read."""
-        for row in table.to_pylist():
-            for value in row.values():
-                self._add(value)
-
-    def _add(self, value: Any) -> None:
-        if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
-            with suppress(OSError):
-                value = {**value, "bytes": _read_cell(value)}
-        if isinstance(value, dict):
-            self._found.update(b"{%d" % len(value))
-            for key, item in value.items():
-                self._add(key)
-                self._add(item)
-        elif isinstance(value, list):
-            self._found.update(b"[%d" % len(value))
-            for item in value:
-                self._add(item)
-        else:
-            data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
-            self._found.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
-            self._found.update(data)
-
-    def hexdigest(self) -> str:
-        """Of the rows so far."""
-        return self._found.hexdigest()
-
-
-def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
-    """Cut a batch of large images into slices."""
-    rows = max(1, int(batch.num_rows * min(1.0, SLICE_BYTES / max(1, batch.nbytes))))
-    for start in range(0, batch.num_rows, rows):
-        yield batch.slice(start, rows)
-
-
-class _Rows:
-    """Some rows on their way: their images are put in one by one."""
-
-    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str]) -> None:
-        self.first_row = first_row
-        self._table = table
-        self._cells = {name: table.column(name).to_pylist() for name in columns}
-        self._failed: set[int] = set()
-        self.empty_cells = sum(_is_null(cell) for cells in self._cells.values() for cell in cells)
-        self._missing = table.num_rows * len(columns) - self.empty_cells
-
-    @property
-    def complete(self) -> bool:
-        """Whether every image has been put in."""
-        return not self._missing
-
-    def sources(self) -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
-        """The images, row by row."""
-        for row in range(self._table.num_rows):
-            for name, cells in self._cells.items():
-                if not _is_null(cells[row]):
-                    yield EncodedImage(key=(self, row, name), read=partial(_read_cell, cells[row]))
-
-    def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
-        """Take in one image; a row with one that could not be repaired is left out."""
-        self._missing -= 1
-        if repaired.data is None:
-            self._failed.add(row)
-        else:
-            self._cells[name][row] = _new_cell(self._cells[name][row], repaired)
-
-    def table(self) -> pa.Table:
-        """The rows with their new images."""
-        table = self._table
-        for name, cells in self._cells.items():
-            column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
-            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        return table.take([row for row in range(table.num_rows) if row not in self._failed]) if self._failed else table
-
-
-def _is_null(cell: dict[str, Any] | None) -> bool:
-    return cell is None or (cell["bytes"] is None and cell["path"] is None)
-
-
-def _read_cell(cell: dict[str, Any]) -> bytes:
-    """Bytes of an image that is stored in the table, or only named there."""
-    if cell["bytes"] is not None:
-        return bytes(cell["bytes"])
-    with xopen(cell["path"], "rb") as file:
-        return bytes(file.read())
-
-
-def _new_cell(cell: dict[str, Any], repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
-    """The image as PNG; its name gets the suffix to match, and loses the folder if that was on this machine."""
-    path = cell["path"]
-    if path is not None:
-        pure = PurePosixPath(path)
-        path = str(pure.with_suffix(".png")) if pure.name else None
-        if path is not None and (cell["bytes"] is None or pure.is_absolute()):
-            path = PurePosixPath(path).name
-    return {"bytes": repaired.data, "path": path}
 
 
 def _holds_images(feature: Any) -> bool:

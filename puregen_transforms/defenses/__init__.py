@@ -1,0 +1,5 @@
+"""Train classifiers on images that may be poisoned."""
+
+from puregen_transforms._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, __file__)

@@ -17,7 +17,7 @@ from puregen_transforms.detection.measure import ImageMeter, commonest_size
 from puregen_transforms.detection.pattern_search import search
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.statistics import robust_scores
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import InvariantEBM
 
@@ -48,7 +48,7 @@ class SharedPatterns(Detector):
 
     def identity(self) -> str:
         """Return the hash of the weights."""
-        return resolve_checkpoint(self.checkpoint).sha256
+        return resolve_ebm(self.checkpoint).sha256
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Search every class, and the set as a whole.
@@ -99,7 +99,7 @@ class EnergyOutliers(Detector):
 
     def identity(self) -> str:
         """Return the hash of the weights."""
-        return resolve_checkpoint(self.checkpoint).sha256
+        return resolve_ebm(self.checkpoint).sha256
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Measure every energy.
@@ -198,7 +198,7 @@ class MeasuredSet:
 def load_energy(checkpoint: str | None) -> EBM:
     """Load the energy network; its weights are made outside of inference mode, so that gradients can be taken."""
     with torch.inference_mode(False):
-        return load_ebm(resolve_checkpoint(checkpoint))
+        return load_ebm(resolve_ebm(checkpoint))
 
 
 def open_meter(

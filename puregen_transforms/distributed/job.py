@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from puregen_transforms._files import write_atomically
+from puregen_transforms._files import hash_file, write_atomically
 from puregen_transforms.data.atomic import check_free, make_parents, remove_if_empty, try_writing
 from puregen_transforms.data.folders import SKIPPED
-from puregen_transforms.data.outcome import Skipped, list_of
+from puregen_transforms.data.outcome import Skipped, skipped_as_json
 from puregen_transforms.data.parts import PartRecord
-from puregen_transforms.data.results import Results, sha256_of
+from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.distributed.manifest import (
     PART_ROWS_SETTING,
     differences,
@@ -32,7 +32,7 @@ from puregen_transforms.distributed.manifest import (
 
 @dataclass(frozen=True)
 class Job:
-    """The folder of a copy under way.
+    """A copy under way, and its folder.
 
     Args:
         destination: of the copy: a folder, or a .parquet file.
@@ -42,13 +42,13 @@ class Job:
 
     @property
     def folder(self) -> Path:
-        """What is finished is kept here until all is."""
+        """The folder in which finished parts are kept until all are."""
         return self.destination.with_name(self.destination.name + ".unfinished")
 
     @property
-    def results(self) -> Results:
+    def results(self) -> ResultFolder:
         """The files of the copy."""
-        return Results(self.folder / "result", self.folder / "scratch")
+        return ResultFolder(self.folder / "result", self.folder / "scratch")
 
     @property
     def is_file(self) -> bool:
@@ -56,8 +56,8 @@ class Job:
         return self.destination.suffix == ".parquet"
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs away; the system lets them in again when this process dies.
+    def locked(self) -> Iterator[None]:
+        """Lock the folder against other runs; the system unlocks it when this process dies.
 
         At the end the folder is removed if no part is finished.
 
@@ -69,7 +69,7 @@ class Job:
         try:
             try_writing(self.destination.with_name(f".{self.destination.name}.{secrets.token_hex(4)}.try"))
             self.folder.mkdir(exist_ok=True)
-            with self._locked():
+            with self._acquire():
                 try:
                     yield
                 finally:
@@ -79,7 +79,7 @@ class Job:
             for folder in parents:
                 remove_if_empty(folder)
 
-    def _locked(self) -> AbstractContextManager[object]:
+    def _acquire(self) -> AbstractContextManager[object]:
         try:
             return FileLock(self.folder / "lock").acquire(timeout=0)
         except Timeout as error:
@@ -89,7 +89,7 @@ class Job:
             ) from error
 
     def found_complete(self, settings: Mapping[str, Any]) -> bool:
-        """Whether an earlier run with the same settings has written all.
+        """Tell whether an earlier run with the same settings has written all.
 
         Raises:
             FileExistsError: one with other settings has.
@@ -135,27 +135,27 @@ class Job:
         write_atomically(self.folder / "job.json", json.dumps(dict(settings)).encode())
 
     def earlier(self) -> dict[str, Any] | None:
-        """Settings of the run that has begun this."""
+        """Read the settings of the run that has begun this copy."""
         path = self.folder / "job.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
     def record(self, name: str) -> PartRecord | None:
-        """Of a part, if it is finished."""
+        """Read the record of a part; None if it is not finished."""
         path = self.folder / "parts" / f"{name}.json"
         return PartRecord.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
 
     def add(self, record: PartRecord) -> None:
-        """A part is finished: all its files are on disk."""
+        """Record a finished part, all of whose files are on disk."""
         write_atomically(self.folder / "parts" / f"{record.name}.json", json.dumps(record.to_dict()).encode())
 
     def records(self) -> Iterator[PartRecord]:
-        """Of all finished parts, in no order."""
+        """Yield the records of all finished parts, in no order."""
         for path in (self.folder / "parts").glob("*.json"):
             yield PartRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     @property
     def checkpoints(self) -> Path:
-        """Where Ray notes what it has written."""
+        """The folder in which Ray notes what it has written."""
         return self.folder / "checkpoints"
 
     @property
@@ -164,9 +164,9 @@ class Job:
         return any(self.records()) or (self.checkpoints.exists() and any(self.checkpoints.iterdir()))
 
     def is_whole(self, record: PartRecord) -> bool:
-        """Whether the files of a finished part are still what they were."""
+        """Tell whether the files of a finished part are still what they were."""
         paths = {self.results.folder / name: checksum for name, checksum in record.files.items()}
-        return all(path.exists() and sha256_of(path) == checksum for path, checksum in paths.items())
+        return all(path.exists() and hash_file(path) == checksum for path, checksum in paths.items())
 
     def complete(self, settings: Mapping[str, Any], records: list[PartRecord], skipped: tuple[Skipped, ...]) -> None:
         """Move the copy to its destination; killed at any moment, the next run does it again."""
@@ -177,7 +177,7 @@ class Job:
         home = self.destination if self.is_file else result
         self.results.put(str(manifest_path(home)), manifest_of(settings, records))
         if skipped:
-            self.results.put(str(skipped_path(home)), list_of(skipped))
+            self.results.put(str(skipped_path(home)), skipped_as_json(skipped))
         check_free(self.destination, folder=not self.is_file)
         if self.is_file:
             (result / self.destination.name).rename(self.destination)
@@ -188,7 +188,7 @@ class Job:
         self.remove()
 
     def _joined(self, records: list[PartRecord]) -> list[PartRecord]:
-        """Put all parts in one file."""
+        """Join all parts into one file."""
         paths = [self.results.folder / name for record in records for name in record.files]
         name = self.destination.name
         with self.results.writing(name) as temporary:
@@ -197,9 +197,9 @@ class Job:
                     with pq.ParquetFile(path) as file:
                         for group in range(file.metadata.num_row_groups):
                             writer.write_table(file.read_row_group(group))
-            files = {name: sha256_of(temporary)}
+            files = {name: hash_file(temporary)}
         self.results.settle(files)
-        return [*(replace(record, files={}) for record in records), PartRecord.of_files("all rows", files)]
+        return [*(replace(record, files={}) for record in records), PartRecord.from_files("all rows", files)]
 
     def remove(self) -> None:
         """Take away the folder of the copy under way."""
@@ -207,7 +207,7 @@ class Job:
 
 
 def skipped_path(destination: Path) -> Path:
-    """Where the list of images left out goes: in a folder, or beside a file."""
+    """Return the path of the list of images left out: in a folder, or beside a file."""
     if destination.suffix == ".parquet":
         return destination.with_suffix("." + SKIPPED)
     return destination / SKIPPED

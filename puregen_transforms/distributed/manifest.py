@@ -1,4 +1,4 @@
-"""What a purified copy was made from, how, and what it consists of: kept beside it as JSON lines."""
+"""The manifest of a purified copy: source, settings and parts, kept beside it as JSON lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from puregen_transforms.data.folders import MANIFEST
 from puregen_transforms.data.parts import PartRecord
+from puregen_transforms.purifier.puregen_config import ALGORITHM_VERSION
 
 if TYPE_CHECKING:
     from puregen_transforms import PureGen
@@ -17,20 +18,20 @@ FORMAT = 1
 
 
 def manifest_path(destination: Path) -> Path:
-    """Where the manifest of a copy is: in its folder, or beside its file."""
+    """Return the path of a copy's manifest: in its folder, or beside its file."""
     if destination.suffix == ".parquet":
         return destination.with_suffix("." + MANIFEST)
     return destination / MANIFEST
 
 
 def manifest_of(settings: Mapping[str, Any], records: Iterable[PartRecord]) -> bytes:
-    """One line of settings, then one of each record."""
+    """Encode a manifest: a line of settings, then one for each record."""
     rows = [{"format": FORMAT, **settings}, *(record.to_dict() for record in records)]
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The first line.
+    """Read the settings from a manifest.
 
     Raises:
         ValueError: it is no manifest.
@@ -41,7 +42,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def read_records(path: Path) -> Iterator[PartRecord]:
-    """The other lines, one at a time; raises as `read_settings`."""
+    """Read the records of a manifest, one at a time; raises as `read_settings`."""
     with path.open(encoding="utf-8") as file:
         _settings(file.readline(), path)
         for number, line in enumerate(file, start=2):
@@ -63,40 +64,38 @@ def _settings(line: str, path: Path) -> dict[str, Any]:
 
 
 SETTLED = ("seed", "energy_threshold")
-"""What a run settles at its beginning, where that was left open."""
+"""Options that a run settles at its beginning, where they were left open."""
 
 _PLACES = ("checkpoint", "ddpm_checkpoint")
 
 
 PART_ROWS_SETTING = "rows of a part"
-"""Of the source: how its copy is cut, which changes no image."""
+"""Setting of the source that says how its copy is cut, which changes no image."""
 
 
 def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """All that decides what a copy comes to."""
-    from puregen_transforms.purifier.recipe import ALGORITHM_VERSION  # imports torch, which reading does without
-
-    recipe = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
+    """Collect all settings that decide the content of a copy."""
+    options = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
     # As they will be read again: without tuples.
-    settings: dict[str, Any] = json.loads(json.dumps({**recipe, "source": source, **others}))
+    settings: dict[str, Any] = json.loads(json.dumps({**options, "source": source, **others}))
     return settings
 
 
 def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Settings, with what they leave open as an earlier run has settled it."""
-    recipe, source = dict(settings["purifier"]), dict(settings["source"])
+    """Fill in what settings leave open, as an earlier run has settled it."""
+    options, source = dict(settings["purifier"]), dict(settings["source"])
     if earlier is not None:
         before = earlier["purifier"]
-        recipe |= {name: before[name] for name in SETTLED if recipe[name] is None}
+        options |= {name: before[name] for name in SETTLED if options[name] is None}
         # Another place for the same weights is the same purifier.
-        recipe |= {name: before[name] for name in _PLACES}
+        options |= {name: before[name] for name in _PLACES}
         if PART_ROWS_SETTING in earlier["source"]:
             source[PART_ROWS_SETTING] = earlier["source"][PART_ROWS_SETTING]
-    return {**settings, "purifier": recipe, "source": source}
+    return {**settings, "purifier": options, "source": source}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, each setting that is not the same."""
+    """Say in words which settings are not the same."""
     old, new = dict(_flat(before)), dict(_flat(now))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return [f"{name} was {_short(old.get(name))} and is {_short(new.get(name))}" for name in names]

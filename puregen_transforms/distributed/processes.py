@@ -1,4 +1,4 @@
-"""Which process this is, of those that `accelerate launch` or `torchrun` started."""
+"""The processes that `accelerate launch` or `torchrun` started, and which of them this is."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ class Processes:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until all processes have come here."""
+        """Wait until all processes have come here."""
         if self.state is not None:
             self.state.wait_for_everyone()
 
 
-ALONE = Processes()
+ONE_PROCESS = Processes()
 
 
 def started_processes(device: torch.device | str | None = None) -> Processes:
-    """The processes of this run: one alone, unless a launcher has started several.
+    """Find the processes of this run: a single one, unless a launcher has started several.
 
     Each of several gets a GPU of its own where there are any; on a CPU they share the cores, unless `OMP_NUM_THREADS`
     says otherwise, as it does under `torchrun`, which sets it to 1 where it is not set.
@@ -57,7 +57,7 @@ def started_processes(device: torch.device | str | None = None) -> Processes:
         device: asked for; "cpu" keeps all processes off the GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
-        return ALONE
+        return ONE_PROCESS
     from accelerate import PartialState
 
     kind = (default_device() if device is None else parse_device(device)).type

@@ -17,8 +17,8 @@ from datasets.utils import are_progress_bars_disabled, tqdm
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.copies import copy_of, table_copy
-from puregen_transforms.data.outcome import Progress
-from puregen_transforms.data.parts import Copy
+from puregen_transforms.data.outcome import CopyProgress
+from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
 from puregen_transforms.data.streams import StreamCopy
@@ -68,7 +68,7 @@ def purify_dataset(
     destination = Path(output_dir)
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
-    columns = purifier.recipe.columns or ()
+    columns = purifier.config.columns or ()
     source = _source(dataset, destination, columns, skip=on_error == "skip")
     processes = started_processes(purifier.device)
     with _bar(processes) as progress:
@@ -102,15 +102,15 @@ def purify_dataset(
 
 @dataclass(frozen=True, kw_only=True)
 class _Source:
-    """One kind of data set.
+    """A data set, planned: its copy, and how the result is opened.
 
     Args:
-        copy: see `Copy`.
+        copy: see `DatasetCopy`.
         samples: all of them, to be looked at once.
         open: the finished copy.
     """
 
-    copy: Copy
+    copy: DatasetCopy
     samples: Callable[[], Iterable[Any]]
     open: Callable[[], Any]
 
@@ -158,7 +158,7 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, 
 
 
 def _rows(*datasets: Any, skip: bool) -> Iterator[Any]:
-    """All samples, without those that cannot be read if these are to be skipped."""
+    """Yield all samples, without those that cannot be read if these are to be skipped."""
     for dataset in datasets:
         for index in range(len(dataset)):
             try:
@@ -171,14 +171,14 @@ def _rows(*datasets: Any, skip: bool) -> Iterator[Any]:
 
 
 def _say(sentence: str) -> None:
-    """Above the bar, where there is one."""
+    """Print a sentence, above the bar where there is one."""
     if not are_progress_bars_disabled():
         tqdm.write(sentence, file=sys.stderr)
 
 
 @contextmanager
-def _bar(processes: Processes) -> Iterator[Progress]:
-    """A bar of the first process' share, as `datasets` draws it."""
+def _bar(processes: Processes) -> Iterator[CopyProgress]:
+    """Show a bar of the first process' share, as `datasets` draws it."""
     bar: Any = None
     before = (0, 0)
 

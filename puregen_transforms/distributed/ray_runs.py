@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 
 from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.outcome import Outcome
 from puregen_transforms.data.parts import PART_ROWS, PartRecord
-from puregen_transforms.data.results import sha256_of
+from puregen_transforms.data.rows import DATA_FOLDER, purify_rows
 from puregen_transforms.data.sources import ParquetSplit
-from puregen_transforms.data.tables import DATA_FOLDER, TableCopy, image_columns_of, purify_rows
+from puregen_transforms.data.tables import TableCopy, image_columns_of
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
@@ -36,10 +37,10 @@ these forever; where there are few, actors count for none."""
 
 
 class PurifyBatches:
-    """What `ray.data.Dataset.map_batches` calls: loads the networks once for each actor.
+    """The actor that `ray.data.Dataset.map_batches` calls: it loads the networks once.
 
     Args:
-        recipe: of the purifier, as from `PureGen.to_dict()`.
+        options: of the purifier, as from `PureGen.to_dict()`.
         columns: of images.
         device: of the purifier.
         batch_size: of the purifier.
@@ -47,16 +48,16 @@ class PurifyBatches:
 
     def __init__(
         self,
-        recipe: Mapping[str, Any],
+        options: Mapping[str, Any],
         columns: Sequence[str],
         device: str | None = None,
         batch_size: int | None = None,
     ) -> None:
-        self._purifier = PureGen(**recipe, device=device, batch_size=batch_size)
+        self._purifier = PureGen(**options, device=device, batch_size=batch_size)
         self._columns = columns
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Rows with their images purified.
+        """Purify the images of some rows.
 
         Raises:
             UnreadableImageError: one cannot be repaired.
@@ -104,15 +105,15 @@ def purify_with_ray(
         ImportError: Ray is not installed.
     """
     require_extra("ray", "ray")
-    if purifier.recipe.uses_threshold and purifier.recipe.energy_threshold is None:
+    if purifier.config.uses_threshold and purifier.config.energy_threshold is None:
         raise ValueError(
-            f"Expected an `energy_threshold` for method {purifier.recipe.method!r}: with Ray there is no first pass "
+            f"Expected an `energy_threshold` for method {purifier.config.method!r}: with Ray there is no first pass "
             "over all images. Fit one on a sample of them with `purifier.fit(images)`."
         )
     source, destination = Path(source).expanduser().absolute(), Path(destination).absolute()
     check_apart(source, destination)
-    table = ParquetSplit.of(_parquet_files(source))
-    columns = image_columns_of(table.features, tuple(map(str, purifier.recipe.columns or ())))
+    table = ParquetSplit.open(_parquet_files(source))
+    columns = image_columns_of(table.features, tuple(map(str, purifier.config.columns or ())))
     if id_column is not None and id_column not in table.features:
         raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
     described = {"rows": {"train": table.rows}, "features": table.features.to_dict(), "columns": columns}
@@ -121,7 +122,7 @@ def purify_with_ray(
     settings = settings_of(purifier, {**described, "id column": id_column}, engine="ray")
     job = Job(destination)
     if not job.found_complete(settings):
-        with job.alone():
+        with job.locked():
             settings = filled_in(settings, job.earlier())
             if settings["purifier"]["seed"] is None:
                 settings["purifier"]["seed"] = draw_seed()
@@ -130,7 +131,7 @@ def purify_with_ray(
                 columns=columns,
                 id_column=id_column,
                 rows_per_call=rows_per_call,
-                part_rows=part_rows or part_rows_for(cut, purifier.recipe),
+                part_rows=part_rows or part_rows_for(cut, purifier.config),
                 actors=actors,
                 gpus_per_actor=gpus_per_actor,
             )
@@ -141,7 +142,7 @@ def purify_with_ray(
 
 @dataclass(frozen=True, kw_only=True)
 class _Crew:
-    """Settings of the actors; see `purify_with_ray`."""
+    """The actors of a run, and their settings."""
 
     columns: Sequence[str]
     id_column: str | None
@@ -150,7 +151,7 @@ class _Crew:
     actors: int | tuple[int, int] | None
     gpus_per_actor: float | None
 
-    def purify(self, table: ParquetSplit, job: Job, recipe: Mapping[str, Any], purifier: PureGen) -> None:
+    def purify(self, table: ParquetSplit, job: Job, options: Mapping[str, Any], purifier: PureGen) -> None:
         """Run Ray from the Parquet files to the job's result."""
         import ray
         from ray.data.checkpoint import CheckpointConfig
@@ -182,7 +183,7 @@ class _Crew:
             # One block is one file: what a killed run has to do again at most, for each actor.
             rows.repartition(target_num_rows_per_block=self.part_rows).map_batches(
                 PurifyBatches,
-                fn_constructor_args=(dict(recipe), list(self.columns), device, purifier.batch_size),
+                fn_constructor_args=(dict(options), list(self.columns), device, purifier.batch_size),
                 batch_size=self.rows_per_call,
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
@@ -218,7 +219,7 @@ def _parquet_files(source: Path) -> list[Path]:
 
 
 def _fingerprint(source: Path, paths: Sequence[Path]) -> str:
-    """sha256 of the files' names, sizes and footers: to read them whole is work for the cluster."""
+    """Hash the files' names, sizes and footers (sha256): to read them whole is work for the cluster."""
     found = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -236,7 +237,7 @@ _FOOTER_LENGTH = 8
 
 
 def _records(job: Job, table: ParquetSplit, columns: Sequence[str], ids: str) -> list[PartRecord]:
-    """Of the files that Ray has written.
+    """Record the files that Ray has written.
 
     Raises:
         ValueError: rows are missing, or there twice.
@@ -244,7 +245,7 @@ def _records(job: Job, table: ParquetSplit, columns: Sequence[str], ids: str) ->
     found = []
     for path in sorted((job.results.folder / DATA_FOLDER).glob("*.parquet")):
         name = f"{DATA_FOLDER}/{path.name}"
-        footer, files = pq.read_metadata(path), {name: sha256_of(path)}
+        footer, files = pq.read_metadata(path), {name: hash_file(path)}
         images = _images_in(footer, columns)
         found.append(PartRecord(name=path.stem, split="train", rows=footer.num_rows, images=images, files=files))
     rows = sum(record.rows for record in found)

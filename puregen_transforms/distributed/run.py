@@ -15,8 +15,8 @@ from PIL import Image
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.images import Purify
-from puregen_transforms.data.outcome import Outcome, Progress, Skipped
-from puregen_transforms.data.parts import Copy, Part, PartRecord, Way
+from puregen_transforms.data.outcome import CopyProgress, Outcome, Skipped
+from puregen_transforms.data.parts import DatasetCopy, Part, PartRecord, PurifyOptions
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import (
     PART_ROWS_SETTING,
@@ -26,7 +26,7 @@ from puregen_transforms.distributed.manifest import (
     read_records,
     settings_of,
 )
-from puregen_transforms.distributed.processes import ALONE, Processes
+from puregen_transforms.distributed.processes import ONE_PROCESS, Processes
 from puregen_transforms.distributed.work import Estimate, estimate, images_at_once, part_rows_for
 from puregen_transforms.purifier.device import choose_device
 
@@ -37,15 +37,15 @@ CHUNK_ON_CPU, CHUNK_ON_GPU = 64, 1024
 
 
 def purify_copy(
-    source: Copy,
+    source: DatasetCopy,
     destination: Path,
     purifier: PureGen,
     *,
     fit: Callable[[PureGen], object],
     on_error: str = "stop",
     part_rows: int | None = None,
-    processes: Processes = ALONE,
-    progress: Progress = lambda done, total, kept: None,
+    processes: Processes = ONE_PROCESS,
+    progress: CopyProgress = lambda done, total, kept: None,
     say: Callable[[str], None] = lambda sentence: None,
 ) -> Outcome:
     """Write a purified copy of a data set.
@@ -55,7 +55,7 @@ def purify_copy(
     already, nothing is done.
 
     Args:
-        source: see `Copy`.
+        source: see `DatasetCopy`.
         destination: a new folder, or a new .parquet file.
         purifier: without a seed, one is drawn, and kept for the runs that go on with this one.
         fit: sets the purifier's energy threshold from the whole source, where its method needs that.
@@ -87,7 +87,7 @@ def purify_copy(
         run.check_source()
         processes.wait()
         return run.outcome(f"{job.destination} was complete already.")
-    with job.alone() if processes.is_first else nullcontext():
+    with job.locked() if processes.is_first else nullcontext():
         if processes.is_first:
             run.begin(fit)
         processes.wait()
@@ -103,10 +103,16 @@ def purify_copy(
 
 
 class _Run:
-    """One process of a run."""
+    """The work of one process of a run."""
 
     def __init__(
-        self, source: Copy, job: Job, purifier: PureGen, settings: dict[str, Any], on_error: str, progress: Progress
+        self,
+        source: DatasetCopy,
+        job: Job,
+        purifier: PureGen,
+        settings: dict[str, Any],
+        on_error: str,
+        progress: CopyProgress,
     ) -> None:
         self.source = source
         self.job = job
@@ -119,17 +125,17 @@ class _Run:
     def begin(self, fit: Callable[[PureGen], object]) -> None:
         """Make or find the folder of the job, and settle what this run has left open."""
         settings = filled_in(self.settings, self.job.earlier())
-        recipe = settings["purifier"]
-        if recipe["seed"] is None:
-            recipe["seed"] = draw_seed()
-        if self.purifier.recipe.uses_threshold and recipe["energy_threshold"] is None:
+        options = settings["purifier"]
+        if options["seed"] is None:
+            options["seed"] = draw_seed()
+        if self.purifier.config.uses_threshold and options["energy_threshold"] is None:
             fit(self.purifier)
-            recipe["energy_threshold"] = self.purifier.recipe.energy_threshold
+            options["energy_threshold"] = self.purifier.config.energy_threshold
         self.job.begin(settings)
-        self.source.prepare(self.job.results, self._way())
+        self.source.prepare(self.job.results, self._options())
 
     def check_source(self) -> None:
-        """Look whether a complete copy is of these data: at its first and its last part.
+        """Check that a complete copy is of these data, by its first and its last part.
 
         Raises:
             FileExistsError: it is not.
@@ -148,18 +154,18 @@ class _Run:
         self.settings = self.job.earlier() or self.settings
         self.source = self.source.cut(self.settings["source"][PART_ROWS_SETTING])
         settled = {name: self.settings["purifier"][name] for name in SETTLED}
-        if any(getattr(self.purifier.recipe, name) != value for name, value in settled.items()):
+        if any(getattr(self.purifier.config, name) != value for name, value in settled.items()):
             self.purifier = _changed(self.purifier, **settled)
 
     def estimate(self, processes: int) -> Estimate | None:
-        """How long what is left will take."""
+        """Estimate how long the rest will take."""
         finished = sum(record.images + len(record.skipped) for record in self.job.records())
         return estimate(self.source, self.purifier, finished=finished, processes=processes)
 
     def purify_parts(self, processes: Processes) -> None:
         """Purify the parts that fall to this process, and check those that are finished already."""
         counting = _Counting(self.purifier)
-        way = self._way(counting)
+        options = self._options(counting)
         self._bar.begin()
         for part in self.source.parts_of(processes.rank, processes.count, self.job.record):
             record = self.job.record(part.name)
@@ -167,7 +173,7 @@ class _Run:
                 self._bar.add(record.images + len(record.skipped), kept=True)
                 continue
             before = counting.resisting
-            record = self.source.write(part, self.job.results, way)
+            record = self.source.write(part, self.job.results, options)
             self._check_folder()
             self.job.add(replace(record, resisting=counting.resisting - before))
 
@@ -188,12 +194,12 @@ class _Run:
         self.job.complete(self.settings, [replace(record, state={}) for record in records], outcome.skipped)
 
     def outcome(self, *notes: str) -> Outcome:
-        """What the manifest tells."""
+        """Read the outcome from the manifest."""
         outcome = _outcome(read_records(manifest_path(self.job.destination)))
         return replace(outcome, notes=(*notes, *self._notes))
 
     def _check_folder(self) -> None:
-        """See that this is still the run's own folder: a process may outlive the first, which keeps others away.
+        """Check that this is still the run's own folder: a process may outlive the first, which keeps others away.
 
         Raises:
             BlockingIOError: another run has begun there.
@@ -202,7 +208,7 @@ class _Run:
             raise BlockingIOError(f"Expected to be alone in {self.job.folder}, but another run has begun there.")
 
     def _still_holds(self, record: PartRecord, part: Part) -> bool:
-        """Whether a finished part is whole, which is false if it is to be done again.
+        """Tell whether a finished part is whole, which is false if it is to be done again.
 
         Raises:
             ValueError: its rows are no longer those it was made from.
@@ -217,10 +223,10 @@ class _Run:
             )
         return True
 
-    def _way(self, purify: Purify | None = None) -> Way:
+    def _options(self, purify: Purify | None = None) -> PurifyOptions:
         place = choose_device(self.purifier.device)
         chunk = CHUNK_ON_CPU if place.type == "cpu" else CHUNK_ON_GPU
-        return Way(
+        return PurifyOptions(
             purify=purify or self.purifier,
             chunk_images=max(self.purifier.batch_size or 0, chunk),
             at_once=partial(images_at_once, self.purifier),
@@ -240,36 +246,38 @@ class _Counting:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*still suspicious")
             purified: list[Image.Image] = self.purifier(images)
-        if self.purifier.recipe.method == "adaptive":
+        if self.purifier.config.method == "adaptive":
             self.resisting += int(self.purifier.suspicious(purified).sum())
         return purified
 
 
 class _Bar:
-    """Adds up the images that are done."""
+    """A count of the images that are done."""
 
-    def __init__(self, total: int | None, progress: Progress) -> None:
+    def __init__(self, total: int | None, progress: CopyProgress) -> None:
         self._total = total
         self._done = self._kept = 0
         self._progress = progress
 
     def begin(self) -> None:
-        """Now the work begins."""
+        """Report that the work begins."""
         self._progress(0, self._total, 0)
 
     def add(self, count: int, *, kept: bool = False) -> None:
-        """More are done, or have been by an earlier run."""
+        """Count images that are done, or were by an earlier run."""
         self._done += count
         self._kept += count if kept else 0
         if count:
             self._progress(self._done, self._total, self._kept)
 
 
-def _cut(source: Copy, purifier: PureGen, *, asked: int | None, begun: int | None, say: Callable[[str], None]) -> Copy:
-    """The source in the parts that an earlier run has begun with, in those asked for, or in parts of some minutes."""
+def _cut(
+    source: DatasetCopy, purifier: PureGen, *, asked: int | None, begun: int | None, say: Callable[[str], None]
+) -> DatasetCopy:
+    """Cut the source into the parts that an earlier run has begun with, those asked for, or parts of some minutes."""
     chosen = None if asked is None else source.cut(asked)
     if begun is None:
-        return chosen or source.cut(part_rows_for(source, purifier.recipe))
+        return chosen or source.cut(part_rows_for(source, purifier.config))
     if asked not in (None, begun):
         say(
             f"Parts stay at {begun} rows, as an earlier run has begun this copy, rather than {asked}: its bytes depend "
@@ -283,7 +291,7 @@ def _rows(part: Part) -> str:
 
 
 def draw_seed() -> int:
-    """From torch's global generator."""
+    """Draw a seed from torch's global generator."""
     return int(torch.randint(2**31, ()))
 
 
@@ -298,7 +306,7 @@ def _outcome(records: Iterable[PartRecord]) -> Outcome:
 
 
 def _placed(purifier: PureGen, processes: Processes) -> PureGen:
-    """The same on the device of this process, unless it was given one by number."""
+    """Move a purifier to the device of this process, unless it was given one by number."""
     if processes.device is None or (purifier.device is not None and purifier.device.index is not None):
         return purifier
     return _changed(purifier, device=processes.device)

@@ -24,7 +24,7 @@ from puregen_transforms.data.sample_transforms import without_transforms
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
 from puregen_transforms.functional.images import check_unit_range, rounded
-from puregen_transforms.transforms.samples import choose, find
+from puregen_transforms.transforms.samples import choose_slots, find_slots
 
 IMAGE_FORMS = ("pil", "array", "uint8 image", "float image")
 """PIL images, uint8 arrays (H, W, C), and tensors (C, H, W) of uint8 or of floats in [0, 1]."""
@@ -32,7 +32,7 @@ IMAGE_FORMS = ("pil", "array", "uint8 image", "float image")
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a sample is made of columns.
+    """The columns that a sample is made of, and the form of each.
 
     Args:
         kind: "tuple", "list", "dict", or "image" for an image alone.
@@ -45,16 +45,16 @@ class Layout:
     forms: tuple[str | None, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
+        """Return a JSON-ready record."""
         return {"kind": self.kind, "names": list(self.names), "forms": list(self.forms)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        """Inverse of `to_dict`."""
+        """Rebuild from `to_dict`."""
         return cls(kind=values["kind"], names=tuple(values["names"]), forms=tuple(values["forms"]))
 
     def values(self, sample: Any) -> list[Any]:
-        """The parts of a sample, one for each column."""
+        """Take a sample apart, into one value for each column."""
         if self.kind == "image":
             return [sample]
         if isinstance(sample, Mapping):
@@ -62,7 +62,7 @@ class Layout:
         return list(sample)
 
     def sample(self, values: Sequence[Any]) -> Any:
-        """Inverse of `values`."""
+        """Put a sample together from one value for each column."""
         if self.kind == "image":
             return values[0]
         if self.kind == "dict":
@@ -71,7 +71,7 @@ class Layout:
 
 
 class TorchSplit:
-    """A torch map-style data set, read as a table; see `TableSplit`.
+    """A torch map-style data set, read as a table.
 
     Its images are taken before its own transforms, which belong after the purification.
 
@@ -102,7 +102,7 @@ class TorchSplit:
         return len(self._dataset)
 
     def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
-        """See `TableSplit`."""
+        """Read the samples from `start` to before `stop` as tables of `size` rows and a rest."""
         for first in range(start, stop, size):
             rows = [self._row(index) for index in range(first, min(first + size, stop))]
             cells = {name: [row[place] for row in rows] for place, name in enumerate(self.layout.names)}
@@ -124,10 +124,10 @@ class TorchSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class TorchCopy(TableCopy):
-    """Parquet files that remember how the samples looked; see `TableCopy`."""
+    """A copy into Parquet files that remember how the samples looked."""
 
     def describe(self) -> dict[str, Any]:
-        """See `Copy`."""
+        """Describe the source as a table, and how its samples looked."""
         (split,) = self.tables.values()
         assert isinstance(split, TorchSplit)
         return {**super().describe(), "sample": split.layout.to_dict()}
@@ -220,7 +220,7 @@ class PurifiedDataset(TorchDataset[Any]):
 
 
 def _layout_of(sample: Any, columns: tuple[str | int, ...] | None) -> Layout:
-    slots = choose(find(sample), sample, columns)
+    slots = choose_slots(find_slots(sample), sample, columns)
     if slots[0].path == ():
         return Layout(kind="image", names=("image",), forms=(_form(sample),))
     if any(len(slot.path) > 1 for slot in slots) or not isinstance(sample, (tuple, list, Mapping)):
@@ -238,7 +238,7 @@ def _layout_of(sample: Any, columns: tuple[str | int, ...] | None) -> Layout:
 
 
 def _names(sample: Sequence[Any], forms: Sequence[str | None]) -> tuple[str, ...]:
-    """Of an (image, label) sample these; of others with numbers."""
+    """Name the columns of a sample: image and label where these are clear, else with numbers."""
     words = []
     for value, form in zip(sample, forms, strict=True):
         is_label = isinstance(_plain(value), int) and not isinstance(value, bool)
@@ -297,12 +297,12 @@ def _feature(name: str, value: Any, classes: list[str] | None) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers and lists out of tensors and arrays."""
+    """Turn tensors and arrays into numbers and lists."""
     return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
 
 
 def _stored_image(value: Any, index: int) -> dict[str, Any]:
-    """As PNG, without the work of compressing: it is decoded again at once."""
+    """Encode an image as PNG, without the work of compressing: it is decoded again at once."""
     image = value
     if isinstance(value, Tensor):
         try:

@@ -1,4 +1,4 @@
-"""Is a purified copy still what was written, and all of it?"""
+"""Check that a purified copy is complete and unchanged."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from puregen_transforms._files import hash_file
 from puregen_transforms.data.folders import OTHER_FILES, SKIPPED
 from puregen_transforms.data.images import ImageProblemError, decode
 from puregen_transforms.data.parts import Part
-from puregen_transforms.data.results import sha256_of
 from puregen_transforms.distributed.manifest import differences, manifest_path, read_records, read_settings
 
 
@@ -93,7 +93,7 @@ def _problems_of_file(home: Path, name: str, checksum: str, *, is_image: bool) -
     path = home / name
     if not path.exists():
         yield f"{name} is missing"
-    elif sha256_of(path) != checksum:
+    elif hash_file(path) != checksum:
         yield f"{name} is not what was written"
     elif is_image:
         try:

@@ -1,4 +1,4 @@
-"""How much work a data set is: to cut it into parts that are done again quickly, and to say how long it will take."""
+"""The work that a data set is: to cut it into parts that are done again quickly, and to estimate the time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.outcome import duration
-from puregen_transforms.data.parts import PART_ROWS, Copy
+from puregen_transforms.data.parts import PART_ROWS, DatasetCopy
 from puregen_transforms.purifier.batches import LEAST_BYTES_PER_PIXEL, default_batch_size
 from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, LangevinStage, Stage
 
 PART_WORK = PART_ROWS * 32 * 32 * 150
@@ -32,24 +32,24 @@ _ADAPTIVE_ROUNDS = 3
 _TIMED_STEPS = 3
 
 
-def calls_of(recipe: Recipe) -> float:
-    """Network calls of an image, counted in Langevin steps; an estimate that depends on the recipe alone."""
-    diffusion = _DIFFUSION_CALL * (recipe.ddpm_inference_steps or recipe.ddpm_steps or 0)
-    if recipe.method == "adaptive":
+def calls_of(config: PureGenConfig) -> float:
+    """Estimate the network calls of an image, counted in Langevin steps, from the options alone."""
+    diffusion = _DIFFUSION_CALL * (config.ddpm_inference_steps or config.ddpm_steps or 0)
+    if config.method == "adaptive":
         diffusion *= _ADAPTIVE_ROUNDS
-    return (recipe.filter_fraction or 1) * (recipe.reps or 1) * ((recipe.ebm_steps or 0) + diffusion)
+    return (config.filter_fraction or 1) * (config.reps or 1) * ((config.ebm_steps or 0) + diffusion)
 
 
-def part_rows_for(source: Copy, recipe: Recipe) -> int:
-    """Rows of a part of about `PART_WORK`, the same for every process and machine."""
+def part_rows_for(source: DatasetCopy, config: PureGenConfig) -> int:
+    """Choose the rows of a part of about `PART_WORK`, the same for every process and machine."""
     pixels = source.row_pixels()
-    by_work = int(PART_WORK / max(1.0, sum(pixels) * calls_of(recipe)))
+    by_work = int(PART_WORK / max(1.0, sum(pixels) * calls_of(config)))
     least = ceil((source.images or 0) / max(1, len(pixels)) / MOST_CHOSEN)
     return min(PART_ROWS, max(1, by_work, least))
 
 
 def images_at_once(purifier: PureGen, pixels: int) -> int:
-    """Images of so many pixels that keep the machine busy: a batch, or on a CPU one for each thread."""
+    """Count the images of so many pixels that keep the machine busy: a batch, or on a CPU one for each thread."""
     place = choose_device(purifier.device)
     widest = max((getattr(stage, "bytes_per_pixel", 0) for stage in purifier.purifier.stages), default=0)
     batch = purifier.batch_size or default_batch_size(pixels * max(widest, LEAST_BYTES_PER_PIXEL), place)
@@ -58,7 +58,7 @@ def images_at_once(purifier: PureGen, pixels: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """How long the work will take.
+    """An estimate of how long the work will take.
 
     Args:
         images: still to be purified; None if that is not known.
@@ -79,7 +79,7 @@ class Estimate:
         return f"Estimate: {duration(self.images * self.seconds / self.processes)} for {self.images:,} images {size}."
 
 
-def estimate(source: Copy, purifier: PureGen, *, finished: int = 0, processes: int = 1) -> Estimate | None:
+def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, processes: int = 1) -> Estimate | None:
     """Time a few network calls at the size of a typical image; decoding and encoding are not counted.
 
     Args:
@@ -106,7 +106,7 @@ def estimate(source: Copy, purifier: PureGen, *, finished: int = 0, processes: i
 def _seconds_of_an_image(purifier: PureGen, side: int) -> float:
     count = images_at_once(purifier, side * side)
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    share = purifier.recipe.filter_fraction or 1.0
+    share = purifier.config.filter_fraction or 1.0
 
     def seconds(stage: Stage) -> float:
         if isinstance(stage, FilterStage):
@@ -121,7 +121,7 @@ def _seconds_of_an_image(purifier: PureGen, side: int) -> float:
 
 
 def _shortened(stage: Stage) -> tuple[Stage, float]:
-    """A stage with a few of its network calls, and how many times as long the whole one takes."""
+    """Shorten a stage to a few of its network calls; also return how many times as long the whole one takes."""
     if isinstance(stage, LangevinStage):
         steps = min(_TIMED_STEPS, stage.config.steps)
         return replace(stage, config=replace(stage.config, steps=steps)), stage.config.steps / max(1, steps)

@@ -16,7 +16,7 @@ from puregen_transforms.attacks.surrogates import Progress, Surrogates
 from puregen_transforms.evaluate.cells import AttackSpec, VictimSpec
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store, fingerprint
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
 ATTACKER = 100
 """Seed of attackers who train networks, so that no surrogate starts from a victim's weights."""
@@ -58,7 +58,7 @@ class Workshop:
         def craft() -> Poison:
             given = {name: getattr(self.sets, part) for name, part in _parts(attack, victim.scenario).items()}
             if "energy" in attack.needed(config):
-                given["energy"] = load_ebm(resolve_checkpoint(None))
+                given["energy"] = load_ebm(resolve_ebm(None))
             attacker = Attacker(seed=seed, given=given, device=self.device, progress=self.progress, train=train)
             return attack.craft(self.sets.learned_in(victim.scenario), config, attacker)
 
@@ -83,7 +83,7 @@ class Workshop:
             "known": [victim.classifier, victim.recipe, victim.epochs] if spec.known else None,
             "images": {name: self.sets.fingerprints[name] for name in seen},
         }
-        return key | ({"energy": resolve_checkpoint(None).sha256} if "energy" in attack.needed(config) else {})
+        return key | ({"energy": resolve_ebm(None).sha256} if "energy" in attack.needed(config) else {})
 
     def _surrogates(self, surrogates: Surrogates, seed: int) -> list[nn.Module]:
         """Train an attacker's surrogates, or get the kept ones: they are kept by what they learn, whoever asks."""
@@ -94,7 +94,7 @@ class Workshop:
             seed,
             len(learned.class_names),
             fingerprint(learned.images, learned.labels),
-            [surrogates.purified_by, resolve_checkpoint(None).sha256] if surrogates.purify else None,
+            [surrogates.purified_by, resolve_ebm(None).sha256] if surrogates.purify else None,
         ]
 
         def train() -> dict[str, torch.Tensor]:

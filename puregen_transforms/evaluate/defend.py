@@ -15,7 +15,7 @@ from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.evaluate.cells import Component, DefenseSpec
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.store import Store, fingerprint
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.transforms.fitting import threshold_of
 from puregen_transforms.transforms.puregen import PureGen
 
@@ -123,10 +123,10 @@ class KeptPurifier:
     def __call__(self, options: Mapping[str, Any], rows: Tensor | None = None) -> Defended:
         """Purify some rows, or all; see `Purify`. An image's noise goes by its row."""
         transform = _transform(options, self.device)
-        if transform.recipe.uses_threshold:
+        if transform.config.uses_threshold:
             if rows is not None:
                 raise ValueError(
-                    f"Expected a method without a threshold for flagged images, but got {transform.recipe.method!r}: "
+                    f"Expected a method without a threshold for flagged images, but got {transform.config.method!r}: "
                     "its threshold is that of the whole set."
                 )
             return self._where_suspicious(transform)
@@ -160,8 +160,8 @@ class KeptPurifier:
         """Purify the images above a threshold that depends on all; only what becomes of those is worth keeping."""
         reference = PureGen(device=self.device)
         scores = self.of_each(["energy", reference.digest], lambda images, rows: reference.energy(images))
-        assert transform.recipe.filter_fraction is not None
-        threshold = threshold_of(scores, transform.recipe.filter_fraction)
+        assert transform.config.filter_fraction is not None
+        threshold = threshold_of(scores, transform.config.filter_fraction)
         fitted = PureGen(**{**transform.to_dict(), "energy_threshold": threshold}, device=self.device)
         flagged = scores >= threshold
         images, rows = self.images.clone(), flagged.nonzero().flatten()
@@ -175,9 +175,9 @@ def _transform(options: Mapping[str, Any], device: torch.device | str) -> PureGe
 
 def _digest(transform: PureGen) -> str:
     """Give the transform's digest, the same wherever its checkpoints lie: the weights themselves are in it."""
-    return Recipe.from_dict(portable(transform.to_dict())).digest(transform.weights)
+    return PureGenConfig.from_dict(portable(transform.to_dict())).digest(transform.weights)
 
 
 def _purified(transform: PureGen) -> Callable[[Tensor, Tensor], Tensor]:
-    seed = transform.recipe.seed or 0
+    seed = transform.config.seed or 0
     return lambda images, rows: transform.purifier(images, sample_ids=rows, seed=seed)

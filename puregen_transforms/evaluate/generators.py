@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.evaluate.store import Store, fingerprint
-from puregen_transforms.models.ebm import EBMConfig
+from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.purifier.device import choose_dtype
 
 
@@ -45,7 +45,8 @@ def trained_ebm(
     """
     from accelerate import Accelerator
 
-    from puregen_transforms.train.ebm import EBMTrainer, EBMTraining
+    from puregen_transforms.train.config import EBMTraining
+    from puregen_transforms.train.ebm import EBMTrainer
     from puregen_transforms.train.run import run_training
 
     folder = store.path_of("generators", [asdict(spec), fingerprint(images)], "")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from puregen_transforms.hub.catalogue import CATALOGUE, Kind
-from puregen_transforms.hub.references import find
+from puregen_transforms.hub.checkpoints import find_checkpoint
 
 _CHECKPOINTS: dict[str, Kind] = {"checkpoint": "ebm", "ddpm_checkpoint": "ddpm"}
 """Settings that name a checkpoint, and of what kind."""
@@ -26,4 +26,4 @@ def _portable(name: str, value: Any) -> Any:
         return portable(value)
     if name not in _CHECKPOINTS or value is None or value in CATALOGUE or not Path(value).is_dir():
         return value
-    return f"sha256:{find(value, kinds=[_CHECKPOINTS[name]]).sha256}"
+    return f"sha256:{find_checkpoint(value, kinds=[_CHECKPOINTS[name]]).sha256}"

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 
 Figures = tuple[float, ...]
 
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+"""Of the images that the figures are of: CIFAR-10's."""
+
 PUBLISHED: Mapping[str, Mapping[str, Mapping[str, Figures]]] = {
     # Table 1, ResNet-18, 1 % of the rows; Table 4, HLB, 1 %. "Best baseline" there is not always the same one.
     "narcissus": {

@@ -68,11 +68,11 @@ def judge(purify: PureGen, clean: Tensor, poisoned: Mapping[int, Tensor], energi
         poisoned: the first M of them with a trigger, by its budget in units of 1/255.
         energies: of the network that tells poisoned images from clean ones.
     """
-    assert purify.recipe.seed is not None
+    assert purify.config.seed is not None
     ids = torch.arange(len(clean))
 
     def run(images: Tensor) -> Tensor:
-        return purify.purifier(images, sample_ids=ids[: len(images)], seed=purify.recipe.seed or 0)
+        return purify.purifier(images, sample_ids=ids[: len(images)], seed=purify.config.seed or 0)
 
     run(clean[:2])
     started = time.perf_counter()

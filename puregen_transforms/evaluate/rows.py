@@ -49,9 +49,7 @@ def patterns_and_outliers_left_out() -> DefenseSpec:
 def patterns_purified() -> DefenseSpec:
     """Purify the images in which a shared pattern is found, twice as far as usual and by both networks."""
     options = {"method": "naive", "dynamics": "cooled", "ebm_steps": 300, "ddpm_steps": 150, "ddpm_inference_steps": 15}
-    return DefenseSpec(
-        name="PureGen-inspect, found images purified", detect=[PATTERNS], purify_flagged=options
-    )
+    return DefenseSpec(name="PureGen-inspect, found images purified", detect=[PATTERNS], purify_flagged=options)
 
 
 def every_defense(scale: Scale) -> list[DefenseSpec]:

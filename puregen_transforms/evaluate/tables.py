@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
-from puregen_transforms.data.demo import CLASSES
-from puregen_transforms.evaluate.published import PUBLISHED, Figures
+from puregen_transforms.evaluate.published import CLASSES, PUBLISHED, Figures
 from puregen_transforms.hub.catalogue import CATALOGUE
 
 NO_ATTACK = "no attack"
@@ -169,7 +168,8 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
     head = ["defense", "accuracy, no attack"]
     several = any(_attacks_in(rows.get(group, [])) > 1 for rows in defenses.values() for group in attacks)
     for group in attacks:
-        head += [f"{group}: attack success{' (worst)' * several}", "accuracy"] + ["paper: success / accuracy / worst class, %"] * (group in published)
+        head += [f"{group}: attack success{' (worst)' * several}", "accuracy"]
+        head += ["paper: success / accuracy / worst class, %"] * (group in published)
     lines = []
     for name, rows in defenses.items():
         line = [name, _percent(summarize(rows[NO_ATTACK]).accuracy) if NO_ATTACK in rows else "–"]

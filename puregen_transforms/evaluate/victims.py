@@ -23,7 +23,8 @@ RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {
     ),
     "hlb": lambda epochs: HLBRecipe(epochs=epochs),
 }
-"""Recipes by name, for a number of epochs; "small_batches" is for a hundred images, "step" the published one for ResNets, of 200 or 80 epochs."""
+"""Recipes by name, for a number of epochs: "small_batches" for sets of a hundred images, "step" as
+published for ResNets, of 200 or 80 epochs."""
 
 
 def train_victim(

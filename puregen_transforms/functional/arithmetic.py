@@ -11,7 +11,7 @@ _ROCM_WITH_BFLOAT16 = re.compile(r"gfx(908|90a|94|95|11|12)")
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are known to run in hardware there, rather than being emulated."""
+    """Tell whether bfloat16 products are known to run in hardware there, rather than being emulated."""
     match device.type:
         case "cpu":
             unit = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -17,18 +17,16 @@ from puregen_transforms.functional.langevin import Noise
 NoisePredictor = Callable[[Tensor, int | Tensor], Tensor]
 """(N, C, H, W) noised images and their timestep(s) -> the noise in them, of the same shape."""
 
-SOLVERS = ("ddpm", "ddim", "dpmsolver++")
-
 DIFFUSION_STEPS = 1000
 
 
 def beta_schedule(steps: int = DIFFUSION_STEPS, start: float = 1e-4, end: float = 0.02) -> Tensor:
-    """The linear schedule of DDPM (Ho et al. 2020): (steps,) float32 variances."""
+    """Compute the linear schedule of DDPM (Ho et al. 2020): (steps,) float32 variances."""
     return torch.linspace(start, end, steps)
 
 
 def alpha_bars_of(betas: Tensor) -> Tensor:
-    """(T,) variances -> (T,) float32 shares of signal, the running product of 1 - beta."""
+    """Turn (T,) variances into (T,) float32 shares of signal, the running product of 1 - beta."""
     return (1 - betas).cumprod(0)
 
 
@@ -45,14 +43,14 @@ def add_noise(images: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tenso
 
 
 def timesteps_of(steps: int, calls: int) -> list[int]:
-    """The timesteps of a chain of `calls` network calls from `steps` down, evenly spaced; the first is `steps` - 1."""
+    """Space `calls` timesteps evenly from `steps` - 1 down."""
     return [-(-steps * (calls - i) // calls) - 1 for i in range(calls)]
 
 
 def ddpm_step(
     images: Tensor, predicted_noise: Tensor, *, timestep: int, previous: int, alpha_bars: Tensor, noise: Tensor | None
 ) -> Tensor:
-    """One ancestral step (Ho et al., equations 6 and 7), with the clean estimate clamped to [-1, 1].
+    """Take one ancestral step (Ho et al., equations 6 and 7), with the clean estimate clamped to [-1, 1].
 
     Equal to `diffusers.DDPMScheduler.step` with its defaults, but for the noise, which the caller draws.
 

@@ -27,7 +27,7 @@ def check_unit_range(images: Tensor) -> None:
 
 
 def to_signed(images: Tensor) -> Tensor:
-    """uint8 [0, 255] or float [0, 1] -> float32 [-1, 1]."""
+    """Map uint8 [0, 255] or float [0, 1] to float32 [-1, 1]."""
     if images.dtype == torch.uint8:
         return images.float().div_(127.5).sub_(1)
     return images.float().mul(2).sub_(1)
@@ -44,21 +44,21 @@ def to_pixels(values: Tensor) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float, nominally in [-1, 1] -> uint8 [0, 255]: clamped first, then rounded, so nothing wraps around."""
+    """Map float, nominally in [-1, 1], to uint8 [0, 255]: clamped first, then rounded, so nothing wraps around."""
     return images.add(1).mul_(127.5).clamp_(0, 255).round_().to(torch.uint8)
 
 
 def rounded(images: Tensor) -> Tensor:
-    """uint8 [0, 255] or float [0, 1] -> the nearest uint8 image."""
+    """Round uint8 [0, 255] or float [0, 1] to the nearest uint8 image."""
     return images if images.dtype == torch.uint8 else images.float().mul(255).clamp_(0, 255).round_().to(torch.uint8)
 
 
 def gray_to_rgb(images: Tensor) -> Tensor:
-    """(N, 1, H, W) -> (N, 3, H, W)."""
+    """Repeat the channel: (N, 1, H, W) -> (N, 3, H, W)."""
     return images.expand(-1, 3, -1, -1)
 
 
 def rgb_to_gray(images: Tensor) -> Tensor:
-    """(N, 3, H, W) uint8 -> (N, 1, H, W) uint8, by luma."""
+    """Weigh the channels by luma: (N, 3, H, W) uint8 -> (N, 1, H, W) uint8."""
     weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
     return (images * weights).sum(1, keepdim=True).round_().clamp_(0, 255).to(torch.uint8)

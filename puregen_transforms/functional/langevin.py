@@ -67,6 +67,19 @@ def langevin(
     return x
 
 
+def temperature_for(images: Tensor, temperature: float, *, trained_size: int) -> float:
+    """Scale a temperature to the area of images, so that every pixel moves as at the trained size.
+
+    An energy is a mean over the pixels, so its gradient in each pixel shrinks as images grow.
+
+    Args:
+        images: (N, C, H, W); only their size counts.
+        temperature: at the trained size.
+        trained_size: side in pixels of the images that the energy was trained on.
+    """
+    return temperature / (images.shape[-2] * images.shape[-1] / trained_size**2)
+
+
 def langevin_step(
     images: Tensor,
     energy: Energy,
@@ -77,7 +90,7 @@ def langevin_step(
     noise: Noise | None,
     noise_scale: float = 1.0,
 ) -> Tensor:
-    """One update of `langevin`; `noise=None` descends without noise."""
+    """Take one step of `langevin`; `noise=None` descends without noise."""
     energies, gradient = energy_and_gradient(energy, images)
     _check_finite(energies, step=step, what="energy")
     # Products first, sums after: `add(..., alpha=)` may round both as one, or not, by where an element lies in memory.
@@ -88,7 +101,7 @@ def langevin_step(
 
 
 def energy_and_gradient(energy: Energy, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Energies and the gradient of each in its own image.
+    """Compute energies, and the gradient of each in its own image.
 
     An energy with a method `with_gradient(images)` knows both; any other is differentiated by autograd.
 

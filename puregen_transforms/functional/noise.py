@@ -31,7 +31,7 @@ STEPS_OF_A_STAGE = 1 << 16
 def philox(
     counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[int, int], rounds: int = _ROUNDS
 ) -> tuple[Tensor, ...]:
-    """Philox4x32.
+    """Encrypt counters by Philox4x32, a random function of counter and key.
 
     Args:
         counter: four int64 tensors that broadcast together, values in [0, 2**32).
@@ -52,7 +52,7 @@ def philox(
 
 
 def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int, step: int) -> Tensor:
-    """Standard normal values for a batch, in 2**16 equally likely levels; the outermost are at 4.3.
+    """Draw standard normal values for a batch, in 2**16 equally likely levels; the outermost are at 4.3.
 
     Args:
         shape: (N, ...); the values of sample i depend on its id and shape[1:], not on N or i.
@@ -78,7 +78,7 @@ def _try_out(device: torch.device) -> Tensor:
 
 
 def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
-    """(N, size) float32 values, on the device of the ids."""
+    """Draw (N, size) float32 values, on the device of the ids."""
     block = torch.arange(-(-size // 8), device=sample_ids.device)[None]  # (1, B): 8 values a block
     ids = sample_ids[:, None]  # (N, 1)
     whens = torch.full_like(block[:, :1], when)
@@ -94,7 +94,7 @@ def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
 
 @cache
 def _quantiles(device: torch.device) -> Tensor:
-    """(2**16,) float32, the middle of each level of a standard normal, scaled to variance 1."""
+    """Compute the middle of each level of a standard normal, scaled to variance 1: (2**16,) float32."""
     # Made on the CPU, so that every device has the same bits.
     middles = torch.special.ndtri((torch.arange(_LEVELS, dtype=torch.float64) + 0.5) / _LEVELS)
     return (middles / middles.square().mean().sqrt()).float().to(device)
@@ -117,14 +117,14 @@ class KeyedNoise:
     first_step: int = 0
 
     def __call__(self, step: int, images: Tensor) -> Tensor:
-        """Noise shaped and placed like `images`, (N, C, H, W)."""
+        """Draw noise shaped and placed like `images`, (N, C, H, W)."""
         ids = self.sample_ids.to(images.device)
         return keyed_normal(images.shape, seed=self.seed, sample_ids=ids, stage=self.stage, step=self.first_step + step)
 
-    def of(self, chosen: Tensor) -> KeyedNoise:
-        """The same noise for some of the samples: (N,) mask or (M,) positions."""
+    def for_samples(self, chosen: Tensor) -> KeyedNoise:
+        """Select the noise of some of the samples: (N,) mask or (M,) positions."""
         return replace(self, sample_ids=self.sample_ids[chosen.to(self.sample_ids.device)])
 
     def within(self, index: int) -> KeyedNoise:
-        """The noise of stage `index` inside this stage; stages inside stages share the range of steps."""
+        """Return the noise of stage `index` inside this stage; stages inside stages share the range of steps."""
         return replace(self, first_step=self.first_step + index * STEPS_OF_A_STAGE)

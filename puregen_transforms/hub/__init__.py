@@ -1,0 +1,5 @@
+"""From names of checkpoints to networks, and to the Hugging Face Hub."""
+
+from puregen_transforms._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, __file__)

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.hub.catalogue import CATALOGUE
-from puregen_transforms.hub.publish import RECORD_FILE
+from puregen_transforms.hub.layout import RECORD_FILE
 
 _TEMPLATES = {kind: Path(__file__).with_name(f"card_{kind}.md") for kind in ("ebm", "ddpm")}
 _PICTURES = {"grid": "before_and_after.png", "curves": "training.png"}
@@ -20,7 +20,7 @@ _TAGS = {"ebm": ["energy-based-model"], "ddpm": ["diffusion", "ddpm"]}
 
 
 def load_record(name: str) -> dict[str, Any]:
-    """The training and evaluation record of a packaged checkpoint.
+    """Load the training and evaluation record of a packaged checkpoint.
 
     Raises:
         ValueError: no packaged checkpoint of this name.
@@ -33,7 +33,7 @@ def load_record(name: str) -> dict[str, Any]:
 
 
 def fill_card(record: Mapping[str, Any], *, pictures: Mapping[str, str] | None = None) -> str:
-    """The model card of a record, every number of which comes from the record.
+    """Fill the template of a model card, every number of which comes from the record.
 
     Args:
         record: as `load_record` gives it.
@@ -63,7 +63,7 @@ def write_card(name: str, path: Path) -> None:
 
 
 def _measured(quality: Mapping[str, Any], kind: str) -> str:
-    """What `benchmarks/purify_quality.py` recorded, as tables."""
+    """Write the tables of the record of `benchmarks/purify_quality.py`."""
     parts = [
         "Images that were never seen in training, with the trigger that `puregen demo` shows (a universal perturbation "
         "optimized against a classifier). `left` is the share of the trigger that survives along its own direction; "
@@ -93,7 +93,7 @@ def _measured(quality: Mapping[str, Any], kind: str) -> str:
 
 
 def _victims(measured: Mapping[str, Any]) -> str:
-    """What `benchmarks/narcissus.py` recorded, as a table."""
+    """Write the table of the record of `benchmarks/narcissus.py`."""
     lines = [
         "Classifiers trained on a set that was attacked with Narcissus triggers, after each defense. Success is the "
         "mean over target classes (in parentheses the worst) of the share of other test images that are called the "

@@ -40,7 +40,7 @@ class CatalogueEntry:
 
     @property
     def folder(self) -> Path:
-        """Where a packaged checkpoint lies."""
+        """The folder of a packaged checkpoint."""
         return PACKAGED_CHECKPOINTS / self.name
 
 
@@ -53,7 +53,7 @@ _ENTRIES = (
         packaged=True,
         sha256="a8fa7db87ac3ceec469a3539e7d4fb28381ec2b08dfb2f9b65c8dd2453c0a882",
     ),
-    # The first default, which shifts colours; tables that were measured with it stay reproducible.
+    # The first default, which shifts colors; tables that were measured with it stay reproducible.
     CatalogueEntry(
         name="ebm-imagenet32-nf64",
         packaged=True,

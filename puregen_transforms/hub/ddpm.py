@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM
+from puregen_transforms.hub.checkpoints import Checkpoint, HubOptions, find_checkpoint
 from puregen_transforms.hub.layout import read_object, read_shapes
-from puregen_transforms.hub.references import FoundCheckpoint, find
-from puregen_transforms.hub.weights import check_unchanged, fill, parse_weights
+from puregen_transforms.hub.references import Reference
+from puregen_transforms.hub.weights import fill, read_weights
+from puregen_transforms.models.unet import DEFAULT_SCHEDULE, check_schedule
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
-
-DEFAULT_SCHEDULE: Mapping[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "trained_betas": None,
-    "rescale_betas_zero_snr": False,
-}
-"""What decides the betas, and what diffusers takes where a configuration does not say."""
-
-BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
 
 # A network trained with DDPM is often saved with another sampler. These read the same keys with the same defaults.
 _SCHEDULERS = frozenset(
@@ -58,81 +47,53 @@ _ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMCheckpoint:
+class DDPMCheckpoint(Checkpoint):
     """A DDPM checkpoint whose files are on this machine.
 
     Args:
-        reference: the catalogue name, folder or Hub repository it was found by.
-        weights: path of the safetensors file; `config.json` lies beside it.
-        config: of the `UNet2DModel`, as in its `config.json`.
-        schedule: what decides the betas: the keys of `DEFAULT_SCHEDULE`.
-        sha256: one digest of the weights file, the network's configuration and the schedule.
-        revision: commit hash, if it came from the Hub.
+        config: of the `UNet2DModel`, as in its configuration file.
+        schedule: the values that decide the betas: the keys of `DEFAULT_SCHEDULE`.
     """
 
-    reference: str
-    weights: Path
     config: Mapping[str, Any]
     schedule: Mapping[str, Any]
-    sha256: str
-    revision: str | None = None
+
+    @property
+    def sha256(self) -> str:
+        """One digest of the weights, the schedule, and the configuration without diffusers' private notes."""
+        public = {key: value for key, value in self.config.items() if not key.startswith("_")}
+        content = json.dumps([self.weights_sha256, public, dict(self.schedule)], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
-def resolve_ddpm(
-    reference: str | os.PathLike[str] | None = None,
-    *,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-) -> DDPMCheckpoint:
-    """Find a DDPM checkpoint, downloading it if need be. diffusers is not imported.
+def resolve_ddpm(reference: Reference | None = None, **options: Unpack[HubOptions]) -> DDPMCheckpoint:
+    """Find a DDPM checkpoint, downloading it if need be, and check its configurations. diffusers is not imported.
 
-    References, revisions and the cache work as for `resolve_checkpoint`. Both layouts of diffusers are
-    accepted, a pipeline and a bare network; a bare network may have `scheduler_config.json` beside it or
-    in `scheduler/`, and without one has `DEFAULT_SCHEDULE`.
+    Both layouts of diffusers are accepted, a pipeline and a bare network; a bare network may have
+    `scheduler_config.json` beside it or in `scheduler/`, and without one has `DEFAULT_SCHEDULE`.
 
     Args:
-        reference: catalogue name, local folder, or Hub repository "owner/name" or "owner/name@revision" (a branch,
-            tag or commit); None for the default checkpoint.
-        cache_dir: the Hub cache; default as huggingface_hub has it.
-        token: for private repositories; default the saved login or HF_TOKEN, False sends none.
-        local_files_only: use only what is cached. HF_HUB_OFFLINE does the same.
+        reference: as for `find_checkpoint`; None for the default checkpoint.
+        **options: see `HubOptions`.
 
     Raises:
-        ValueError: no such form of reference, a checkpoint of another kind, pickle files only, a damaged
-            file, a hash other than the pinned one, a network or schedule that is not one of an
-            unconditional noise predictor of RGB images, or a revision where there is none.
-        FileNotFoundError: no such folder, repository, revision or file; or offline and not cached.
-        PermissionError: gated, or the token is not good for it.
-        ConnectionError: the Hub cannot be reached, or broke off.
+        ValueError: as `find_checkpoint`; or a damaged file, or a network or schedule that is not one of an
+            unconditional noise predictor of RGB images.
+        OSError: as `find_checkpoint`.
     """
-    found = find(
-        DEFAULT_DDPM if reference is None else reference,
-        kinds=("ddpm",),
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-    )
-    return read_ddpm(found)
+    return read_ddpm(find_checkpoint(DEFAULT_DDPM if reference is None else reference, kinds=("ddpm",), **options))
 
 
-def read_ddpm(found: FoundCheckpoint) -> DDPMCheckpoint:
+def read_ddpm(found: Checkpoint) -> DDPMCheckpoint:
     """Read the configurations of a checkpoint and check them; errors as of `resolve_ddpm`."""
     if found.files.index is not None:
         _check_index(found.folder / found.files.index)
-    config = _read_config(found.config)
+    config = _read_config(found.config_path)
     schedule = dict(DEFAULT_SCHEDULE)
     if found.files.schedule is not None:
         schedule = _read_schedule(found.folder / found.files.schedule)
     read_shapes(found.weights)
-    return DDPMCheckpoint(
-        reference=found.reference,
-        weights=found.weights,
-        config=config,
-        schedule=schedule,
-        sha256=_digest(found.sha256, config, schedule),
-        revision=found.revision,
-    )
+    return DDPMCheckpoint(**vars(found), config=config, schedule=schedule)
 
 
 def load_unet(checkpoint: DDPMCheckpoint) -> UNet2DModel:
@@ -148,16 +109,13 @@ def load_unet(checkpoint: DDPMCheckpoint) -> UNet2DModel:
     """
     from diffusers import UNet2DModel  # seconds to import
 
-    content = checkpoint.weights.read_bytes()
-    digest = _digest(hashlib.sha256(content).hexdigest(), checkpoint.config, checkpoint.schedule)
-    check_unchanged(checkpoint.weights, digest, checkpoint.sha256)
-    tensors = parse_weights(checkpoint.weights, content)
+    tensors = read_weights(checkpoint)
     try:
         with torch.device("meta"):
             model = UNet2DModel.from_config(dict(checkpoint.config))
     except Exception as error:  # diffusers does not check its arguments, so anything may come up
         raise ValueError(
-            f"Expected the configuration of a UNet2DModel in {checkpoint.weights.with_name('config.json')}, but "
+            f"Expected the configuration of a UNet2DModel in {checkpoint.config_path}, but "
             f"diffusers cannot build that network: {error}"
         ) from error
     renamed = {_current_name(name): tensor for name, tensor in tensors.items()}
@@ -166,37 +124,10 @@ def load_unet(checkpoint: DDPMCheckpoint) -> UNet2DModel:
 
 
 def alpha_bars(checkpoint: DDPMCheckpoint) -> Tensor:
-    """The share of signal left at each timestep: (T,) float32, by diffusers' `DDPMScheduler`."""
+    """Compute the share of signal left at each timestep, by diffusers' `DDPMScheduler`: (T,) float32."""
     from diffusers import DDPMScheduler  # seconds to import
 
     return DDPMScheduler(**checkpoint.schedule).alphas_cumprod
-
-
-def check_schedule(schedule: Mapping[str, Any], place: str) -> None:
-    """Check the values that decide the betas.
-
-    Args:
-        schedule: with exactly the keys of `DEFAULT_SCHEDULE`.
-        place: where it comes from, for the error.
-
-    Raises:
-        ValueError: a value that cannot be.
-    """
-    betas = schedule["trained_betas"]
-    sound = {
-        "num_train_timesteps": _is_count(schedule["num_train_timesteps"]),
-        "beta_start": _is_beta(schedule["beta_start"]),
-        "beta_end": _is_beta(schedule["beta_end"]),
-        "beta_schedule": schedule["beta_schedule"] in BETA_SCHEDULES,
-        "trained_betas": betas is None or (isinstance(betas, list) and bool(betas) and all(map(_is_beta, betas))),
-        "rescale_betas_zero_snr": isinstance(schedule["rescale_betas_zero_snr"], bool),
-    }
-    wrong = [f"{name} {str(schedule[name])[:80]}" for name, is_sound in sound.items() if not is_sound]
-    if wrong:
-        raise ValueError(
-            f"Expected a noise schedule in {place} (betas between 0 and 1; beta_schedule one of "
-            f"{', '.join(BETA_SCHEDULES)}), but got {'; '.join(wrong)}."
-        )
 
 
 def _check_index(path: Path) -> None:
@@ -256,21 +187,6 @@ def _read_schedule(path: Path) -> dict[str, Any]:
     schedule = {key: values.get(key, default) for key, default in DEFAULT_SCHEDULE.items()}
     check_schedule(schedule, str(path))
     return schedule
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _is_beta(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 1
-
-
-def _digest(weights_sha256: str, config: Mapping[str, Any], schedule: Mapping[str, Any]) -> str:
-    """One hash of everything that decides a prediction; of the configuration without diffusers' private notes."""
-    public = {key: value for key, value in config.items() if not key.startswith("_")}
-    content = json.dumps([weights_sha256, public, dict(schedule)], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _current_name(name: str) -> str:

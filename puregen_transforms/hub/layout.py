@@ -1,15 +1,8 @@
-"""The official layouts of a checkpoint: which files it has, what is wrong with them, and an EBM's configuration.
-
-An EBM is `config.json` beside `model.safetensors`. A DDPM is laid out as diffusers saves it: a pipeline
-(`model_index.json`, `unet/`, `scheduler/`) or a bare network, `config.json` beside
-`diffusion_pytorch_model.safetensors`.
-"""
+"""Which files make a checkpoint, and what is wrong where some are missing."""
 
 from __future__ import annotations
 
 import json
-import math
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,22 +11,27 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from puregen_transforms.hub.catalogue import Kind
-from puregen_transforms.models.ebm import EBMConfig
+from puregen_transforms.models.file_names import (
+    CONFIG_FILE,
+    EBM_WEIGHTS_FILE,
+    HALF_UNET_WEIGHTS_FILE,
+    INDEX_FILE,
+    SCHEDULE_FILE,
+    SCHEDULER_FOLDER,
+    UNET_FOLDER,
+    UNET_WEIGHTS_FILE,
+)
 
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
-INDEX_FILE = "model_index.json"
-SCHEDULE_FILE = "scheduler_config.json"
-UNET_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
-HALF_UNET_WEIGHTS_FILE = "diffusion_pytorch_model.fp16.safetensors"
+CARD_FILE = "README.md"
+RECORD_FILE = "record.json"
 PICKLE_SUFFIXES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 ALTERNATIVES: Mapping[Kind, Sequence[str]] = {
     "ebm": (),
     "ddpm": (
         INDEX_FILE,
-        *(f"{folder}{name}" for folder in ("unet/", "") for name in (CONFIG_FILE, UNET_WEIGHTS_FILE)),
-        f"scheduler/{SCHEDULE_FILE}",
+        *(f"{folder}{name}" for folder in (f"{UNET_FOLDER}/", "") for name in (CONFIG_FILE, UNET_WEIGHTS_FILE)),
+        f"{SCHEDULER_FOLDER}/{SCHEDULE_FILE}",
         SCHEDULE_FILE,
     ),
 }
@@ -45,10 +43,10 @@ _ARGUMENTS: Mapping[Kind, tuple[str, str]] = {
 }
 
 DESCRIPTIONS: Mapping[Kind, str] = {
-    "ebm": f"{CONFIG_FILE} and {WEIGHTS_FILE}",
+    "ebm": f"{CONFIG_FILE} and {EBM_WEIGHTS_FILE}",
     "ddpm": f"a diffusers pipeline of a UNet2DModel, or with {CONFIG_FILE} and {UNET_WEIGHTS_FILE}",
 }
-"""What a checkpoint's folder holds, in words."""
+"""The content of a checkpoint's folder, in words."""
 
 Shape = tuple[int, ...]
 
@@ -73,31 +71,31 @@ class CheckpointFiles:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them, the weights last."""
+        """The names of all files, the weights last."""
         return tuple(name for name in (self.index, self.config, self.schedule, self.weights) if name is not None)
 
 
 def files_of(kind: Kind, exists: Callable[[str], bool]) -> CheckpointFiles:
-    """The files that make a checkpoint of a kind, given which files there are.
+    """Name the files that make a checkpoint of a kind, given which files there are.
 
     Files without which it would be none are named in any case, present or not.
     """
     if kind == "ebm":
-        return CheckpointFiles(kind=kind, config=CONFIG_FILE, weights=WEIGHTS_FILE)
+        return CheckpointFiles(kind=kind, config=CONFIG_FILE, weights=EBM_WEIGHTS_FILE)
     index = INDEX_FILE if exists(INDEX_FILE) else None
-    pipeline = exists(f"unet/{CONFIG_FILE}") or (index is not None and not exists(CONFIG_FILE))
-    folder = "unet/" if pipeline else ""
-    schedule: str | None = f"scheduler/{SCHEDULE_FILE}"
+    pipeline = exists(f"{UNET_FOLDER}/{CONFIG_FILE}") or (index is not None and not exists(CONFIG_FILE))
+    folder = f"{UNET_FOLDER}/" if pipeline else ""
+    schedule: str | None = f"{SCHEDULER_FOLDER}/{SCHEDULE_FILE}"
     # Early pipelines, such as google/ddpm-cifar10-32, have an index but no subfolders: they are read as bare networks.
     if not pipeline:
-        schedule = next((name for name in (f"scheduler/{SCHEDULE_FILE}", SCHEDULE_FILE) if exists(name)), None)
+        schedule = next((name for name in (f"{SCHEDULER_FOLDER}/{SCHEDULE_FILE}", SCHEDULE_FILE) if exists(name)), None)
     half = not exists(folder + UNET_WEIGHTS_FILE) and exists(folder + HALF_UNET_WEIGHTS_FILE)
     weights = folder + (HALF_UNET_WEIGHTS_FILE if half else UNET_WEIGHTS_FILE)
     return CheckpointFiles(kind=kind, config=folder + CONFIG_FILE, weights=weights, schedule=schedule, index=index)
 
 
 def choose_files(kinds: Sequence[Kind], place: str, names: Collection[str]) -> CheckpointFiles:
-    """The files of a checkpoint among those in a place.
+    """Choose the files of a checkpoint among those in a place.
 
     Args:
         kinds: that are accepted; the first that is there is taken.
@@ -119,14 +117,14 @@ def choose_files(kinds: Sequence[Kind], place: str, names: Collection[str]) -> C
 
 
 def list_folder(folder: Path) -> list[str]:
-    """Names in a folder and in the subfolders of a pipeline."""
-    subfolders = [folder / name for name in ("unet", "scheduler")]
+    """List the names in a folder and in the subfolders of a pipeline."""
+    subfolders = [folder / name for name in (UNET_FOLDER, SCHEDULER_FOLDER)]
     paths = [path for parent in (folder, *subfolders) if parent.is_dir() for path in parent.iterdir()]
     return [path.relative_to(folder).as_posix() for path in paths if path not in subfolders]
 
 
 def wrong_kind_error(what: str, kind: Kind, expected: Sequence[Kind]) -> ValueError:
-    """The error for a checkpoint given where one of another kind belongs."""
+    """Make the error for a checkpoint given where one of another kind belongs."""
     name, argument = _ARGUMENTS[kind]
     wanted = " or ".join(_ARGUMENTS[other][0] for other in expected)
     return ValueError(f"Expected {wanted}, but {what} is {name}: give it as `{argument}=`.")
@@ -135,7 +133,7 @@ def wrong_kind_error(what: str, kind: Kind, expected: Sequence[Kind]) -> ValueEr
 def _apparent_kind(names: Collection[str]) -> Kind | None:
     if any(PurePosixPath(name).name.startswith(("diffusion_pytorch_model.", INDEX_FILE)) for name in names):
         return "ddpm"
-    return "ebm" if WEIGHTS_FILE in names else None
+    return "ebm" if EBM_WEIGHTS_FILE in names else None
 
 
 def _missing_file_error(place: str, names: Collection[str], files: CheckpointFiles) -> FileNotFoundError | ValueError:
@@ -161,7 +159,7 @@ def _missing_file_error(place: str, names: Collection[str], files: CheckpointFil
 
 
 def damaged_file_error(weights: Path, reason: object) -> ValueError:
-    """The error for a weights file that cannot be read."""
+    """Make the error for a weights file that cannot be read."""
     # In the Hub cache `weights` is a link: deleting only the link would bring the same damaged blob back.
     return ValueError(
         f"Expected a whole safetensors file, but {weights} is truncated or damaged ({reason}). Delete "
@@ -171,7 +169,7 @@ def damaged_file_error(weights: Path, reason: object) -> ValueError:
 
 
 def read_shapes(weights: Path) -> dict[str, Shape]:
-    """Shapes of all tensors in a safetensors file, read from its header.
+    """Read the shapes of all tensors in a safetensors file from its header.
 
     Raises:
         ValueError: the file is truncated or is not safetensors.
@@ -181,49 +179,6 @@ def read_shapes(weights: Path) -> dict[str, Shape]:
             return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise damaged_file_error(weights, error) from error
-
-
-def read_config(path: Path, shapes: Mapping[str, Shape]) -> EBMConfig:
-    """Read `config.json` and hold it against the weights.
-
-    Keys that `EBMConfig` does not have give one warning; a missing `nf` or `patch_size` is taken
-    from the weights.
-
-    Args:
-        path: of `config.json`.
-        shapes: of the tensors in the weights beside it.
-
-    Raises:
-        ValueError: not a JSON object, an impossible value, or one that contradicts the weights.
-    """
-    values = read_object(path)
-    if values.get("_class_name") == "UNet2DModel":
-        raise wrong_kind_error(f"{path}, which describes a UNet2DModel,", "ddpm", ["ebm"])
-    unknown = sorted(set(values) - set(EBMConfig.__dataclass_fields__))
-    if unknown:
-        warnings.warn(f"Ignored unknown keys in {path}: {', '.join(unknown)}.", UserWarning, stacklevel=4)
-    known = {name: value for name, value in values.items() if name not in unknown}
-    measured = _measure(shapes)
-    wrong = [
-        f"{name} is {known[name]!r}, but the weights have {value}"
-        for name, value in measured.items()
-        if known.get(name, value) != value
-    ]
-    if wrong:
-        raise ValueError(
-            f"Expected {path} to describe the weights beside it, but {'; '.join(wrong)}. "
-            "Correct the configuration, or use the weights that belong to it."
-        )
-    unmeasured = [name for name in ("nf", "patch_size") if name not in known and name not in measured]
-    if unmeasured:
-        raise ValueError(
-            f"Expected {' and '.join(unmeasured)} in {path} or a weight `block1.c1.weight` that tells, but got none. "
-            "Check that this is a PureGen EBM checkpoint."
-        )
-    try:
-        return EBMConfig(**{**measured, **known})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -239,14 +194,3 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"Expected a JSON object in {path}, but got {type(values).__name__}.")
     return values
-
-
-def _measure(shapes: Mapping[str, Shape]) -> dict[str, int]:
-    """What the first convolution says about the network; nothing if it is not one of ours."""
-    shape = shapes.get("block1.c1.weight", ())
-    if len(shape) != 4 or shape[0] == 0:
-        return {}
-    patch_size = math.isqrt(shape[1] // 3)
-    if patch_size == 0 or shape[1] != 3 * patch_size**2:
-        return {}
-    return {"nf": shape[0], "patch_size": patch_size}

@@ -1,90 +1,18 @@
-"""Save a checkpoint in the official layout, push it to the Hub, and pull one into a folder."""
+"""Push a checkpoint to the Hub, and pull one into a folder."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import torch
-from safetensors.torch import save
-from torch import nn
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.hub.catalogue import Kind
-from puregen_transforms.hub.ddpm import DEFAULT_SCHEDULE, check_schedule, load_unet, read_ddpm
-from puregen_transforms.hub.layout import CONFIG_FILE, INDEX_FILE, SCHEDULE_FILE, UNET_WEIGHTS_FILE, WEIGHTS_FILE
-from puregen_transforms.hub.load import load_ebm, read_ebm
-from puregen_transforms.hub.references import FoundCheckpoint, find, locate, split_revision
-from puregen_transforms.models.ebm import EBM
-
-if TYPE_CHECKING:
-    from diffusers import UNet2DModel
+from puregen_transforms.hub.checkpoints import Checkpoint, find_checkpoint
+from puregen_transforms.hub.layout import CARD_FILE, RECORD_FILE
+from puregen_transforms.hub.references import Reference, locate, split_revision
 
 KINDS: tuple[Kind, ...] = ("ebm", "ddpm")
-CARD_FILE = "README.md"
-RECORD_FILE = "record.json"
-
-
-def save_checkpoint(model: EBM, folder: Path, *, card: str | None = None) -> None:
-    """Write `config.json` and `model.safetensors` (float32), each of them whole or not at all.
-
-    Args:
-        model: the network.
-        folder: made if it is not there; files of these names are replaced.
-        card: text of `README.md`, the model card; None leaves it alone.
-
-    Raises:
-        ValueError: a weight is not finite.
-    """
-    write_atomically(folder / WEIGHTS_FILE, _pack(model, torch.float32))
-    write_atomically(folder / CONFIG_FILE, _to_json(model.config.to_dict()))
-    if card is not None:
-        write_atomically(folder / CARD_FILE, card.encode())
-
-
-def save_ddpm(
-    unet: UNet2DModel,
-    folder: Path,
-    *,
-    schedule: Mapping[str, Any] | None = None,
-    dtype: torch.dtype = torch.float16,
-) -> None:
-    """Write a noise predictor as a diffusers pipeline, each file whole or not at all.
-
-    `diffusers.DDPMPipeline.from_pretrained` reads the result too.
-
-    Args:
-        unet: the network.
-        folder: made if it is not there; files of these names are replaced.
-        schedule: what decides the betas, by the keys of `DEFAULT_SCHEDULE`; what is left out is as there.
-        dtype: of the weights in the file.
-
-    Raises:
-        ValueError: a weight is not finite or too large for `dtype`, or the schedule is not one.
-    """
-    from diffusers import DDPMScheduler  # seconds to import
-
-    unknown = sorted(set(schedule or {}) - set(DEFAULT_SCHEDULE))
-    if unknown:
-        raise ValueError(f"Expected schedule keys among {', '.join(DEFAULT_SCHEDULE)}, but got {', '.join(unknown)}.")
-    schedule = {**DEFAULT_SCHEDULE, **(schedule or {})}
-    check_schedule(schedule, "`schedule`")
-    index = {
-        "_class_name": "DDPMPipeline",
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "unet": ["diffusers", "UNet2DModel"],
-    }
-    # diffusers notes the path a network was loaded from, which does not belong in a published file.
-    config = {key: value for key, value in json.loads(unet.to_json_string()).items() if key != "_name_or_path"}
-    write_atomically(folder / "unet" / UNET_WEIGHTS_FILE, _pack(unet, dtype))
-    write_atomically(folder / "unet" / CONFIG_FILE, _to_json(config))
-    scheduler = DDPMScheduler(**schedule)
-    write_atomically(folder / "scheduler" / SCHEDULE_FILE, _to_json(json.loads(scheduler.to_json_string())))
-    write_atomically(folder / INDEX_FILE, _to_json(index))
 
 
 def push_checkpoint(
@@ -118,7 +46,7 @@ def push_checkpoint(
     """
     folder = Path(folder)
     repo_id, branch = split_revision(repo_id)
-    found = find(folder, kinds=KINDS)
+    found = find_checkpoint(folder, kinds=KINDS)
     _load(found)
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -141,7 +69,7 @@ def push_checkpoint(
 
 
 def pull_checkpoint(
-    reference: str | os.PathLike[str],
+    reference: Reference,
     folder: Path,
     *,
     token: str | None = None,
@@ -159,7 +87,7 @@ def pull_checkpoint(
 
     Raises:
         FileExistsError: there is something under that name already.
-        FileNotFoundError, PermissionError, ConnectionError, ValueError: as `resolve_checkpoint` and `load_ebm`,
+        FileNotFoundError, PermissionError, ConnectionError, ValueError: as `resolve_ebm` and `load_ebm`,
             or `resolve_ddpm` and `load_unet`.
     """
     folder = Path(folder)
@@ -168,7 +96,7 @@ def pull_checkpoint(
     place = locate(reference, KINDS)
     if place.repo_id is not None and place.revision is None and not (place.entry and place.entry.revision):
         reference = f"{os.fspath(reference)}@main"
-    found = find(reference, kinds=KINDS, token=token)
+    found = find_checkpoint(reference, kinds=KINDS, token=token)
     _load(found)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -181,25 +109,12 @@ def pull_checkpoint(
     return folder
 
 
-def _load(found: FoundCheckpoint) -> None:
+def _load(found: Checkpoint) -> None:
     """Load a checkpoint of either kind, for its errors."""
+    from puregen_transforms.hub.ddpm import load_unet, read_ddpm  # with torch, which a wrong name needs not
+    from puregen_transforms.hub.ebm import load_ebm, read_ebm
+
     if found.files.kind == "ebm":
         load_ebm(read_ebm(found))
     else:
         load_unet(read_ddpm(found))
-
-
-def _pack(model: nn.Module, dtype: torch.dtype) -> bytes:
-    """The weights of a network as a safetensors file."""
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
-    if broken:
-        raise ValueError(
-            f"Expected finite weights in {dtype}, but {', '.join(broken)} are not. Save an earlier state"
-            f"{'.' if dtype == torch.float32 else ', or in float32 if they are only too large.'}"
-        )
-    return save(weights, metadata={"format": "pt"})
-
-
-def _to_json(values: Mapping[str, Any]) -> bytes:
-    return (json.dumps(values, indent=2) + "\n").encode()

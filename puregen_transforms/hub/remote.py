@@ -80,7 +80,7 @@ def download(
         return folder, files, commit
 
     def known(name: str) -> bool:
-        """Whether the commit has the file, as far as the cache tells; LocalEntryNotFoundError if it does not."""
+        """Tell whether the commit has the file; LocalEntryNotFoundError if the cache does not know."""
         if try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=wanted) is _CACHED_NO_EXIST:
             return False
         get(name, wanted, True)
@@ -125,7 +125,7 @@ def download(
 
 
 def _look_up(repo_id: str, revision: str | None, token: str | bool | None) -> tuple[str, list[str]]:
-    """The commit that a revision stands for, and the names of its files."""
+    """Ask the Hub for the commit that a revision stands for, and the names of its files."""
     information = HfApi(token=token).model_info(repo_id, revision=revision)
     if information.sha is None:
         raise ConnectionError(f"Expected a commit hash from {constants.ENDPOINT}, but got none. Check HF_ENDPOINT.")

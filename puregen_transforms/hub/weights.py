@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,24 +11,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from torch import Tensor, nn
 
+from puregen_transforms.hub.checkpoints import Checkpoint
 from puregen_transforms.hub.layout import damaged_file_error
 
 
-def check_unchanged(weights: Path, sha256: str, expected: str) -> None:
-    """Raise ValueError if a checkpoint has another hash than when it was resolved."""
-    if sha256 != expected:
+def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint.
+
+    Raises:
+        FileNotFoundError: the file has gone since it was resolved.
+        ValueError: the file has changed since, or is damaged.
+    """
+    content = checkpoint.weights.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != checkpoint.weights_sha256:
         raise ValueError(
-            f"Expected sha256 {expected} for {weights}, but got {sha256}: the file has changed since it was resolved. "
-            "Resolve the checkpoint again."
+            f"Expected sha256 {checkpoint.weights_sha256} for {checkpoint.weights}, but got {sha256}: the file has "
+            "changed since it was resolved. Resolve the checkpoint again."
         )
-
-
-def parse_weights(weights: Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors in the content of a safetensors file; ValueError if it is damaged."""
     try:
         return parse_safetensors(content)
     except SafetensorError as error:
-        raise damaged_file_error(weights, error) from error
+        raise damaged_file_error(checkpoint.weights, error) from error
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], described: str, weights: Path) -> None:
@@ -53,7 +58,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], described: str, weight
 
 
 def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Everything that keeps tensors from being a network's weights, one line each."""
+    """List everything that keeps tensors from being a network's weights."""
     shared = [name for name in expected if name in found]
     return [
         *(f"missing: {name} {tuple(expected[name].shape)}" for name in expected if name not in found),

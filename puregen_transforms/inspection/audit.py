@@ -26,7 +26,7 @@ from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.statistics import as_many_as_fit
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
-from puregen_transforms.hub.load import resolve_checkpoint
+from puregen_transforms.hub.ebm import resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
 from puregen_transforms.inspection.gauge import PatternGauge, fit_gauge
 from puregen_transforms.inspection.verdict import headline, notes, reasons
@@ -188,7 +188,7 @@ def inspect_images(
     if sample < 2:
         raise ValueError(f"Expected a `sample` of 2 images or more, but got {sample}.")
     indices, names = _classes(labels, len(images), class_names)
-    found, place = resolve_checkpoint(checkpoint), choose_device(device)
+    found, place = resolve_ebm(checkpoint), choose_device(device)
     model = load_energy(checkpoint)
     meter = open_meter(images, model, device=place, batch_size=batch_size)
     measured = measure_set(meter, indices, names, seed=seed, progress=progress)

@@ -10,20 +10,20 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.langevin import langevin
+from puregen_transforms.functional.jpeg import jpeg
+from puregen_transforms.functional.langevin import langevin, temperature_for
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.inspection.gauge import PatternGauge
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
-from puregen_transforms.purifier.recipe import Recipe
-from puregen_transforms.purifier.stages import JPEGStage
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.transforms.puregen import content_ids
 
 MARKS = (0, 5, 10, 20, 40, 75, 100, 150, 200, 250, 300)
 """Langevin steps after which the images are looked at."""
 
-DEFAULT = Recipe().langevin or LangevinConfig()
+DEFAULT = PureGenConfig().langevin or LangevinConfig()
 DEFAULT_STEPS = DEFAULT.steps
 
 REMAINING = 0.25
@@ -143,16 +143,14 @@ class Chain:
         return images - self._run(images, _DESCENT_STEPS, None, LangevinConfig())
 
     def _run(self, images: Tensor, steps: int, noise: KeyedNoise | None, config: LangevinConfig) -> Tensor:
-        area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
-
         def run(batch: Tensor, rows: Tensor) -> Tensor:
             return langevin(
                 batch,
                 self.network,
                 steps=steps,
                 step_size=config.step_size,
-                temperature=config.temperature / area_ratio,
-                noise=noise.of(rows) if noise else _never,
+                temperature=temperature_for(images, config.temperature, trained_size=self.trained_size),
+                noise=noise.for_samples(rows) if noise else _never,
                 noise_scales=None if noise else [0.0] * steps,
             )
 
@@ -259,8 +257,7 @@ def _measure(chain: Chain, gauge: PatternGauge | None, before: Tensor, after: Te
 
 def _compressed(images: Tensor) -> list[Tensor]:
     """By each of `_JPEG_QUALITIES`."""
-    noise = KeyedNoise(0, torch.arange(len(images)))
-    return [to_uint8(JPEGStage(quality)(to_signed(images), noise)) for quality in _JPEG_QUALITIES]
+    return [jpeg(images, quality) for quality in _JPEG_QUALITIES]
 
 
 def _left(gauge: PatternGauge | None, own: _Measured, usual: _Measured) -> float | None:

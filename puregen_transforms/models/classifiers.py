@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def build_classifier(name: str, classes: int) -> nn.Module:
-    """An untrained network for images in [-1, 1] from 32 pixels on, in channels-last layout.
+    """Build an untrained network for images in [-1, 1] from 32 pixels on, in channels-last layout.
 
     Args:
         name: one of `CLASSIFIERS`.
@@ -26,7 +26,7 @@ def build_classifier(name: str, classes: int) -> nn.Module:
 
 
 def small_classifier(classes: int, width: int = 32) -> nn.Module:
-    """A VGG-like network for 32-px images: seven convolutions, 1.2 million parameters at width 32."""
+    """Build a VGG-like network for 32-px images: seven convolutions, 1.2 million parameters at width 32."""
 
     def block(a: int, b: int, stride: int = 1) -> list[nn.Module]:
         return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
@@ -38,17 +38,17 @@ def small_classifier(classes: int, width: int = 32) -> nn.Module:
 
 
 def resnet18(classes: int) -> nn.Module:
-    """ResNet-18 of torchvision with the stem for small images: a 3x3 convolution, no pooling."""
+    """Build torchvision's ResNet-18 with the stem for small images: a 3x3 convolution, no pooling."""
     return _small_stem(torchvision.models.resnet18(num_classes=classes))
 
 
 def resnet34(classes: int) -> nn.Module:
-    """ResNet-34 of torchvision with the stem for small images."""
+    """Build torchvision's ResNet-34 with the stem for small images."""
     return _small_stem(torchvision.models.resnet34(num_classes=classes))
 
 
 def mobilenet_v2(classes: int) -> nn.Module:
-    """MobileNetV2 of torchvision that halves the side three times, not five."""
+    """Build torchvision's MobileNetV2, but halve the side three times, not five."""
     model = torchvision.models.mobilenet_v2(num_classes=classes)
     model.features[0][0].stride = (1, 1)
     model.features[2].conv[1][0].stride = (1, 1)
@@ -56,7 +56,7 @@ def mobilenet_v2(classes: int) -> nn.Module:
 
 
 def densenet121(classes: int) -> nn.Module:
-    """DenseNet-121 of torchvision that starts with a 3x3 convolution: no stride, norm or pooling before its blocks."""
+    """Build torchvision's DenseNet-121, but with a 3x3 convolution: no stride, norm or pooling before the blocks."""
     model = torchvision.models.densenet121(num_classes=classes)
     model.features.conv0 = _convolution(3, 64)
     for name in ("norm0", "relu0", "pool0"):
@@ -65,7 +65,7 @@ def densenet121(classes: int) -> nn.Module:
 
 
 def hlb(classes: int, widths: tuple[int, int, int] = (64, 256, 256)) -> nn.Module:
-    """The fast network of PureGen's experiments, much as airbench94 (Jordan 2024); it trains in 15 epochs.
+    """Build the fast network of PureGen's experiments, much as airbench94 (Jordan 2024); it trains in 15 epochs.
 
     See `HLBRecipe` for how. The first convolution is an ordinary one, without whitening, as released there.
     """
@@ -85,7 +85,7 @@ class Scaled(nn.Module):
         self.factor = factor
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) -> (N, D)."""
+        """Scale (N, D) features."""
         return features * self.factor
 
 
@@ -112,14 +112,14 @@ def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _dirac(inputs: int, outputs: int) -> nn.Conv2d:
-    """A convolution that passes its inputs on, as far as there are outputs for them."""
+    """Build a convolution that passes its inputs on, as far as there are outputs for them."""
     layer = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
     nn.init.dirac_(layer.weight[:inputs])
     return layer
 
 
 def _norm(channels: int, momentum: float) -> nn.BatchNorm2d:
-    """A batch norm whose scale is not trained."""
+    """Build a batch norm whose scale is not trained."""
     layer = nn.BatchNorm2d(channels, eps=1e-12, momentum=momentum)
     layer.weight.requires_grad_(False)
     return layer

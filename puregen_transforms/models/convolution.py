@@ -15,7 +15,7 @@ _X86 = ("x86_64", "AMD64")
 
 
 def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
-    """Say whether oneDNN is called directly: in this arithmetic, with weights in a layout of its own.
+    """Tell whether oneDNN is called directly: in this arithmetic, with weights in a layout of its own.
 
     Besides being faster, it takes one kernel whatever the number of images; `F.conv2d` chooses among several by it.
     """
@@ -76,7 +76,7 @@ class Convolution:
     def __call__(
         self, x: Tensor, *, plus: Tensor | None = None, bias: Tensor | None = None, relu: bool = False
     ) -> Tensor:
-        """(N, in, H, W) channels-last -> (N, out, H', W') channels-last.
+        """Convolve (N, in, H, W) channels-last to (N, out, H', W') channels-last.
 
         `plus` is like the result; `bias` is for this call only.
         """
@@ -114,7 +114,7 @@ class TransposedConvolution:
             )
 
     def __call__(self, gradient: Tensor, size: torch.Size) -> Tensor:
-        """(N, out, H // 2, W // 2) -> (N, in, H, W); `size` ends in H, W."""
+        """Convolve (N, out, H // 2, W // 2) to (N, in, H, W); `size` ends in H, W."""
         extra = [size[-2] % 2, size[-1] % 2]
         if not self.packed:
             return F.conv_transpose2d(gradient, self.weight, self.bias, stride=2, padding=1, output_padding=extra)
@@ -123,11 +123,11 @@ class TransposedConvolution:
 
 
 def fold_mean_pool(weight: Tensor) -> Tensor:
-    """(out, in, 3, 3), followed by a 2x2 mean pool -> (out, in, 4, 4) of stride 2."""
+    """Fold a 2x2 mean pool into the convolution before it: (out, in, 3, 3) -> (out, in, 4, 4) of stride 2."""
     shifts = [(dx, 1 - dx, dy, 1 - dy) for dx in (0, 1) for dy in (0, 1)]
     return torch.stack([F.pad(weight, shift) for shift in shifts]).mean(0)
 
 
 def turned(weight: Tensor) -> Tensor:
-    """The weight of the convolution that is the input gradient of one with stride 1."""
+    """Turn a weight of stride 1 into that of the convolution which is its input gradient."""
     return weight.flip(2, 3).transpose(0, 1)

@@ -2,51 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-@dataclass(frozen=True, kw_only=True)
-class EBMConfig:
-    """Shape of an `EBM`.
-
-    Args:
-        nf: channels of every hidden layer; the paper's network has 128.
-        patch_size: the input is pixel-unshuffled by this factor first; 1 leaves it as it is.
-        image_size: side in pixels of the images the weights were trained on. The energy is a mean
-            over space, so purifying another size needs this to rescale the drift.
-    """
-
-    nf: int = 128
-    patch_size: int = 1
-    image_size: int = 32
-
-    def __post_init__(self) -> None:
-        for name in ("nf", "patch_size", "image_size"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected EBM config `{name}` to be a positive integer, but got {value!r}.")
-
-    @property
-    def smallest_image(self) -> int:
-        """The shortest side, in pixels, that survives the two 2x2 poolings."""
-        return 4 * self.patch_size
-
-    def to_dict(self) -> dict[str, int]:
-        """The keys of the official `config.json`, plus `image_size`."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EBMConfig:
-        """Inverse of `to_dict`; a key that no field has is an error."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"Expected EBM config keys {sorted(cls.__dataclass_fields__)}, but got {unknown} too.")
-        return cls(**values)
+from puregen_transforms.models.config import EBMConfig
 
 
 class FirstBlock(nn.Module):
@@ -60,7 +19,7 @@ class FirstBlock(nn.Module):
         self.pool: nn.Module = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, nf, H // 2, W // 2)."""
+        """Map (N, C, H, W) to (N, nf, H // 2, W // 2)."""
         residual = self.pool(self.c2(F.relu(self.c1(x))))
         return residual + self.c_sc(F.avg_pool2d(x, 2))
 
@@ -76,7 +35,7 @@ class DownBlock(nn.Module):
         self.pool: nn.Module = nn.AvgPool2d(2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, nf, H, W) -> (N, nf, H // 2, W // 2)."""
+        """Map (N, nf, H, W) to (N, nf, H // 2, W // 2)."""
         residual = self.pool(self.c2(F.relu(self.c1(F.relu(x)))))
         # The mean pool and a 1x1 convolution commute: pooling first does a quarter of the work.
         return residual + self.c_sc(F.avg_pool2d(x, 2))
@@ -91,7 +50,7 @@ class Block(nn.Module):
         self.c2 = nn.Conv2d(nf, nf, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, nf, H, W) -> the same shape."""
+        """Map (N, nf, H, W) to the same shape."""
         return x + self.c2(F.relu(self.c1(F.relu(x))))
 
 
@@ -119,7 +78,7 @@ class EBM(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Energies of images.
+        """Measure the energies of images.
 
         Args:
             images: (N, 3, H, W) float in [-1, 1]; H and W at least `config.smallest_image`.

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms.models.batch_invariance import BatchInvariant
+from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.models.convolution import (
     Convolution,
     TransposedConvolution,
@@ -18,7 +19,7 @@ from puregen_transforms.models.convolution import (
     keep_freed_memory,
     turned,
 )
-from puregen_transforms.models.ebm import EBM, Block, DownBlock, EBMConfig, FirstBlock
+from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
 
 _Freeze = Callable[[Tensor], Tensor]
 
@@ -53,20 +54,20 @@ class FrozenEBM:
 
         side = self.config.image_size // self.config.patch_size
         with torch.no_grad():
-            self._block1 = _Down.of(model.block1, frozen, side)
-            self._block2 = _Down.of(model.block2, frozen, side // 2)
-            self._block3 = _Same.of(model.block3, frozen, side // 4)
-            self._block4 = _Same.of(model.block4, frozen, side // 4)
+            self._block1 = _Down.build(model.block1, frozen, side)
+            self._block2 = _Down.build(model.block2, frozen, side // 2)
+            self._block3 = _Same.build(model.block3, frozen, side // 4)
+            self._block4 = _Same.build(model.block4, frozen, side // 4)
             self._last = model.l5.weight.detach()[0].to(self.device, torch.float32, copy=True)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) float32 in [-1, 1] -> (N,) float32 energies, without a graph: see `with_gradient`."""
+        """Measure energies: (N, 3, H, W) float32 in [-1, 1] -> (N,) float32, without a graph."""
         return self._energies(self._forward(images)[-1].relu()) if len(images) else images.new_zeros(0)
 
     @torch.no_grad()
     def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Energies and their gradients.
+        """Measure energies and their gradients.
 
         Args:
             images: (N, 3, H, W) float32 in [-1, 1].
@@ -126,12 +127,12 @@ class InvariantEBM(FrozenEBM):
 
 
 class _Kept(NamedTuple):
-    """What a block's backward pass needs of its forward pass."""
+    """The values of a block's forward pass that its backward pass needs."""
 
     inner: Tensor
     """After the inner ReLU."""
     entry: Tensor
-    """What the first convolution saw: after the outer ReLU, or the image itself."""
+    """The input of the first convolution: after the outer ReLU, or the image itself."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class _Down:
     sees_image: bool
 
     @classmethod
-    def of(cls, block: FirstBlock | DownBlock, frozen: _Freeze, side: int) -> _Down:
+    def build(cls, block: FirstBlock | DownBlock, frozen: _Freeze, side: int) -> _Down:
         folded = fold_mean_pool(block.c2.weight)
         half = side // 2
         return cls(
@@ -178,7 +179,7 @@ class _Down:
 
 @dataclass(frozen=True)
 class _Same:
-    """`Block`."""
+    """`Block`, with both convolutions packed."""
 
     first: Convolution
     second: Convolution
@@ -186,7 +187,7 @@ class _Same:
     second_back: Convolution
 
     @classmethod
-    def of(cls, block: Block, frozen: _Freeze, side: int) -> _Same:
+    def build(cls, block: Block, frozen: _Freeze, side: int) -> _Same:
         return cls(
             Convolution(frozen(block.c1.weight), frozen(_bias(block.c1)), side=side),
             Convolution(frozen(block.c2.weight), frozen(_bias(block.c2)), side=side),

@@ -1,4 +1,4 @@
-"""Where in a classifier its features are."""
+"""The features of a classifier: its last layers, and what they are given."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 def head(model: nn.Module) -> nn.Linear:
-    """The last linear layer, which turns features into scores."""
+    """Find the last linear layer, which turns features into scores."""
     return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
 
 
-def stages(model: nn.Module) -> list[nn.Module]:
-    """What a network consists of from image to features: its blocks, or the activations of a plain sequence."""
+def feature_layers(model: nn.Module) -> list[nn.Module]:
+    """List the modules between image and features: a network's blocks, or the activations of a plain sequence."""
     if isinstance(model, nn.Sequential):
         return [module for module in model if isinstance(module, (nn.ReLU, nn.GELU))]
     parts: list[nn.Module] = [part for part in model.children() if isinstance(part, nn.Sequential)]
@@ -24,7 +24,7 @@ def stages(model: nn.Module) -> list[nn.Module]:
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
-    """What the last linear layer is given: (N, D)."""
+    """Compute the input of the last linear layer: (N, D)."""
     with recorded([head(model)], inputs=True) as found:
         model(images)
     return found[0]
@@ -32,7 +32,7 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
 
 @contextmanager
 def recorded(modules: list[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
-    """What modules give (or take) while a network runs, in the order in which they run."""
+    """Record the outputs (or inputs) of modules while a network runs, in the order in which they run."""
     found: list[Tensor] = []
 
     def keep(module: nn.Module, given: tuple[Tensor, ...], result: Tensor) -> None:
@@ -48,5 +48,5 @@ def recorded(modules: list[nn.Module], *, inputs: bool = False) -> Iterator[list
 
 def add_dropout(model: nn.Module, rate: float) -> None:
     """Drop channels after every stage, also once it is trained: each call is another draw of torch's generator."""
-    for module in stages(model) if rate else []:
+    for module in feature_layers(model) if rate else []:
         module.register_forward_hook(lambda module, given, result: F.dropout2d(result, rate))

@@ -32,7 +32,7 @@ class FoldedNorms(nn.Module):
         self._bare = [bare]  # in a list, so that its parameters are not this module's
 
     def forward(self, images: Tensor) -> Tensor:
-        """As of `model`."""
+        """Run `model` with its folded weights."""
         values: dict[str, Tensor] = dict(self.model.named_parameters())
         for convolution, norm in self._pairs:
             statistics = self.model.get_submodule(norm)
@@ -48,7 +48,7 @@ class FoldedNorms(nn.Module):
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the batch norms that act on their very results."""
+    """Name the convolutions, and the batch norms that act on their very results."""
     found: list[tuple[str, str]] = []
     results: dict[int, tuple[str, Tensor]] = {}
     hooks = []

@@ -27,7 +27,7 @@ class ImageToImage(nn.Module):
         self.last = nn.Conv2d(width, outputs, 3, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """See the class; the values are not bounded."""
+        """Map (N, inputs, H, W) to (N, outputs, H, W), of values that are not bounded."""
         full = self.down1(images)
         half = self.down2(F.max_pool2d(full, 2))
         quarter = self.down4(F.max_pool2d(half, 2))

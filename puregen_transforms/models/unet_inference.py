@@ -1,4 +1,4 @@
-"""The form in which a trained noise predictor is run: frozen, with fused sums and packed convolutions."""
+"""A trained noise predictor in the form that purifies: frozen, with fused sums and packed convolutions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _Layer = Callable[[Tensor], Tensor]
 
 _LARGE_MAP = 1024
-"""Pixels from which torch's group normalisation on a CPU takes another kernel."""
+"""Pixels from which torch's group normalization on a CPU takes another kernel."""
 _VECTOR = 32
 """Elements that the widest vector of a CPU holds."""
 
@@ -77,7 +77,7 @@ class FrozenUNet:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, timestep: int | Tensor) -> Tensor:
-        """(N, 3, H, W) float32 noised images and their one timestep -> their noise, (N, 3, H, W) float32."""
+        """Predict the noise in (N, 3, H, W) float32 images at one timestep: (N, 3, H, W) float32."""
         time = self._time(timestep)
         x = self._entry(images.to(self.dtype).contiguous(memory_format=torch.channels_last))
         skips = [x]
@@ -123,7 +123,7 @@ class _TimeEmbedding:
         self._weight = self._bias = torch.empty(0)
 
     def add(self, projection: nn.Linear, bias: Tensor) -> slice:
-        """Take in a block's projection and the bias it is added to; where they are in the result."""
+        """Take in a block's projection and the bias it is added to, and return where they are in the result."""
         start = sum(len(bias) for bias in self._biases)
         self._weights.append(projection.weight)
         self._biases.append(projection.bias + bias)
@@ -131,7 +131,7 @@ class _TimeEmbedding:
         return slice(start, start + len(bias))
 
     def __call__(self, timestep: int | Tensor) -> Tensor:
-        """-> (C,) for all blocks."""
+        """Embed a timestep for all blocks: (C,)."""
         steps = torch.as_tensor(timestep, device=self._device).reshape(-1)[:1]
         embedded = self._embed(self._waves(steps).to(self._dtype))
         return F.linear(F.silu(embedded), self._weight, self._bias)[0]
@@ -139,13 +139,13 @@ class _TimeEmbedding:
 
 @dataclass(frozen=True)
 class _Level:
-    """The layers at one resolution, and the way to the next."""
+    """The layers at one resolution, and the resampling to the next."""
 
     layers: list[_Residual]
     resample: _Layer | None
 
     @classmethod
-    def of(cls, block: Any, time: _TimeEmbedding, side: int, next_side: int) -> _Level:
+    def build(cls, block: Any, time: _TimeEmbedding, side: int, next_side: int) -> _Level:
         layers = _layers(block.resnets, getattr(block, "attentions", []), time, side)
         for sampler in getattr(block, "downsamplers", None) or []:
             return cls(layers, _Downsample(sampler, side))
@@ -197,7 +197,7 @@ class _Attention:
 
 
 class _Downsample:
-    """`Downsample2D`."""
+    """`Downsample2D`, packed."""
 
     def __init__(self, layer: Any, side: int) -> None:
         self._pads = layer.padding == 0  # then diffusers pads below and on the right
@@ -208,7 +208,7 @@ class _Downsample:
 
 
 def _upsample(layer: Any, side: int, next_side: int) -> _Layer:
-    """`Upsample2D`: nearest neighbours, then a 3x3 convolution.
+    """Build `Upsample2D`: nearest neighbors, then a 3x3 convolution.
 
     Where the kernel for it is fast (and free of the batch), as one transposed convolution: 2.25 times less work.
     """
@@ -222,7 +222,7 @@ def _upsample(layer: Any, side: int, next_side: int) -> _Layer:
 
 
 class _GroupNorm:
-    """Group normalisation without the slow kernels of the CPU.
+    """Group normalization without the slow kernels of the CPU.
 
     In bfloat16 it is several times slower than in float32 for small maps where the channels of a group are no multiple
     of 16.
@@ -262,7 +262,7 @@ def _layers(residuals: Iterable[Any], attentions: Iterable[Any], time: _TimeEmbe
 
 def _levels(blocks: Iterable[Any], time: _TimeEmbedding, sides: list[int]) -> list[_Level]:
     following = [*sides[1:], sides[-1]]
-    return [_Level.of(block, time, *of) for block, *of in zip(blocks, sides, following, strict=True)]
+    return [_Level.build(block, time, *both) for block, *both in zip(blocks, sides, following, strict=True)]
 
 
 def _convolution(layer: nn.Conv2d, side: int) -> Convolution:
@@ -270,7 +270,7 @@ def _convolution(layer: nn.Conv2d, side: int) -> Convolution:
 
 
 def _check_parts(model: UNet2DModel) -> None:
-    """That nothing is there which the forms above leave out."""
+    """Check that a network has no part which the forms above leave out."""
     from diffusers.models.attention_processor import Attention
     from diffusers.models.resnet import ResnetBlock2D
     from diffusers.models.unets import unet_2d_blocks as blocks

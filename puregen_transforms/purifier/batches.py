@@ -1,4 +1,4 @@
-"""How many images go through a network at once, and on which threads."""
+"""The size of batches, and the threads they run on."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _Result = TypeVar("_Result")
 _CPU_BYTES = 4 * 2**20
 _GPU_BYTES = 256 * 2**20
 _GPU_SHARE = 1 / 24
-"""Of the free memory: the networks hold up to about a dozen tensors like their widest one; and half stays free."""
+"""Share of the free memory: the networks hold up to a dozen tensors like their widest one, and half stays free."""
 
 LEAST_BYTES_PER_PIXEL = 12
-"""Of a pixel's activations: the image itself, in float32."""
+"""Bytes of a pixel's activations at least: the image itself, in float32."""
 
 
 def default_batch_size(bytes_per_image: int, device: torch.device) -> int:

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, get_args
 
-from puregen_transforms.functional.diffusion import SOLVERS
-
-NOISES = ("constant", "annealed")
+NoiseName = Literal["constant", "annealed"]
+Solver = Literal["ddpm", "ddim", "dpmsolver++"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,13 +32,13 @@ class LangevinConfig:
     steps: int = 150
     step_size: float = 1.25e-2
     temperature: float = 1e-4
-    noise: str = "constant"
+    noise: NoiseName = "constant"
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, smallest=0)
         check_positive("step_size", self.step_size)
         check_positive("temperature", self.temperature)
-        check_choice("noise", self.noise, NOISES)
+        check_choice("noise", self.noise, get_args(NoiseName))
 
     @property
     def noise_scales(self) -> list[float] | None:
@@ -61,12 +60,12 @@ class DiffusionConfig:
     """
 
     steps: int = 75
-    solver: str = "ddpm"
+    solver: Solver = "ddpm"
     inference_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_count("steps", self.steps, smallest=0)
-        check_choice("solver", self.solver, SOLVERS)
+        check_choice("solver", self.solver, get_args(Solver))
         if self.inference_steps is not None:
             check_count("inference_steps", self.inference_steps, smallest=1)
             if self.steps and self.inference_steps > self.steps:

@@ -1,4 +1,4 @@
-"""Where to run, in which arithmetic, and with how much memory."""
+"""The device to run on, its arithmetic and its memory."""
 
 from __future__ import annotations
 
@@ -129,5 +129,5 @@ def release_memory() -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device's memory did not suffice: not all devices have their own error for it."""
+    """Tell whether a device's memory did not suffice: not all devices have their own error for it."""
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)

@@ -1,21 +1,18 @@
-"""One stage of a purifier: (images in [-1, 1], noise) -> images."""
+"""The stages of a purifier: (images in [-1, 1], noise) -> images."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-import numpy as np
-import PIL.Image
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.functional.diffusion import NoisePredictor, restore
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.langevin import Energy, langevin
+from puregen_transforms.functional.jpeg import jpeg
+from puregen_transforms.functional.langevin import Energy, langevin, temperature_for
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 
@@ -33,8 +30,7 @@ class LangevinStage:
     Args:
         energy: a spatial mean, so its gradient per pixel shrinks as images grow.
         config: settings of the chain.
-        trained_size: side in pixels at which `config.temperature` holds. At other sizes the drift
-            is rescaled by the ratio of the areas, which keeps the dynamics of every pixel.
+        trained_size: side in pixels at which `config.temperature` holds; see `temperature_for`.
     """
 
     energy: Energy
@@ -43,18 +39,17 @@ class LangevinStage:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the energy's widest activation."""
+        """Bytes of the energy's widest activation."""
         return getattr(self.energy, "bytes_per_pixel", 0)
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
-        """Run the chain; see `langevin`."""
-        area_ratio = images.shape[-2] * images.shape[-1] / self.trained_size**2
+        """Run the Langevin steps."""
         return langevin(
             images,
             self.energy,
             steps=self.config.steps,
             step_size=self.config.step_size,
-            temperature=self.config.temperature / area_ratio,
+            temperature=temperature_for(images, self.config.temperature, trained_size=self.trained_size),
             noise=noise,
             noise_scales=self.config.noise_scales,
         )
@@ -79,11 +74,11 @@ class DiffusionStage:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the predictor's widest activation."""
+        """Bytes of the predictor's widest activation."""
         return getattr(self.predict_noise, "bytes_per_pixel", 0)
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
-        """Run the chain; see `restore`."""
+        """Noise and restore the images."""
         height, width = images.shape[-2:]
         below, right = -height % self.side_multiple, -width % self.side_multiple
         top, left = below // 2, right // 2
@@ -116,7 +111,7 @@ class FilterStage:
 
     @property
     def bytes_per_pixel(self) -> int:
-        """Of the widest activation of its stages and its energy."""
+        """Bytes of the widest activation of its stages and its energy."""
         return max(getattr(part, "bytes_per_pixel", 0) for part in (*self.stages, self.energy))
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
@@ -125,7 +120,7 @@ class FilterStage:
             chosen = self.energy(to_signed(to_uint8(images))) >= self.threshold
         if not bool(chosen.any()):
             return images
-        x, its_noise = images[chosen], noise.of(chosen)
+        x, its_noise = images[chosen], noise.for_samples(chosen)
         for index, stage in enumerate(self.stages):
             x = stage(x, its_noise.within(index))
         result = images.clone()
@@ -144,14 +139,5 @@ class JPEGStage:
     quality: int
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
-        """Compress and decompress every image, chroma subsampled 4:2:0; draws no noise."""
-        pixels = to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()
-        if not len(pixels):
-            return images
-        compressed = torch.from_numpy(np.stack([self._compress(image) for image in pixels]))
-        return to_signed(compressed.permute(0, 3, 1, 2).to(images.device))
-
-    def _compress(self, image: Any) -> Any:
-        buffer = io.BytesIO()
-        PIL.Image.fromarray(image).save(buffer, "JPEG", quality=self.quality)
-        return np.asarray(PIL.Image.open(buffer))
+        """Compress and decompress every image; draws no noise."""
+        return to_signed(jpeg(to_uint8(images), self.quality))

@@ -23,7 +23,7 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str,
 
 
 def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Inverse of `save_state`."""
+    """Load what `save_state` has saved."""
     with safe_open(folder / STATE_FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads(file.metadata()["record"])

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +10,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import save
 from torch import Tensor
 
-from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.diffusion import (
-    DIFFUSION_STEPS,
     add_noise,
     alpha_bars_of,
     beta_schedule,
     restore,
 )
 from puregen_transforms.functional.images import to_signed
-from puregen_transforms.models.unet import UNetConfig, build_unet
+from puregen_transforms.models.config import UNetConfig
+from puregen_transforms.models.saving import save_ddpm
+from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
+from puregen_transforms.train.config import DDPMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 
@@ -34,63 +32,8 @@ _SAMPLE_CALLS = 15
 
 
 @dataclass(frozen=True, kw_only=True)
-class DDPMTraining:
-    """Settings of one training run; the defaults are the published ones (150 epochs of 70,000 images).
-
-    Args:
-        updates: optimizer steps.
-        batch_size: images in an update, over all processes (published: 32 a device x 8).
-        trained_steps: only the first of the schedule's 1000 are trained: restoration, not generation.
-        learning_rate: of AdamW, at its highest.
-        warmup: updates over which the rate rises; then it falls to 0 along a cosine.
-        largest_gradient: norm at which the gradient is clipped.
-        ema_decay: of the weight average that becomes the result; 0 keeps none.
-        seed: of the initial weights, data order and noise.
-    """
-
-    updates: int = 41_000
-    batch_size: int = 256
-    trained_steps: int = 250
-    learning_rate: float = 1e-4
-    warmup: int = 500
-    largest_gradient: float = 1.0
-    ema_decay: float = 0.999
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "trained_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be 1 or more, but got {getattr(self, name)}.")
-        if self.trained_steps > DIFFUSION_STEPS:
-            raise ValueError(f"Expected `trained_steps` up to {DIFFUSION_STEPS}, but got {self.trained_steps}.")
-        for name in ("learning_rate", "largest_gradient"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
-        if self.warmup < 0:
-            raise ValueError(f"Expected `warmup` of 0 or more, but got {self.warmup}.")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
-
-    def rate(self, update: int) -> float:
-        """Learning rate of an update."""
-        if update < self.warmup:
-            return self.learning_rate * (update + 1) / self.warmup
-        progress = (update - self.warmup) / max(1, self.updates - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> DDPMTraining:
-        """Inverse of `to_dict`; a key that no field has is an error."""
-        return cls(**values)
-
-
-@dataclass(frozen=True, kw_only=True)
 class DDPMStatistics:
-    """What one update did."""
+    """The statistics of one update."""
 
     update: int
     loss: float
@@ -103,7 +46,7 @@ class DDPMStatistics:
 
 
 class DDPMTrainer(Trainer):
-    """Training of a noise predictor; see `Trainer`.
+    """The training of a noise predictor.
 
     Args:
         images: (N, 3, S, S) uint8, the training set.
@@ -128,7 +71,7 @@ class DDPMTrainer(Trainer):
         self._gradient_rises = SpikeWatch(20)
 
     def step(self) -> DDPMStatistics:
-        """One update of the weights.
+        """Update the weights once.
 
         Raises:
             TrainingDivergedError: the loss stopped being finite, or the gradients have blown up.
@@ -158,11 +101,11 @@ class DDPMTrainer(Trainer):
         return DDPMStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
 
     def network_settings(self) -> dict[str, Any]:
-        """JSON-ready shape of the network."""
+        """Return the shape of the network, JSON-ready."""
         return asdict(self.config)
 
     def samples(self) -> Tensor:
-        """Images above, then noised to step 75, then restored: (3, 12, 3, S, S)."""
+        """Draw images above, then noised to step 75, then restored: (3, 12, 3, S, S)."""
         data = to_signed(self.images[:12])
         generator = torch.Generator().manual_seed(self.training.seed)
         steps = min(_SAMPLE_STEPS, self.training.trained_steps)
@@ -181,23 +124,4 @@ class DDPMTrainer(Trainer):
 
     def export(self, folder: Path) -> None:
         """Write the result in the layout of a diffusers pipeline: `unet/` and `scheduler/`."""
-        from diffusers import DDPMScheduler
-
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.result.state_dict().items()}
-        config = {"_class_name": "UNet2DModel", **self.config.to_diffusers()}
-        (folder / "unet").mkdir(exist_ok=True)
-        (folder / "scheduler").mkdir(exist_ok=True)
-        index = {
-            "_class_name": "DDPMPipeline",
-            "scheduler": ["diffusers", "DDPMScheduler"],
-            "unet": ["diffusers", "UNet2DModel"],
-        }
-        scheduler = DDPMScheduler(num_train_timesteps=DIFFUSION_STEPS)
-        _write_json(folder / "model_index.json", index)
-        _write_json(folder / "scheduler/scheduler_config.json", json.loads(scheduler.to_json_string()))
-        _write_json(folder / "unet/config.json", config)
-        write_atomically(folder / "unet/diffusion_pytorch_model.safetensors", save(weights, metadata={"format": "pt"}))
-
-
-def _write_json(path: Path, values: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
+        save_ddpm(self.result, folder, dtype=torch.float32)

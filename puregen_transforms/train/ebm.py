@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from safetensors.torch import save
 from torch import Tensor
 
-from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.functional.langevin import langevin
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
+from puregen_transforms.models.saving import save_ebm
+from puregen_transforms.train.config import EBMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 
@@ -28,83 +28,8 @@ _FARTHEST_CHAIN = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class EBMTraining:
-    """Settings of one training run; the defaults are the published ones, on one small device.
-
-    Args:
-        updates: optimizer steps (the paper: 150,000).
-        batch_size: positive, and as many negative, images in an update, over all processes
-            (published: 16 a device x 8).
-        langevin_steps: chain length of an update (published: 100).
-        step_size: of the chain, in image units.
-        temperature: of the chain and the loss.
-        data_noise: standard deviation added to real images, in image units.
-        bank_size: persistent chains (published: 1,250 a device x 8), started from noisy data.
-        rejuvenation: share of the drawn chains that restart from data at each update (published: 0.05). With so few,
-            little keeps the energy level along the short chains of purification, which start from data: colours may
-            drift. A short run on trained weights with 1 settles that.
-        learning_rate: of Adam.
-        milestones: shares of `updates` after which the rate falls.
-        rate_factors: the rate's factor from each milestone on (published: x0.1 at 1/3, 5/8, 5/6).
-        ema_decay: of the weight average that becomes the result; 0 keeps none (published).
-        seed: of the initial weights, data order, noise and bank.
-    """
-
-    updates: int = 150_000
-    batch_size: int = 16
-    langevin_steps: int = 100
-    step_size: float = 1.25e-2
-    temperature: float = 1e-4
-    data_noise: float = 1.5e-2
-    bank_size: int = 10_000
-    rejuvenation: float = 0.05
-    learning_rate: float = 1e-4
-    milestones: tuple[float, ...] = (1 / 3, 5 / 8, 5 / 6)
-    rate_factors: tuple[float, ...] = (0.1, 0.01, 0.001)
-    ema_decay: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_size", "langevin_steps", "bank_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be 1 or more, but got {getattr(self, name)}.")
-        for name in ("step_size", "temperature", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
-        if self.bank_size < self.batch_size:
-            raise ValueError(
-                f"Expected `bank_size` to be at least `batch_size`, but got {self.bank_size} < {self.batch_size}."
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
-        if not 0 <= self.rejuvenation <= 1:
-            raise ValueError(f"Expected `rejuvenation` in [0, 1], but got {self.rejuvenation}.")
-        if len(self.milestones) != len(self.rate_factors) or sorted(self.milestones) != list(self.milestones):
-            raise ValueError("Expected `milestones` in rising order, each with one of `rate_factors`.")
-
-    def rate(self, update: int) -> float:
-        """Learning rate of an update."""
-        passed = [
-            factor
-            for milestone, factor in zip(self.milestones, self.rate_factors, strict=True)
-            if update >= milestone * self.updates
-        ]
-        return self.learning_rate * (passed[-1] if passed else 1.0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> EBMTraining:
-        """Inverse of `to_dict`; a key that no field has is an error."""
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
-
-
-@dataclass(frozen=True, kw_only=True)
 class EBMStatistics:
-    """What one update did; energies in units of the temperature, distances in image units."""
+    """The statistics of one update; energies in units of the temperature, distances in image units."""
 
     update: int
     positive_energy: float
@@ -122,7 +47,7 @@ class EBMStatistics:
 
 
 class EBMTrainer(Trainer):
-    """Contrastive training of an energy network; see `Trainer`.
+    """The contrastive training of an energy network.
 
     Args:
         images: (N, 3, S, S) uint8, the training set.
@@ -156,7 +81,7 @@ class EBMTrainer(Trainer):
         self._gradient_rises = SpikeWatch(100)
 
     def step(self) -> EBMStatistics:
-        """One update of the chains and the weights.
+        """Update the chains and the weights once.
 
         Raises:
             TrainingDivergedError: the energies stopped being finite, the chains have left the images, or
@@ -200,22 +125,20 @@ class EBMTrainer(Trainer):
         )
 
     def network_settings(self) -> dict[str, Any]:
-        """JSON-ready shape of the network."""
+        """Return the shape of the network, JSON-ready."""
         return self.config.to_dict()
 
     def samples(self) -> Tensor:
-        """Images above, chains of the bank below: (2, up to 16, 3, S, S)."""
+        """Draw images above, chains of the bank below: (2, up to 16, 3, S, S)."""
         count = min(16, self.training.bank_size, len(self.images))
         return torch.stack([to_signed(self.images[:count]), self.bank[:count]])
 
     def export(self, folder: Path) -> None:
         """Write the result in the official layout."""
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.result.state_dict().items()}
-        write_atomically(folder / "config.json", (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
-        write_atomically(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
+        save_ebm(cast(EBM, self.result), folder)
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that changes during training, as tensors; `update` is kept beside it."""
+        """Collect everything that changes during training, as tensors; `update` is kept beside it."""
         return {**super().state(), "bank": self.bank}
 
     def restore(self, state: Mapping[str, Tensor], update: int) -> None:
@@ -233,7 +156,7 @@ class EBMTrainer(Trainer):
         """Run drawn chains of the bank for an update's Langevin steps, and put them back.
 
         Chains that restart from data do so from the update's own positive images: what these have by chance, such as
-        their mean colour, then is no difference between positives and negatives, which the energy would learn.
+        their mean color, then is no difference between positives and negatives, which the energy would learn.
 
         Returns:
             This process's share of the chains, and their mean square move.

@@ -1,4 +1,4 @@
-"""Watching a training run, to stop it with a diagnosis before it is lost."""
+"""The watch over a training run, to stop it with a diagnosis before it is lost."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PATIENCE = 20
 
 
 class TrainingDivergedError(FloatingPointError):
-    """Training stopped because it went wrong; the message says how, and what to change."""
+    """Training went wrong and was stopped; the message says how, and what to change."""
 
 
 class SpikeWatch:
-    """Tells a lasting rise of a noisy positive statistic from its usual spread.
+    """A watch that tells a lasting rise of a noisy positive statistic from its usual spread.
 
     Args:
         factor: times the median of the last `WINDOW` values that counts as a spike. Single spikes pass;

@@ -89,7 +89,7 @@ def run_training(
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """The statistics of every update of the run in a folder."""
+    """Read the statistics of every update of the run in a folder."""
     return [json.loads(line) for line in (folder / LOG_FILE).read_text(encoding="utf-8").splitlines()]
 
 

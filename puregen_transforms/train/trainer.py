@@ -1,4 +1,4 @@
-"""What the training of both generators shares: data, random draws, weight average, state, processes."""
+"""The common part of the training of both generators: data, random draws, weight average, state, processes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ON_DEVICE = 1 << 62
 
 
 class Statistics(Protocol):
-    """What one update did."""
+    """The statistics of one update."""
 
     @property
     def update(self) -> int:
-        """How many updates have run."""
+        """Number of updates that have run."""
 
 
 class Training(Protocol):
@@ -38,14 +38,14 @@ class Training(Protocol):
 
     @property
     def ema_decay(self) -> float:
-        """Of the weight average; 0 keeps none."""
+        """Decay of the weight average; 0 keeps none."""
 
     @property
     def seed(self) -> int:
-        """Of everything random."""
+        """The seed of everything random."""
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
+        """Return every setting, JSON-ready."""
 
 
 class Trainer(ABC):
@@ -95,9 +95,14 @@ class Trainer(ABC):
         self.average = AveragedModel(self.network, avg_fn=averaging) if training.ema_decay else None
 
     @property
+    def updates(self) -> int:
+        """Optimizer steps of the whole run."""
+        return self._settings.updates
+
+    @property
     def done(self) -> bool:
         """Whether all updates have run."""
-        return self.update >= self._settings.updates
+        return self.update >= self.updates
 
     @property
     def result(self) -> nn.Module:
@@ -116,10 +121,10 @@ class Trainer(ABC):
 
     @abstractmethod
     def step(self) -> Statistics:
-        """One update."""
+        """Update the network once."""
 
     def settings(self) -> dict[str, Any]:
-        """JSON-ready record of everything that a resumed run must have in common with the first."""
+        """Return everything that a resumed run must have in common with the first, JSON-ready."""
         return {
             "kind": self.kind,
             "initial": self._initial,
@@ -129,18 +134,18 @@ class Trainer(ABC):
 
     @abstractmethod
     def network_settings(self) -> dict[str, Any]:
-        """JSON-ready shape of the network."""
+        """Return the shape of the network, JSON-ready."""
 
     @abstractmethod
     def samples(self) -> Tensor:
-        """A picture of the state: (rows, columns, 3, S, S) in [-1, 1]."""
+        """Draw a picture of the state: (rows, columns, 3, S, S) in [-1, 1]."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Write the result as a checkpoint in its official layout."""
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that changes during training, as tensors; `update` is kept beside it."""
+        """Collect everything that changes during training, as tensors; `update` is kept beside it."""
         slots = self.optimizer.state_dict()["state"]
         moments = {
             f"adam.{name}.{moment}": value
@@ -153,9 +158,9 @@ class Trainer(ABC):
 
     def restore(self, state: Mapping[str, Tensor], update: int) -> None:
         """Continue from the `state` saved after `update`; the next steps equal an unbroken run's."""
-        self.network.load_state_dict(_part(state, "model."))
+        self.network.load_state_dict(_without_prefix(state, "model."))
         if self.average is not None:
-            self.average.load_state_dict(_part(state, "ema."))
+            self.average.load_state_dict(_without_prefix(state, "ema."))
         slots = {
             index: {key: state[f"adam.{name}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             for index, (name, _) in enumerate(self.network.named_parameters())
@@ -179,26 +184,26 @@ class Trainer(ABC):
         return float(norm)
 
     def _generator(self, update: int) -> torch.Generator:
-        """For the draws that every process makes alike, on the CPU."""
+        """Make the generator of the draws that every process makes alike, on the CPU."""
         return torch.Generator().manual_seed((self._settings.seed << 32) + update + 1)
 
     def _device_generator(self, update: int) -> torch.Generator:
-        """For draws of many values, on the device."""
+        """Make the generator of draws of many values, on the device."""
         seed = (self._settings.seed << 32) + update + 1 + _ON_DEVICE
         return torch.Generator(self.device).manual_seed(seed)
 
     def _share(self, whole: Tensor) -> Tensor:
-        """This process's part of a batch that every process has drawn alike."""
+        """Take this process's part of a batch that every process has drawn alike."""
         size = len(whole) // self.accelerator.num_processes
         return whole[self.accelerator.process_index * size :][:size]
 
     def _mean(self, *values: Tensor) -> list[float]:
-        """Means over the processes."""
+        """Average values over the processes."""
         means: Tensor = self.accelerator.reduce(torch.stack([value.detach().float() for value in values]), "mean")
         return [float(mean) for mean in means]
 
     def _draw_data(self, count: int, generator: torch.Generator) -> Tensor:
-        """Randomly mirrored training images in [-1, 1], on the CPU."""
+        """Draw randomly mirrored training images in [-1, 1], on the CPU."""
         index = torch.randint(len(self.images), (count,), generator=generator)
         images = to_signed(self.images[index])
         mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
@@ -206,7 +211,7 @@ class Trainer(ABC):
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Exponential, but short at first: the fresh weights must not linger in the average."""
+    """Make an exponential average that is short at first: the fresh weights must not linger in it."""
 
     def average(averaged: Tensor, current: Tensor, updates: Tensor | int) -> Tensor:
         return averaged.lerp(current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
@@ -214,5 +219,5 @@ def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Te
     return average
 
 
-def _part(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

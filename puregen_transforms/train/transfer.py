@@ -1,4 +1,4 @@
-"""How a victim turns a pretrained network into a classifier of a small set."""
+"""The ways in which a victim turns a pretrained network into a classifier of a small set."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def linear_transfer(
     epochs: int = 40,
     learning_rate: float = 0.1,
 ) -> nn.Module:
-    """A new last layer on features that stay as they are (PureGen, appendix D.2).
+    """Train a new last layer on features that stay as they are (PureGen, appendix D.2).
 
     SGD with momentum, bfloat16 autocast; the rate is a tenth after 3/8, 5/8 and 7/8 of the epochs (15, 25, 35 of 40).
 
@@ -56,7 +56,7 @@ def fine_tune(
     epochs: int = 60,
     learning_rate: float = 1e-4,
 ) -> nn.Module:
-    """A new last layer, and all others go on learning (PureGen, appendix D.2).
+    """Train a new last layer, and all others further (PureGen, appendix D.2).
 
     Adam, bfloat16 autocast; the rate is a tenth after 1/4, 2/4 and 3/4 of the epochs (15, 30, 45 of 60).
 
@@ -76,7 +76,7 @@ def fine_tune(
 
 
 def _with_new_head(pretrained: nn.Module, classes: int, generator: torch.Generator) -> tuple[nn.Module, nn.Linear]:
-    """A copy whose last layer is new, as torch would draw it."""
+    """Copy a network, with a new last layer as torch would draw it."""
     model = copy.deepcopy(pretrained)
     last = head(model)
     bound = last.in_features**-0.5

@@ -1,0 +1,5 @@
+"""The front end: a transform for torchvision and for Hugging Face datasets."""
+
+from puregen_transforms._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(__name__, __file__)

@@ -22,7 +22,7 @@ from torch import Tensor
 from puregen_transforms.functional.images import rounded
 
 CACHE_BYTES = 10 * 2**30
-"""How large a cache grows, unless another size is asked for."""
+"""Bytes that a cache grows to, unless another size is asked for."""
 
 _PATIENCE = 60.0
 """Seconds to wait while another process writes."""
@@ -69,7 +69,7 @@ class ImageCache:
 
 @dataclass
 class CachedImages:
-    """Read and write one purifier's images in a cache; connects to the file when first used.
+    """One purifier's images in a cache; connects to the file when first used.
 
     Args:
         cache: where they are kept.
@@ -81,7 +81,7 @@ class CachedImages:
     _local: threading.local = field(default_factory=threading.local, repr=False)
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        """The pixels that are kept, by key."""
+        """Read the pixels that are kept, by key."""
         found = {}
         database, number = self._opened()
         for key in keys:
@@ -93,7 +93,7 @@ class CachedImages:
         return found
 
     def put(self, pixels: Mapping[bytes, bytes]) -> None:
-        """Keep some, as far as there is room and nobody else writes for a minute on end."""
+        """Keep pixels, as far as there is room and nobody else writes for a minute on end."""
         if getattr(self._local, "full", False):
             return
         database, number = self._opened()
@@ -116,13 +116,13 @@ class CachedImages:
             database.executemany("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", rows)
 
     def _make_room(self, database: sqlite3.Connection, number: int) -> bool:
-        """Whether images of other purifiers could be taken away."""
+        """Drop images of other purifiers; tell whether there were any."""
         with database:
             database.execute("BEGIN IMMEDIATE")
             return database.execute(_DROP_OTHERS, (number,)).rowcount > 0
 
     def _opened(self) -> tuple[sqlite3.Connection, int]:
-        """The connection of this thread; one made before a fork must not be used after it."""
+        """Return the connection of this thread; one made before a fork must not be used after it."""
         known = getattr(self._local, "opened", None)
         if known is None or known[0] != os.getpid():
             _INHERITED.append(known)
@@ -155,7 +155,7 @@ class CachedImages:
 
 
 def content_keys(images: Tensor) -> list[bytes]:
-    """(N, C, H, W) -> a hash of each image's size and 8-bit pixels."""
+    """Hash each image's size and 8-bit pixels: (N, C, H, W) -> N keys."""
     pixels = rounded(images).cpu().contiguous().numpy()
     size = repr(pixels.shape[1:]).encode()
     return [hashlib.blake2b(image.tobytes(), digest_size=16, key=size).digest() for image in pixels]

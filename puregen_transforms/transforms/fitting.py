@@ -1,4 +1,4 @@
-"""From a whole data set to one energy threshold."""
+"""The energy threshold of a whole data set."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def batches_of(dataset: Any, size: int) -> Iterator[list[Any]]:
-    """Samples of a data set in lists of up to `size`; of a tensor or an array, one slice each."""
+    """Yield the samples of a data set in lists of up to `size`; of a tensor or an array, one slice each."""
     if isinstance(dataset, (Tensor, np.ndarray)):
         for start in range(0, len(dataset), size):
             yield [dataset[start : start + size]]
@@ -24,9 +24,9 @@ def batches_of(dataset: Any, size: int) -> Iterator[list[Any]]:
 
 
 def threshold_of(energies: Tensor, fraction: float) -> float:
-    """The energy that the given share of (N,) energies reaches.
+    """Compute the energy that the given share of (N,) energies reaches.
 
-    It lies midway between two neighbours, so that rounding in another batch moves no image across.
+    It lies midway between two neighbors, so that rounding in another batch moves no image across.
     """
     ordered = energies.double().sort(descending=True).values
     count = max(1, round(fraction * len(ordered)))

@@ -1,4 +1,4 @@
-"""The forms an image comes in: open one as an RGB batch, and give the purified batch back in that form."""
+"""Open an image of any form as an RGB batch, and give the purified batch back in that form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OpenImage:
 
 
 def has_image_shape(value: Any) -> bool:
-    """Whether a plain tensor or array has the dtype and shape of images: (..., C, H, W) or (..., H, W, C)."""
+    """Tell whether a plain tensor or array has the dtype and shape of images: (..., C, H, W) or (..., H, W, C)."""
     if isinstance(value, Tensor):
         pixels = value.dtype == torch.uint8 or value.is_floating_point()
         return pixels and value.ndim in (3, 4) and value.shape[-3] in _CHANNELS

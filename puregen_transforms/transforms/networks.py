@@ -1,4 +1,4 @@
-"""The networks of a recipe: found, loaded and put on a device when they are first needed."""
+"""The networks of a `PureGen`: found, loaded and put on a device when they are first needed."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from itertools import chain
 import torch
 
 from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
-from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.models.unet_inference import InvariantUNet
 from puregen_transforms.purifier.config import DiffusionConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, JPEGStage, LangevinStage, Stage
 
 _STRONGER = 2
-"""How many times its diffusion steps "adaptive" gives an image that the first round has not repaired."""
+"""Factor on the diffusion steps of "adaptive" for an image that the first round has not repaired."""
 
 
 @dataclass
 class Networks:
-    """Lazy networks of a recipe, and the stages made of them.
+    """Load the networks of a `PureGen` when they are needed, and build its stages of them.
 
     Args:
-        recipe: says which networks there are.
+        config: says which networks there are.
         device: where to run; None is the accelerator that torch reports, else the CPU.
         cache_dir: of Hub downloads.
     """
 
-    recipe: Recipe
+    config: PureGenConfig
     device: torch.device | None = None
     cache_dir: str | None = None
 
@@ -42,22 +42,22 @@ class Networks:
         return choose_device(self.device)
 
     @cached_property
-    def ebm_checkpoint(self) -> Checkpoint:
+    def ebm_checkpoint(self) -> EBMCheckpoint:
         """The energy network's files."""
-        return resolve_checkpoint(self.recipe.checkpoint, cache_dir=self.cache_dir)
+        return resolve_ebm(self.config.checkpoint, cache_dir=self.cache_dir)
 
     @cached_property
     def ddpm_checkpoint(self) -> DDPMCheckpoint:
         """The noise predictor's files."""
-        return resolve_ddpm(self.recipe.ddpm_checkpoint, cache_dir=self.cache_dir)
+        return resolve_ddpm(self.config.ddpm_checkpoint, cache_dir=self.cache_dir)
 
     @property
     def weights(self) -> dict[str, str]:
         """Sha256 of each network's weights, by the network's kind."""
         found = {}
-        if self.recipe.uses_ebm:
+        if self.config.uses_ebm:
             found["ebm"] = self.ebm_checkpoint.sha256
-        if self.recipe.uses_ddpm:
+        if self.config.uses_ddpm:
             found["ddpm"] = self.ddpm_checkpoint.sha256
         return found
 
@@ -78,26 +78,26 @@ class Networks:
     def smallest_image(self) -> int:
         """The shortest side, in pixels, that every network takes."""
         sides = [1]
-        if self.recipe.uses_ebm:
+        if self.config.uses_ebm:
             sides.append(self.ebm.config.smallest_image)
-        if self.recipe.uses_ddpm:
+        if self.config.uses_ddpm:
             # Mirroring at the edges adds up to half a multiple on either side, and needs one pixel more than it adds.
             sides.append(self._noise_predictor.side_multiple // 2 + 1)
         return max(sides)
 
     def stages(self) -> list[Stage]:
-        """The recipe as stages, in order.
+        """Build the stages, in order.
 
         Raises:
             ValueError: a method that needs an energy threshold has none.
         """
-        recipe = self.recipe
-        if recipe.uses_threshold and recipe.energy_threshold is None:
+        config = self.config
+        if config.uses_threshold and config.energy_threshold is None:
             raise ValueError(
-                f"Method {recipe.method!r} acts on an image by its energy, but has no threshold yet. Call "
+                f"Method {config.method!r} acts on an image by its energy, but has no threshold yet. Call "
                 "`.fit(dataset)` with the data set first, or give `energy_threshold=`."
             )
-        match recipe.method:
+        match config.method:
             case "ebm":
                 return [self._langevin]
             case "ddpm":
@@ -105,10 +105,10 @@ class Networks:
             case "naive":
                 return [self._langevin, self._diffusion()]
             case "reps":
-                assert recipe.reps is not None
-                return list(chain.from_iterable([self._langevin, self._diffusion()] for _ in range(recipe.reps)))
+                assert config.reps is not None
+                return list(chain.from_iterable([self._langevin, self._diffusion()] for _ in range(config.reps)))
             case "filt":
-                both = (self._langevin, self._diffusion()) if recipe.ebm_steps else (self._diffusion(),)
+                both = (self._langevin, self._diffusion()) if config.ebm_steps else (self._diffusion(),)
                 return [self._filtered(*both)]
             case "adaptive":
                 return [
@@ -117,33 +117,33 @@ class Networks:
                     self._filtered(self._diffusion(_STRONGER)),
                 ]
             case _:
-                assert recipe.jpeg_quality is not None
-                return [JPEGStage(recipe.jpeg_quality)]
+                assert config.jpeg_quality is not None
+                return [JPEGStage(config.jpeg_quality)]
 
     def run_once(self) -> None:
-        """One call of each network, on a gray image."""
+        """Call each network once, on a gray image."""
         image = torch.zeros(1, 3, 32, 32, device=self.place)
         with torch.no_grad():
-            if self.recipe.uses_ebm:
+            if self.config.uses_ebm:
                 self._langevin.energy(image)
-            if self.recipe.uses_ddpm:
+            if self.config.uses_ddpm:
                 self._noise_predictor(image, 0)
 
     @cached_property
     def _langevin(self) -> LangevinStage:
-        assert self.recipe.langevin is not None
+        assert self.config.langevin is not None
         with torch.inference_mode(False):
-            network = InvariantEBM(self.ebm, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
-        return LangevinStage(network, self.recipe.langevin, trained_size=self.ebm.config.image_size)
+            network = InvariantEBM(self.ebm, dtype=choose_dtype(self.config.dtype, self.place), device=self.place)
+        return LangevinStage(network, self.config.langevin, trained_size=self.ebm.config.image_size)
 
     @cached_property
     def _noise_predictor(self) -> InvariantUNet:
         with torch.inference_mode(False):
             unet = load_unet(self.ddpm_checkpoint)
-            return InvariantUNet(unet, dtype=choose_dtype(self.recipe.dtype, self.place), device=self.place)
+            return InvariantUNet(unet, dtype=choose_dtype(self.config.dtype, self.place), device=self.place)
 
     def _diffusion(self, times: int = 1) -> DiffusionStage:
-        config = self.recipe.diffusion
+        config = self.config.diffusion
         assert config is not None
         bars = alpha_bars(self.ddpm_checkpoint)
         steps = min(times * config.steps, len(bars))
@@ -151,5 +151,5 @@ class Networks:
         return DiffusionStage(self._noise_predictor, config, bars, self._noise_predictor.side_multiple)
 
     def _filtered(self, *stages: Stage) -> FilterStage:
-        assert self.recipe.energy_threshold is not None
-        return FilterStage(stages, self.energy, self.recipe.energy_threshold)
+        assert self.config.energy_threshold is not None
+        return FilterStage(stages, self.energy, self.config.energy_threshold)

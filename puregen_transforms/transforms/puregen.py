@@ -15,13 +15,14 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from puregen_transforms import __version__
+from puregen_transforms._docs import argument_docs, with_argument_docs
 from puregen_transforms.functional.images import rounded, to_signed
 from puregen_transforms.hub.references import locate
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
-from puregen_transforms.purifier.config import explains_unknown_options
+from puregen_transforms.purifier.config import Solver, explains_unknown_options
 from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import DType, Dynamics, Method, PureGenConfig
 from puregen_transforms.transforms.by_size import call_by_size
 from puregen_transforms.transforms.cache import CachedImages, ImageCache, purify_through
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
@@ -49,35 +50,13 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
 
     Nothing is loaded until the first call. An instance is cheap to construct and to pickle, and
     hashes the same in every process, so `datasets.map` finds its cache. An image's noise depends
-    on the seed and its own pixels: never on batch, order, worker or process.
+    on the seed and its own pixels: never on batch, order, worker or process. Without a seed, one is
+    drawn from torch's global generator at every call.
 
     Args:
-        method: "ebm" runs Langevin steps on an energy network; "ddpm" noises an image and denoises it with a
-            diffusion network; "naive" runs the one, then the other; "reps" a few steps of each, repeatedly;
-            "filt" repairs only the share of a data set that has the highest energies (see `fit`); "adaptive"
-            gives an image as much as its energy says it needs: Langevin steps if it is suspicious, diffusion if
-            it still is, and twice the diffusion steps if that was not enough; "jpeg" is JPEG compression, the
-            baseline.
-        checkpoint: of the energy network: a catalogue name, a Hub repository "owner/name" or "owner/name@revision" (a
-            branch, tag or commit), or a local folder; None is the packaged default.
-        ddpm_checkpoint: of the diffusion network, in the same forms.
-        ebm_steps: Langevin steps; None is the paper's number for the method, 150 for "ebm".
-        ddpm_steps: how far to noise, of 1000 diffusion steps; None is the paper's number, 75 for "ddpm".
-        ddpm_solver: "ddpm" is the paper's chain; "ddim" and "dpmsolver++" need fewer network calls.
-        ddpm_inference_steps: network calls of the solver; None is one per diffusion step.
-        reps: how often "reps" goes through its steps.
-        filter_fraction: share of a data set for which `fit` sets the threshold.
-        energy_threshold: raw energy from which "filt" and "adaptive" act on an image; `fit` sets it.
-        jpeg_quality: 1 to 100.
-        dynamics: of the Langevin steps: "paper" is exactly the published chain; "cooled", the default of "ebm", is that
-            chain at half the temperature; "annealed" lets its noise fall to none.
-        temperature: divides the energy in the Langevin steps; None is that of the dynamics, in the paper 1e-4.
-        seed: makes results repeatable; None draws one from torch's global generator per call.
-        columns: key(s) or position(s) of the images, where a sample holds more than one.
+        options of `PureGenConfig`, as documented there
         device: where to run; None is the accelerator that torch reports (CUDA or ROCm, MPS, XPU, ...), else the CPU.
             Images come back to their own device.
-        dtype: arithmetic of the networks: "float32", "bfloat16" or "float16"; "auto" is bfloat16 where the device is
-            known to have it in hardware, else float32.
         batch_size: images in one network call; None chooses by their size, the networks and the device.
         cache: a folder on a local disk where purified images are kept by what they were, so that each is purified
             once, by whatever worker and in whatever epoch or run comes first; several processes may share it. Without
@@ -94,30 +73,30 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
     @explains_unknown_options
     def __init__(
         self,
-        method: str = "ebm",
+        method: Method = "ebm",
         *,
         checkpoint: str | os.PathLike[str] | None = None,
         ddpm_checkpoint: str | os.PathLike[str] | None = None,
         ebm_steps: int | None = None,
         ddpm_steps: int | None = None,
-        ddpm_solver: str | None = None,
+        ddpm_solver: Solver | None = None,
         ddpm_inference_steps: int | None = None,
         reps: int | None = None,
         filter_fraction: float | None = None,
         energy_threshold: float | None = None,
         jpeg_quality: int | None = None,
-        dynamics: str | None = None,
+        dynamics: Dynamics | None = None,
         temperature: float | None = None,
         seed: int | None = None,
         columns: str | int | Sequence[str | int] | None = None,
         device: str | torch.device | None = None,
-        dtype: str = "auto",
+        dtype: DType = "auto",
         batch_size: int | None = None,
         cache: str | os.PathLike[str] | ImageCache | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         super().__init__()
-        self.recipe = Recipe(
+        self.config = PureGenConfig(
             method=method,
             checkpoint=None if checkpoint is None else os.fspath(checkpoint),
             ddpm_checkpoint=None if ddpm_checkpoint is None else os.fspath(ddpm_checkpoint),
@@ -161,14 +140,14 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             ValueError: no image, an ambiguous sample, or an image that cannot be purified.
             FloatingPointError: a chain stopped being finite.
         """
-        seed = self.recipe.seed if self.recipe.seed is not None else _draw_seed()
-        found = self._find(inputs)
+        seed = self.config.seed if self.config.seed is not None else _draw_seed()
+        found = self._find_images(inputs)
         purifier, kept = self.purifier, self._kept
         energies: list[Tensor] = []
 
         def purify(batch: Tensor) -> Tensor:
             purified = purifier(batch, sample_ids=content_ids(batch), seed=seed)
-            if self.recipe.method == "adaptive":
+            if self.config.method == "adaptive":
                 energies.append(self._energies(purified))
             return purified
 
@@ -179,7 +158,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return found.put_back(purified)
 
     def energy(self, *inputs: Any) -> Tensor:
-        """The energy network's raw energies of a sample's images, in float32 arithmetic.
+        """Measure the raw energies of a sample's images, in float32 arithmetic.
 
         Args:
             inputs: as for a call.
@@ -190,11 +169,11 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         Raises:
             ValueError: the method has no energy network, or as for a call.
         """
-        if not self.recipe.uses_ebm:
+        if not self.config.uses_ebm:
             raise ValueError(
-                f"Method {self.recipe.method!r} has no energy network. Measure energies with PureGen('ebm')."
+                f"Method {self.config.method!r} has no energy network. Measure energies with PureGen('ebm')."
             )
-        return self._energies_of(self._find(inputs).images)
+        return self._energies_of(self._find_images(inputs).images)
 
     def warm_up(self) -> None:
         """Load the weights and run each network once, so that what cannot work fails here.
@@ -206,7 +185,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         self._loaded.run_once()
 
     def suspicious(self, *inputs: Any) -> Tensor:
-        """Which images of a sample reach the energy threshold: after purifying, which have resisted.
+        """Tell which images of a sample reach the energy threshold: after purifying, which have resisted.
 
         Args:
             inputs: as for a call.
@@ -217,9 +196,9 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         Raises:
             ValueError: there is no threshold, or as for a call.
         """
-        if self.recipe.energy_threshold is None:
+        if self.config.energy_threshold is None:
             raise ValueError("There is no energy threshold yet. Call `.fit(dataset)`, or give `energy_threshold=`.")
-        return self.energy(*inputs) >= self.recipe.energy_threshold
+        return self.energy(*inputs) >= self.config.energy_threshold
 
     def fit(self, dataset: Any) -> PureGen:
         """Set the energy threshold of "filt" and "adaptive" from a whole data set.
@@ -237,17 +216,17 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         Raises:
             ValueError: the method has no threshold, the data set has no image, or as for a call.
         """
-        if not self.recipe.uses_threshold:
-            raise ValueError(f"Method {self.recipe.method!r} has no energy threshold to fit.")
+        if not self.config.uses_threshold:
+            raise ValueError(f"Method {self.config.method!r} has no energy threshold to fit.")
         parts = [
-            self._energies_of([image for sample in batch for image in self._find((sample,)).images])
+            self._energies_of([image for sample in batch for image in self._find_images((sample,)).images])
             for batch in batches_of(dataset, _ENERGY_BATCH)
         ]
         if not parts:
             raise ValueError("Expected a data set with images, but it is empty.")
-        assert self.recipe.filter_fraction is not None
-        threshold = threshold_of(torch.cat(parts), self.recipe.filter_fraction)
-        self.recipe = self._loaded.recipe = replace(self.recipe, energy_threshold=threshold)
+        assert self.config.filter_fraction is not None
+        threshold = threshold_of(torch.cat(parts), self.config.filter_fraction)
+        self.config = self._loaded.config = replace(self.config, energy_threshold=threshold)
         self._expected_digest = None
         self.__dict__.pop("purifier", None)
         self.__dict__.pop("_kept", None)
@@ -256,7 +235,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
     @property
     def digest(self) -> str:
         """Hex name of the results: equal digests and equal images give equal results."""
-        return self.recipe.digest(self.weights)
+        return self.config.digest(self.weights)
 
     @property
     def weights(self) -> dict[str, str]:
@@ -264,23 +243,23 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return dict(self._networks.weights)
 
     def to_dict(self) -> dict[str, Any]:
-        """The recipe as JSON-ready values; `from_dict` rebuilds it."""
-        return self.recipe.to_dict()
+        """Return the options as JSON-ready values; `from_dict` rebuilds from them."""
+        return self.config.to_dict()
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PureGen:
         """Rebuild from `to_dict`; an unknown key is an error."""
-        return cls(**Recipe.from_dict(values).to_dict())
+        return cls(**PureGenConfig.from_dict(values).to_dict())
 
     def extra_repr(self) -> str:
-        """The settings, in the words of the constructor."""
+        """Write the settings in the words of the constructor."""
         return ", ".join(f"{name}={value!r}" for name, value in self.to_dict().items() if value is not None)
 
     def __getstate__(self) -> dict[str, Any]:
         # No weights: workers load their own. The weights' hash and the versions are part of the
         # state because datasets names its caches by it.
         return {
-            "recipe": self.to_dict(),
+            "options": self.to_dict(),
             **self.runtime,
             "device": None if self.device is None else str(self.device),
             "digest": self.digest,
@@ -289,12 +268,12 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         runtime = {name: state[name] for name in _RUNTIME}
-        self.__init__(**state["recipe"], **runtime)  # type: ignore[misc]
+        self.__init__(**state["options"], **runtime)  # type: ignore[misc]
         self._expected_digest = state["digest"]
 
     @cached_property
     def _networks(self) -> Networks:
-        return Networks(self.recipe, device=self.device, cache_dir=self.cache_dir)
+        return Networks(self.config, device=self.device, cache_dir=self.cache_dir)
 
     @cached_property
     def _kept(self) -> CachedImages | None:
@@ -302,7 +281,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
 
     @property
     def runtime(self) -> dict[str, Any]:
-        """What says where to run and what to keep, but does not change the images."""
+        """Options that say where to run and what to keep, but do not change the images."""
         return {name: getattr(self, name) for name in _RUNTIME}
 
     @cached_property
@@ -334,8 +313,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         return run_in_batches(measure, images, ids, device=place, batch_size=size)
 
     def _warn_of_resisting(self, energies: Tensor) -> None:
-        assert self.recipe.energy_threshold is not None
-        resisting = int((energies >= self.recipe.energy_threshold).sum())
+        assert self.config.energy_threshold is not None
+        resisting = int((energies >= self.config.energy_threshold).sum())
         if resisting:
             warnings.warn(
                 f"{resisting} of {len(energies)} images are still suspicious after all that method 'adaptive' does. "
@@ -344,19 +323,19 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
                 stacklevel=5,
             )
 
-    def _find(self, inputs: tuple[Any, ...]) -> FoundImages:
+    def _find_images(self, inputs: tuple[Any, ...]) -> FoundImages:
         one_thread_if_forked()
         if not inputs:
             raise TypeError("Expected a sample to purify, but PureGen was called with nothing.")
         # datasets.map adds row indices and a rank after its batch where asked to; they are not part of the sample.
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
-        self._settle_in(rank_in(inputs))
-        found = find_images(sample, columns=self.recipe.columns)
+        self._take_device_of_rank(rank_in(inputs))
+        found = find_images(sample, columns=self.config.columns)
         _check_sizes(found.images, self._loaded.smallest_image)
         return found
 
-    def _settle_in(self, rank: int | None) -> None:
-        """Take the accelerator of this rank, unless one is given or taken already."""
+    def _take_device_of_rank(self, rank: int | None) -> None:
+        """Take the accelerator of a rank, unless one is given or taken already."""
         if rank is not None and self.device is None and "_networks" not in vars(self):
             self.device = device_of_rank(rank)
 
@@ -376,11 +355,14 @@ def _check_sizes(images: list[OpenImage], smallest: int) -> None:
             )
 
 
+PureGen.__doc__ = with_argument_docs(
+    PureGen.__doc__ or "", "options of `PureGenConfig`, as documented there", argument_docs(PureGenConfig)
+)
 PureGenTransform = PureGen
 
 
 def content_ids(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N,) int64: a hash of each image's 8-bit pixels, the same for every form it comes in."""
+    """Hash each image's 8-bit pixels, the same for every form it comes in: (N, C, H, W) -> (N,) int64."""
     pixels = rounded(images).cpu().contiguous().numpy()
     digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
     return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)

@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 
 from puregen_transforms.transforms.formats import OpenImage, has_image_shape, open_image
 
-Path = tuple[str | int, ...]
+SlotPath = tuple[str | int, ...]
 Columns = tuple[str | int, ...]
 
 
@@ -32,7 +32,7 @@ class Slot:
         rank: how sure it is: 0 a tv_tensors.Image, 1 a PIL image, 2 a plain tensor or array of image shape.
     """
 
-    path: Path
+    path: SlotPath
     value: Any
     rank: int
 
@@ -68,7 +68,7 @@ def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
         ValueError: no image, several where it is not clear which are meant, one that cannot be
             opened, or a column that is not there.
     """
-    slots = _lazy_slots(sample, columns) if is_lazy(sample) else choose(find(sample), sample, columns)
+    slots = _lazy_slots(sample, columns) if is_lazy(sample) else choose_slots(find_slots(sample), sample, columns)
     opened = [_open_slot(slot) for slot in slots]
 
     def put_back(purified: list[Tensor]) -> Any:
@@ -83,7 +83,7 @@ def find_images(sample: Any, *, columns: Columns | None = None) -> FoundImages:
 
 
 def is_lazy(sample: Any) -> bool:
-    """Whether this is the `LazyRow` or `LazyBatch` that `datasets.map` passes."""
+    """Tell whether this is the `LazyRow` or `LazyBatch` that `datasets.map` passes."""
     return isinstance(sample, Mapping) and hasattr(sample, "pa_table") and hasattr(sample, "formatter")
 
 
@@ -105,20 +105,20 @@ def _is_batch(lazy: Any) -> bool:
     return isinstance(lazy, LazyBatch)
 
 
-def find(sample: Any, path: Path = ()) -> list[Slot]:
-    """Every place that may be an image."""
+def find_slots(sample: Any, path: SlotPath = ()) -> list[Slot]:
+    """Find every place that may be an image."""
     rank = _rank(sample)
     if rank is not None:
         return [Slot(path, sample, rank)]
     if isinstance(sample, Mapping):
-        return [slot for key in sample for slot in find(sample[key], (*path, key))]
+        return [slot for key in sample for slot in find_slots(sample[key], (*path, key))]
     if isinstance(sample, (list, tuple)):
-        return [slot for index, item in enumerate(sample) for slot in find(item, (*path, index))]
+        return [slot for index, item in enumerate(sample) for slot in find_slots(item, (*path, index))]
     return []
 
 
-def choose(slots: list[Slot], sample: Any, columns: Columns | None) -> list[Slot]:
-    """The slots to purify: those named, or those that are beyond doubt."""
+def choose_slots(slots: list[Slot], sample: Any, columns: Columns | None) -> list[Slot]:
+    """Choose the slots to purify: those named, or those that are beyond doubt."""
     if columns is not None:
         for column in columns:
             if not any(column in slot.path for slot in slots):
@@ -161,7 +161,7 @@ def _rank(value: Any) -> int | None:
 
 
 def _rank_of_list(values: list[Any]) -> int | None:
-    """A list of single images of one kind is a batch; anything else is a container."""
+    """Rank a list: single images of one kind are a batch; anything else is a container."""
     present = [value for value in values if value is not None]
     if not present or isinstance(present[0], list):
         return None
@@ -173,7 +173,7 @@ def _rank_of_list(values: list[Any]) -> int | None:
 
 
 def _rank_of_objects(values: np.ndarray) -> int | None:
-    """An array of single images is a batch, whatever their sizes and channels."""
+    """Rank an array of objects: single images are a batch, whatever their sizes and channels."""
     present = [value for value in values if value is not None]
     return 2 if present and all(has_image_shape(value) and value.ndim == 3 for value in present) else None
 
@@ -197,12 +197,12 @@ def _open_slot(slot: Slot) -> list[OpenImage | None]:
 
 
 def _holds_several(value: Any) -> bool:
-    """Whether this is a list, or the array of objects that is a column of `datasets` in numpy format."""
+    """Tell whether this is a list, or the array of objects that is a column of `datasets` in numpy format."""
     return isinstance(value, list) or (isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 1)
 
 
-def _put(sample: Any, path: Path, value: Any) -> Any:
-    """A copy of the containers along `path`, with `value` at its end."""
+def _put(sample: Any, path: SlotPath, value: Any) -> Any:
+    """Copy the containers along `path`, with `value` at its end."""
     if not path:
         return value
     key, rest = path[0], path[1:]

@@ -11,7 +11,8 @@ from puregen_transforms.attacks import ATTACKS, Attacker, bullseye_polytope, gra
 from puregen_transforms.attacks.surrogates import train_surrogate
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.classifiers import small_classifier
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.features import add_dropout
 
 

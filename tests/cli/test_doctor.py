@@ -29,7 +29,7 @@ def known_settings(monkeypatch, tmp_path):
 
 @pytest.fixture
 def with_checkpoint(tiny_checkpoint, tiny_ddpm, monkeypatch):
-    monkeypatch.setattr("puregen_transforms.hub.load.DEFAULT_EBM", str(tiny_checkpoint))
+    monkeypatch.setattr("puregen_transforms.hub.ebm.DEFAULT_EBM", str(tiny_checkpoint))
     monkeypatch.setattr("puregen_transforms.hub.ddpm.DEFAULT_DDPM", str(tiny_ddpm))
 
 
@@ -124,7 +124,7 @@ class TestHealthy:
 
 class TestBroken:
     def test_no_checkpoint(self, monkeypatch, tmp_path):
-        monkeypatch.setattr("puregen_transforms.hub.load.DEFAULT_EBM", str(tmp_path))
+        monkeypatch.setattr("puregen_transforms.hub.ebm.DEFAULT_EBM", str(tmp_path))
         result = run()
         assert result.exit_code == 1
         assert line(result, "checkpoint").startswith("FAILED: FileNotFoundError")
@@ -133,7 +133,7 @@ class TestBroken:
     def test_damaged_weights(self, monkeypatch, tmp_path, tiny_checkpoint):
         (tmp_path / "config.json").write_bytes((tiny_checkpoint / "config.json").read_bytes())
         (tmp_path / "model.safetensors").write_bytes((tiny_checkpoint / "model.safetensors").read_bytes()[:1000])
-        monkeypatch.setattr("puregen_transforms.hub.load.DEFAULT_EBM", str(tmp_path))
+        monkeypatch.setattr("puregen_transforms.hub.ebm.DEFAULT_EBM", str(tmp_path))
         result = run()
         assert result.exit_code == 1
         assert "model.safetensors" in line(result, "checkpoint")

@@ -467,7 +467,7 @@ class TestTables:
         assert run(tmp_path / "in", tmp_path / "out.parquet", "--split", "test").exit_code == 0
 
     def test_shards_and_row_groups(self, tmp_path, run, purifier, monkeypatch):
-        monkeypatch.setattr("puregen_transforms.data.tables.SLICE_BYTES", 8_000)
+        monkeypatch.setattr("puregen_transforms.data.rows.SLICE_BYTES", 8_000)
         before = self.rows(0, 100)
         before.to_parquet(tmp_path / "in.parquet", batch_size=17)
         assert run(tmp_path / "in.parquet", tmp_path / "out", "--part-rows", 30).exit_code == 0
@@ -545,7 +545,7 @@ class TestDestination:
         def fail(*_):
             raise OSError(28, "No space left on device", "out")
 
-        monkeypatch.setattr("puregen_transforms.data.results.Results.put", fail)
+        monkeypatch.setattr("puregen_transforms.data.results.ResultFolder.put", fail)
         result = run(source, tmp_path / "out")
         assert result.exit_code == 1
         assert "No space left on device" in result.stderr
@@ -555,7 +555,7 @@ class TestDestination:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("puregen_transforms.data.results.Results.put", interrupt)
+        monkeypatch.setattr("puregen_transforms.data.results.ResultFolder.put", interrupt)
         assert run(source, tmp_path / "new/out").exit_code != 0
         assert nothing_left(tmp_path, "in")
 

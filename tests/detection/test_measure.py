@@ -9,7 +9,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.detection import measure
 from puregen_transforms.detection.measure import ImageMeter, commonest_size
 from puregen_transforms.functional.images import to_signed
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 
@@ -19,7 +19,7 @@ def silent(what, done, total):
 
 @pytest.fixture
 def network(tiny_checkpoint):
-    return FrozenEBM(load_ebm(resolve_checkpoint(tiny_checkpoint)))
+    return FrozenEBM(load_ebm(resolve_ebm(tiny_checkpoint)))
 
 
 def meter(images, network):
@@ -59,7 +59,7 @@ def test_gradients_point_where_the_energy_rises(images, network, tiny_checkpoint
     assert directions.shape == (3, 3, 32, 32)
     assert len(pictures) == 3
     x = to_signed(images[rows]).requires_grad_()
-    (expected,) = torch.autograd.grad(load_ebm(resolve_checkpoint(tiny_checkpoint))(x).sum(), x)
+    (expected,) = torch.autograd.grad(load_ebm(resolve_ebm(tiny_checkpoint))(x).sum(), x)
     cosines = torch.nn.functional.cosine_similarity(directions.float().flatten(1), expected.flatten(1))
     assert cosines.min() > 0.999
     assert directions.float().square().mean((1, 2, 3)).sub(1).abs().max() < 0.01
@@ -102,7 +102,7 @@ def test_images_read_at_once_change_nothing(images, network, monkeypatch, pixels
 PHOTOGRAPHS = """
 import resource, sys
 import PIL.Image, torch
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
@@ -114,7 +114,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 torch.set_num_threads(1)
-network = FrozenEBM(load_ebm(resolve_checkpoint(sys.argv[1])))
+network = FrozenEBM(load_ebm(resolve_ebm(sys.argv[1])))
 picture = PIL.Image.effect_noise((512, 512), 50).convert("RGB")
 for count in (2, 80):
     meter = ImageMeter(Photographs([picture] * count), network, smallest=4, device=torch.device("cpu"))

@@ -8,7 +8,7 @@ from puregen_transforms.detection.findings import CLEAR, SUSPICIOUS, UNUSUAL
 from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.pattern_search import EXAMINED_AT_LEAST, search
 from puregen_transforms.detection.statistics import as_many_as_fit
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.inspection.verdict import headline
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
@@ -20,7 +20,7 @@ def demo():
 
 @pytest.fixture(scope="module")
 def judged():
-    network = FrozenEBM(load_ebm(resolve_checkpoint(None)))
+    network = FrozenEBM(load_ebm(resolve_ebm(None)))
 
     def take(images, labels=None, **options):
         meter = ImageMeter(images, network, smallest=4, device=torch.device("cpu"))
@@ -159,7 +159,7 @@ def test_only_comparable_images_are_compared(demo, judged):
 def test_fewer_large_images_are_compared_at_once(demo, monkeypatch):
     assert as_many_as_fit((32, 32), most=512) == 512
     assert as_many_as_fit((1024, 1024), most=512, least=10) == 42
-    network, asked = FrozenEBM(load_ebm(resolve_checkpoint(None))), []
+    network, asked = FrozenEBM(load_ebm(resolve_ebm(None))), []
     meter = ImageMeter(demo.images, network, smallest=4, device=torch.device("cpu"))
 
     def gradients(rows):

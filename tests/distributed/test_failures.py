@@ -155,7 +155,7 @@ def test_two_runs_at_one_destination(source, purify, tiny_checkpoint, tmp_path):
 
 
 def test_a_lock_is_let_go_of(source, purify, tmp_path):
-    with Job(tmp_path / "out").alone():
+    with Job(tmp_path / "out").locked():
         refused = purify(source, tmp_path / "out")
         assert refused.exit_code == 1
         assert "another run is at it" in refused.stderr

@@ -393,7 +393,7 @@ class TestGoingOn:
     def test_another_run_at_the_same_place_is_refused(self, table, purifier, tmp_path):
         from puregen_transforms.distributed.job import Job
 
-        with Job(tmp_path / "out").alone(), pytest.raises(BlockingIOError, match="another run"):
+        with Job(tmp_path / "out").locked(), pytest.raises(BlockingIOError, match="another run"):
             self.go_on(table, purifier, tmp_path)
         self.go_on(table, purifier, tmp_path)
 

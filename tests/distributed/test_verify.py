@@ -79,23 +79,23 @@ def test_the_source_can_be_looked_at_too(table, pictures, purifier, folder, tmp_
 
 def test_images_are_decoded(copy, folder):
     """A checksum only says that a file is what was written; here it is made to fit damaged images."""
-    from puregen_transforms.data.results import sha256_of
+    from puregen_transforms._files import hash_file
 
     table = pq.read_table(copy / "data/train-00000-of-00003.parquet")
     cells = table["image"].to_pylist()
     cells[3] = {"bytes": b"no image", "path": None}
     broken = table.set_column(0, table.schema.field("image"), pa.array(cells, type=table.schema.field("image").type))
-    rewrite(copy, "data/train-00000-of-00003.parquet", lambda path: pq.write_table(broken, path), sha256_of)
-    rewrite(folder, "1.png", lambda path: path.write_bytes(b"no image"), sha256_of)
+    rewrite(copy, "data/train-00000-of-00003.parquet", lambda path: pq.write_table(broken, path), hash_file)
+    rewrite(folder, "1.png", lambda path: path.write_bytes(b"no image"), hash_file)
     assert ["no image" in problem for problem in problems_of(copy)] == [True]
     assert [problem.startswith("1.png") for problem in problems_of(folder)] == [True]
 
 
-def rewrite(copy, name, write, sha256_of):
-    before = sha256_of(copy / name)
+def rewrite(copy, name, write, hash_file):
+    before = hash_file(copy / name)
     write(copy / name)
     manifest = copy / "purified.jsonl"
-    manifest.write_text(manifest.read_text().replace(before, sha256_of(copy / name)))
+    manifest.write_text(manifest.read_text().replace(before, hash_file(copy / name)))
 
 
 def test_a_single_file(table, tiny_checkpoint, tmp_path):

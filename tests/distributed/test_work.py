@@ -15,7 +15,7 @@ from puregen_transforms.distributed import work
 from puregen_transforms.distributed.manifest import read_records
 from puregen_transforms.distributed.run import purify_copy
 from puregen_transforms.distributed.work import estimate, part_rows_for
-from puregen_transforms.purifier.recipe import Recipe
+from puregen_transforms.purifier.puregen_config import PureGenConfig
 from tests.distributed.conftest import content
 
 
@@ -31,14 +31,14 @@ def table(*datasets):
 @pytest.mark.parametrize(
     ("size", "recipe", "expected"),
     [
-        ((32, 32), Recipe(), 1024),
-        ((64, 64), Recipe(), 256),
-        ((224, 224), Recipe(), 20),
-        ((224, 224), Recipe(ebm_steps=1500), 2),
-        ((512, 512), Recipe(), 4),
-        ((2000, 2000), Recipe(), 1),
-        ((224, 224), Recipe(method="ddpm", ddpm_solver="ddim", ddpm_inference_steps=1), 208),
-        ((224, 224), Recipe(method="jpeg"), 1024),
+        ((32, 32), PureGenConfig(), 1024),
+        ((64, 64), PureGenConfig(), 256),
+        ((224, 224), PureGenConfig(), 20),
+        ((224, 224), PureGenConfig(ebm_steps=1500), 2),
+        ((512, 512), PureGenConfig(), 4),
+        ((2000, 2000), PureGenConfig(), 1),
+        ((224, 224), PureGenConfig(method="ddpm", ddpm_solver="ddim", ddpm_inference_steps=1), 208),
+        ((224, 224), PureGenConfig(method="jpeg"), 1024),
     ],
 )
 def test_parts_are_sized_by_pixels_and_network_calls(size, recipe, expected):
@@ -63,7 +63,7 @@ def test_pixels_are_looked_at_all_over_a_data_set(tmp_path):
 
 def test_a_large_data_set_gets_no_more_files_than_can_be_listed(monkeypatch):
     monkeypatch.setattr(work, "MOST_CHOSEN", 3)
-    assert part_rows_for(table(rows((2000, 2000))), Recipe()) == 7
+    assert part_rows_for(table(rows((2000, 2000))), PureGenConfig()) == 7
 
 
 def stop_at(count):

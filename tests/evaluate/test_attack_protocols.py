@@ -8,17 +8,17 @@ import torch
 from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.cells import Cell, VictimSpec
+from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS, attack
 from puregen_transforms.evaluate.run import Bench
-from puregen_transforms.evaluate.sets import demo_sets
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)
 
 
 @pytest.fixture
-def bench(tmp_path):
-    return Bench(demo_sets(), Store(tmp_path))
+def bench(ten_classes, tmp_path):
+    return Bench(ten_classes, Store(tmp_path))
 
 
 def kept(bench, kind):
@@ -27,14 +27,14 @@ def kept(bench, kind):
 
 @pytest.mark.parametrize("preset", ["smoke", "cpu", "paper"])
 def test_every_attack_is_measured_without_a_defense(bench, preset):
-    cells = [cell for name in ("attacks", "triggerless") for cell in PROTOCOLS[name](preset, bench).cells]
+    cells = [cell for name in ("attacks", "triggerless") for cell in PROTOCOLS[name].cells(SCALES[preset], bench)]
     assert {cell.defense.name for cell in cells} == {"none"}
     assert {cell.attack.name for cell in cells} == {"none", *ATTACKS}
 
 
 def test_triggerless_cells_are_those_of_the_protocols_with_defenses(bench):
     def keys(name):
-        cells = PROTOCOLS[name]("smoke", bench).cells
+        cells = PROTOCOLS[name].cells(SCALES["smoke"], bench)
         return [bench.key(cell) for cell in cells if cell.defense.name == "none"]
 
     assert keys("triggerless") == keys("gradient_matching") + keys("bullseye_polytope")
@@ -45,10 +45,10 @@ def test_attacks_fit_sets_of_few_classes(bench, classes, covers):
     whole = bench.sets.train
     rows = whole.labels < classes
     few = ImageSet(whole.images[rows], whole.labels[rows], whole.class_names[:classes])
-    protocol = PROTOCOLS["attacks"]("cpu", Bench(replace(bench.sets, train=few), bench.store))
-    found = {cell.attack.name: cell.attack.settings for cell in protocol.cells}
+    cells = PROTOCOLS["attacks"].cells(SCALES["cpu"], Bench(replace(bench.sets, train=few), bench.store))
+    found = {cell.attack.name: cell.attack.settings for cell in cells}
     assert found.get("tact", {}).get("cover_classes") == covers
-    for cell in protocol.cells:
+    for cell in cells:
         if (target := cell.attack.settings.get("target_class")) is not None:
             assert few.class_number(target) < classes
 

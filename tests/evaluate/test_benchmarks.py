@@ -18,7 +18,7 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-SLOW = ("bullseye_polytope", "narcissus", "poisoned_generator")  # others craft, train and measure alike
+SLOW = set(PROTOCOLS) - {"triggers", "attacks"}  # others craft, train and measure alike
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_smoke(name, runs, monkeypatch, capsys):
     shown = capsys.readouterr().out
     for line in lines:
         assert f"| {line} |" in shown
-    assert "the figures mean nothing" in output.with_suffix(".md").read_text()
+    assert "Made in two minutes" in output.with_suffix(".md").read_text()
 
 
 def weights_of(model):

@@ -9,7 +9,7 @@ from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.detection import detect
 from puregen_transforms.evaluate.cells import DefenseSpec
 from puregen_transforms.evaluate.defend import KeptPurifier, defend
-from puregen_transforms.evaluate.protocols import OUTLIERS, PATTERNS
+from puregen_transforms.evaluate.rows import OUTLIERS, PATTERNS
 from puregen_transforms.evaluate.store import Store
 
 

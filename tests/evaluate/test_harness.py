@@ -13,26 +13,27 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms._files import hash_file
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.defend import KeptPurifier, identity_of
-from puregen_transforms.evaluate.protocols import attack, epic, friends, inspected, purify
+from puregen_transforms.evaluate.protocols import attack
+from puregen_transforms.evaluate.rows import epic, friends, patterns_left_out, patterns_purified
 from puregen_transforms.evaluate.run import Bench, run_cells
-from puregen_transforms.evaluate.sets import demo_sets
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
-from puregen_transforms.hub.references import hash_file
+from tests.evaluate.conftest import QUICK
 
 TINY = VictimSpec(classifier="tiny", epochs=3)
 BADNETS = attack("badnets", "smoke", "badnets", target_class="cat")
 BLENDED = attack("blended", "smoke", "blended", target_class="cat")
 
 
-@pytest.fixture(scope="module")
-def sets():
-    return demo_sets()
+@pytest.fixture
+def sets(ten_classes):
+    return ten_classes
 
 
 @pytest.fixture
@@ -40,9 +41,13 @@ def bench(sets, tmp_path):
     return Bench(sets, Store(tmp_path))
 
 
+def purify(name, steps=2, **options):
+    return DefenseSpec(name=name, purify_others={**options, "ebm_steps": steps})
+
+
 @pytest.fixture
 def ebm(tiny_checkpoint):
-    return purify("EBM", "smoke", checkpoint=str(tiny_checkpoint))
+    return purify("EBM", checkpoint=str(tiny_checkpoint))
 
 
 def cell(attack=None, defense=None):
@@ -221,8 +226,8 @@ def test_settings_decide_the_cell_and_names_do_not(bench, ebm):
     keys = [
         bench.key(cell(BADNETS, ebm)),
         bench.key(cell(BLENDED, ebm)),
-        bench.key(cell(BADNETS, purify("EBM", "paper", checkpoint=ebm.purify_others["checkpoint"]))),
-        bench.key(cell(BADNETS, purify("EBM", "smoke"))),
+        bench.key(cell(BADNETS, purify("EBM", 150, checkpoint=ebm.purify_others["checkpoint"]))),
+        bench.key(cell(BADNETS, purify("EBM"))),
         bench.key(Cell(attack=BADNETS, defense=ebm, victim=TINY, seed=1)),
         bench.key(Cell(attack=BADNETS, defense=ebm, victim=VictimSpec(classifier="tiny", epochs=4))),
     ]
@@ -233,16 +238,16 @@ def test_other_weights_under_the_same_path_are_another_cell(bench, tmp_path):
     from tests.conftest import make_checkpoint
 
     folder = make_checkpoint(tmp_path / "weights", seed=0)
-    first = bench.key(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(folder))))
+    first = bench.key(cell(BADNETS, purify("EBM", checkpoint=str(folder))))
     make_checkpoint(folder, seed=1)
-    assert bench.key(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(folder)))) != first
+    assert bench.key(cell(BADNETS, purify("EBM", checkpoint=str(folder)))) != first
 
 
 def test_the_same_weights_in_another_folder_are_the_same_cell(bench, tiny_checkpoint, tmp_path):
     cells = []
     for name in ("here", "there"):
         shutil.copytree(tiny_checkpoint, tmp_path / name / "weights")
-        cells.append(cell(BADNETS, purify("EBM", "smoke", checkpoint=str(tmp_path / name / "weights"))))
+        cells.append(cell(BADNETS, purify("EBM", checkpoint=str(tmp_path / name / "weights"))))
     first = bench.evaluate(cells[0])
     assert bench.is_kept(cells[1])
     assert bench.evaluate(cells[1]) == first
@@ -252,7 +257,7 @@ def test_the_same_weights_in_another_folder_are_the_same_cell(bench, tiny_checkp
     kept = set((bench.store.folder / "per-image").iterdir())
     assert without_times(bench.evaluate(cells[1])) == without_times(first)
     assert set((bench.store.folder / "per-image").iterdir()) == kept, "purified images are found again, too"
-    found = inspected("smoke", purified=True)
+    found = patterns_purified()
     moved = [replace(found, purify_flagged=one.defense.purify_others) for one in cells]
     assert bench.key(cell(BADNETS, moved[0])) == bench.key(cell(BADNETS, moved[1]))
 
@@ -261,16 +266,16 @@ def test_names_of_the_catalogue_stay_in_the_key(bench):
     """Cells that are kept already are found again."""
     for checkpoint in (None, DEFAULT_EBM):
         options = {} if checkpoint is None else {"checkpoint": checkpoint}
-        key = bench.key(cell(BADNETS, purify("EBM", "smoke", **options)))
+        key = bench.key(cell(BADNETS, purify("EBM", **options)))
         assert key["defense"]["purify_others"] == {**options, "ebm_steps": 2}
         assert key["identity"] == {"purify_others": PureGen(seed=0, ebm_steps=2, **options).digest}
 
 
 def test_training_defenses_and_what_they_drop(bench, monkeypatch):
-    assert "detection" not in bench.evaluate(cell(BADNETS, friends("smoke")))
+    assert "detection" not in bench.evaluate(cell(BADNETS, friends(QUICK)))
     seen, told = [], Epic.flagged
     monkeypatch.setattr(Epic, "flagged", lambda self, hooks: seen.append(told(self, hooks)) or seen[-1])
-    found = bench.evaluate(cell(BADNETS, epic("smoke")))["detection"]
+    found = bench.evaluate(cell(BADNETS, epic(QUICK)))["detection"]
     poisoned = set(bench.poison(cell(BADNETS)).ids.tolist())
     flagged = set(seen[-1].nonzero().flatten().tolist())
     assert flagged
@@ -281,13 +286,13 @@ def test_training_defenses_and_what_they_drop(bench, monkeypatch):
 def test_transfer_refuses_a_defense_that_acts_in_training(bench):
     victim = VictimSpec(classifier="tiny", epochs=1, scenario="linear", transfer_epochs=1)
     with pytest.raises(ValueError, match="defense of the images"):
-        bench.evaluate(Cell(defense=friends("smoke"), victim=victim))
+        bench.evaluate(Cell(defense=friends(QUICK), victim=victim))
 
 
 def test_inspecting_a_set_without_a_pattern_changes_nothing(bench):
     plain = bench.evaluate(cell(BADNETS))
-    for purified in (False, True):
-        record = bench.evaluate(cell(BADNETS, inspected("smoke", purified=purified)))
+    for defense in (patterns_left_out(), patterns_purified()):
+        record = bench.evaluate(cell(BADNETS, defense))
         assert record["accuracy"] == plain["accuracy"]
         assert record["detection"]["fpr"] == 0
 

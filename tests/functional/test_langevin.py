@@ -2,7 +2,7 @@ import pytest
 import torch
 from references import reference_chain
 
-from puregen_transforms.functional.langevin import langevin
+from puregen_transforms.functional.langevin import langevin, temperature_for
 
 
 def quadratic(x):
@@ -97,3 +97,8 @@ def test_a_non_finite_image_stops_after_the_last_step():
 def test_negative_steps_are_refused():
     with pytest.raises(ValueError, match="0 or more"):
         langevin(torch.zeros(1, 1, 1, 1), quadratic, steps=-1, step_size=1, temperature=1, noise=gaussian_noise())
+
+
+def test_the_temperature_falls_with_the_area_of_the_images():
+    assert temperature_for(torch.empty(1, 3, 32, 32), 1e-4, trained_size=32) == 1e-4
+    assert temperature_for(torch.empty(1, 3, 64, 48), 1e-4, trained_size=32) == 1e-4 / 3

@@ -9,7 +9,8 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from tests.hub.loopback import LoopbackHub
 from tests.hub.tiny import Files, pack
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from puregen_transforms.cli.main import app
 from puregen_transforms.hub.cards import fill_card, load_record, write_card
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
-from puregen_transforms.hub.references import find
+from puregen_transforms.hub.checkpoints import find_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_the_committed_card_is_what_the_record_says(name, tmp_path):
 def test_the_record_belongs_to_the_weights(name, most):
     record, entry = load_record(name), CATALOGUE[name]
     assert record["weights_sha256"] == entry.sha256
-    assert find(name, kinds=[entry.kind]).weights.stat().st_size == record["weights_bytes"] <= most
+    assert find_checkpoint(name, kinds=[entry.kind]).weights.stat().st_size == record["weights_bytes"] <= most
 
 
 @pytest.mark.parametrize("name", DEFAULTS)

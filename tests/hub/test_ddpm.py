@@ -22,9 +22,11 @@ from safetensors.torch import load, save
 from puregen_transforms.functional.diffusion import alpha_bars_of, beta_schedule
 from puregen_transforms.hub import catalogue, references
 from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM, CatalogueEntry
-from puregen_transforms.hub.ddpm import DEFAULT_SCHEDULE, alpha_bars, load_unet, resolve_ddpm
-from puregen_transforms.hub.load import resolve_checkpoint
-from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint, save_ddpm
+from puregen_transforms.hub.ddpm import alpha_bars, load_unet, resolve_ddpm
+from puregen_transforms.hub.ebm import resolve_ebm
+from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint
+from puregen_transforms.models.saving import save_ddpm
+from puregen_transforms.models.unet import DEFAULT_SCHEDULE
 from tests.hub.loopback import TOKEN, LoopbackHub
 from tests.hub.tiny import Files, put
 
@@ -203,7 +205,7 @@ def test_wrong_kind(hub: LoopbackHub, pipeline: Files, bare: Files, files: Files
     folders = [put(tmp_path / str(i), content) for i, content in enumerate((pipeline, bare, renamed))]
     for ddpm in (REPO, *folders, DEFAULT_DDPM):
         with pytest.raises(ValueError, match=r"Expected an EBM .* is a DDPM checkpoint: give it as `ddpm_checkpoint=`"):
-            resolve_checkpoint(ddpm)
+            resolve_ebm(ddpm)
     assert hub.downloads() == []
 
 

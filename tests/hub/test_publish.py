@@ -12,9 +12,11 @@ from typer.testing import CliRunner
 
 from puregen_transforms.cli.hub import app
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint, save_checkpoint
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
+from puregen_transforms.models.saving import save_ebm
 from tests.hub.loopback import TOKEN, LoopbackHub
 from tests.hub.tiny import Files, names, put
 
@@ -25,15 +27,16 @@ CARD = "---\nlicense: apache-2.0\n---\n# A network\n"
 
 @pytest.fixture
 def folder(model: EBM, tmp_path: Path) -> Path:
-    save_checkpoint(model, tmp_path / "run", card=CARD)
+    save_ebm(model, tmp_path / "run")
+    (tmp_path / "run" / "README.md").write_text(CARD)
     return tmp_path / "run"
 
 
 def test_save_then_load(tmp_path: Path) -> None:
     model = EBM(EBMConfig(nf=4, patch_size=2, image_size=64)).bfloat16()
-    save_checkpoint(model, tmp_path / "run")
+    save_ebm(model, tmp_path / "run")
     assert names(tmp_path / "run") == ["config.json", "model.safetensors"]
-    loaded = load_ebm(resolve_checkpoint(tmp_path / "run"))
+    loaded = load_ebm(resolve_ebm(tmp_path / "run"))
     assert loaded.config == model.config
     assert all(torch.equal(a.float(), b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
 
@@ -42,7 +45,7 @@ def test_save_refuses_weights_that_are_not_finite(tmp_path: Path) -> None:
     model = EBM(EBMConfig(nf=4))
     torch.nn.init.constant_(model.l5.weight, float("inf"))
     with pytest.raises(ValueError, match=r"l5.weight are not"):
-        save_checkpoint(model, tmp_path / "run")
+        save_ebm(model, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -112,10 +115,10 @@ def test_push_with_a_bad_name_or_card(hub: LoopbackHub, folder: Path) -> None:
 
 def test_pull_takes_the_newest_of_main(hub: LoopbackHub, files: Files, tmp_path: Path) -> None:
     repository = hub.repository(REPO, files)
-    resolve_checkpoint(REPO)
+    resolve_ebm(REPO)
     repository.commit({**files, "config.json": b'{"image_size": 64}'})
     pull_checkpoint(REPO, tmp_path / "copy")
-    assert resolve_checkpoint(tmp_path / "copy").config.image_size == 64
+    assert resolve_ebm(tmp_path / "copy").config.image_size == 64
 
 
 def test_pull_refuses_to_overwrite(hub: LoopbackHub, files: Files, tmp_path: Path) -> None:

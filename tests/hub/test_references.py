@@ -13,7 +13,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.cli.train import _load_initial_ebm
 from puregen_transforms.detection import find_outliers, find_patterns
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
-from puregen_transforms.hub.load import resolve_checkpoint
+from puregen_transforms.hub.ebm import resolve_ebm
 from puregen_transforms.hub.references import Place, locate
 from puregen_transforms.inspection.audit import inspect_images
 from puregen_transforms.models.ebm import EBMConfig
@@ -27,7 +27,7 @@ REPO = "someone/ebm"
 def test_revision_where_there_is_none(hub: LoopbackHub, files: Files, tmp_path: Path, place: str) -> None:
     reference = DEFAULT_EBM if place == "the package" else put(tmp_path / "a", files)
     with pytest.raises(ValueError, match=f"Expected no revision for '{reference}', .* got 'main'. Leave out '@main'"):
-        resolve_checkpoint(f"{reference}@main")
+        resolve_ebm(f"{reference}@main")
     assert hub.log == []
 
 
@@ -35,13 +35,13 @@ def test_revision_where_there_is_none(hub: LoopbackHub, files: Files, tmp_path: 
 @pytest.mark.parametrize("name", [REPO, "puregen-ebm-cinic10-imagenet"])
 def test_impossible_revision(hub: LoopbackHub, name: str, revision: str) -> None:
     with pytest.raises(ValueError, match=r"Expected a branch, tag or commit after the @ of .*owner/name@revision"):
-        resolve_checkpoint(f"{name}@{revision}")
+        resolve_ebm(f"{name}@{revision}")
     assert hub.log == []
 
 
 def test_revision_with_signs_of_its_own(hub: LoopbackHub, files: Files) -> None:
     commit = hub.repository(REPO).commit(files, "refs/pr/1@x")
-    assert resolve_checkpoint(f"{REPO}@{commit}").revision == commit
+    assert resolve_ebm(f"{REPO}@{commit}").revision == commit
     assert locate(f"{REPO}@refs/pr/1@x", ("ebm",)) == Place(repo_id=REPO, revision="refs/pr/1@x")
 
 
@@ -51,8 +51,8 @@ def test_a_folder_with_an_at_sign_is_a_folder(
     monkeypatch.chdir(tmp_path)
     for name in ("someone/ebm@v1", "run@2", "@"):
         put(tmp_path / name, files)
-        assert resolve_checkpoint(name).weights == Path(name) / "model.safetensors"
-        assert resolve_checkpoint(Path(name)).revision is None
+        assert resolve_ebm(name).weights == Path(name) / "model.safetensors"
+        assert resolve_ebm(Path(name)).revision is None
     assert hub.log == []
 
 
@@ -65,15 +65,15 @@ def test_a_mistyped_folder_is_not_asked_of_the_hub(
     with pytest.raises(
         ValueError, match="folder 'someone' is here and has no folder 'ebm'.*write \"someone/ebm@main\""
     ):
-        resolve_checkpoint(REPO)
+        resolve_ebm(REPO)
     assert hub.log == []
-    assert resolve_checkpoint(f"{REPO}@main").revision == commit
+    assert resolve_ebm(f"{REPO}@main").revision == commit
 
 
 def test_revision_of_a_catalogue_name(hub: LoopbackHub, files: Files) -> None:
     name = "puregen-ebm-cinic10-imagenet"
     commit = hub.repository(str(CATALOGUE[name].repo_id)).commit(files, "side")
-    found = resolve_checkpoint(f"{name}@side")
+    found = resolve_ebm(f"{name}@side")
     assert (found.reference, found.revision) == (f"{name}@side", commit)
 
 

@@ -5,7 +5,7 @@ import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
 from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.purifier.device import choose_dtype
@@ -14,7 +14,7 @@ from puregen_transforms.transforms.puregen import content_ids
 
 @pytest.fixture(scope="module")
 def chain(tiny_checkpoint):
-    model = load_ebm(resolve_checkpoint(tiny_checkpoint))
+    model = load_ebm(resolve_ebm(tiny_checkpoint))
     fast = InvariantEBM(model, dtype=choose_dtype("auto", torch.device("cpu")))
     return Chain(fast, InvariantEBM(model), model.config.image_size, seed=3)
 
@@ -57,7 +57,7 @@ def test_study_measures_no_more_images_at_once_than_it_may(chain, tiny_checkpoin
             sizes.append(len(batch))
             return super().__call__(batch)
 
-    measure = Measure(load_ebm(resolve_checkpoint(tiny_checkpoint)))
+    measure = Measure(load_ebm(resolve_ebm(tiny_checkpoint)))
     study(replace(chain, measure=measure), images[:3], images[3:8], rows=[5, 6, 7], gauge=None, at_once=2)
     assert max(sizes) <= 2
 

@@ -5,9 +5,10 @@ import torch
 
 from puregen_transforms.functional.arithmetic import has_bfloat16
 from puregen_transforms.models.batch_invariance import BatchInvariant
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig, UNetConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import InvariantEBM
-from puregen_transforms.models.unet import UNetConfig, build_unet
+from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import InvariantUNet
 
 DTYPES = [torch.float32, torch.bfloat16] if has_bfloat16(torch.device("cpu")) else [torch.float32]
@@ -93,13 +94,13 @@ def test_predicted_noise_does_not_depend_on_the_batch(side, dtype, threads):
 def test_the_packaged_networks_are_called_in_large_batches(threads):
     """On processors that oneDNN has kernels for, as CI's: falling back to single images would be slow, unnoticed."""
     from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-    from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
+    from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
     from puregen_transforms.models.convolution import can_pack
 
     if not can_pack(torch.device("cpu"), torch.float32):
         pytest.skip("oneDNN is not called directly on this machine")
     threads(1)
-    ebm, unet = InvariantEBM(load_ebm(resolve_checkpoint(None))), InvariantUNet(load_unet(resolve_ddpm()))
+    ebm, unet = InvariantEBM(load_ebm(resolve_ebm(None))), InvariantUNet(load_unet(resolve_ddpm()))
     images = noise(8, 3, 32, 32)
     for network, call in [(ebm._each_gradient, ebm.with_gradient), (unet._each, lambda x: unet(x, 50))]:
         call(images)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from puregen_transforms.models.classifiers import CLASSIFIERS, build_classifier
-from puregen_transforms.models.features import add_dropout, features, head, recorded, stages
+from puregen_transforms.models.features import add_dropout, feature_layers, features, head, recorded
 
 
 @pytest.fixture(params=CLASSIFIERS)
@@ -20,9 +20,9 @@ def test_features_are_what_the_head_is_given(model):
 
 
 def test_stages_run_from_image_to_features(model):
-    with torch.no_grad(), recorded(stages(model)) as found:
+    with torch.no_grad(), recorded(feature_layers(model)) as found:
         model(torch.rand(1, 3, 32, 32))
-    assert len(found) == len(stages(model)) >= 4
+    assert len(found) == len(feature_layers(model)) >= 4
     sides = [part.shape[-1] for part in found]
     assert sides == sorted(sides, reverse=True)
     assert found[-1].shape[1] == head(model).in_features

@@ -6,8 +6,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from puregen_transforms.functional.langevin import langevin
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 
@@ -38,7 +39,7 @@ def test_official_layout_gives_the_reference_energies_and_chain(tmp_path, nf, pa
     torch.manual_seed(0)
     Published(nf=nf, patch_size=patch_size).save_pretrained(tmp_path)
     weights = load_file(tmp_path / "model.safetensors")
-    model = load_ebm(resolve_checkpoint(tmp_path))
+    model = load_ebm(resolve_ebm(tmp_path))
     assert (model.config.nf, model.config.patch_size, model.config.image_size) == (nf, patch_size, 32)
     x = torch.rand(4, 3, 32, 32) * 2 - 1
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from puregen_transforms.models.unet import UNetConfig
+from puregen_transforms.models.config import UNetConfig
 from puregen_transforms.models.unet_inference import FrozenUNet
 
 

@@ -3,29 +3,29 @@ import dataclasses
 import pytest
 
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
-from puregen_transforms.purifier.recipe import METHODS, Recipe
+from puregen_transforms.purifier.puregen_config import METHODS, PureGenConfig
 
 
 def test_defaults_are_the_papers():
     assert LangevinConfig() == LangevinConfig(steps=150, step_size=1.25e-2, temperature=1e-4)
     assert DiffusionConfig() == DiffusionConfig(steps=75, solver="ddpm", inference_steps=None)
-    assert Recipe().ebm_steps == 150
-    assert Recipe(method="ddpm").ddpm_steps == 75
-    assert (Recipe(method="naive").ebm_steps, Recipe(method="naive").ddpm_steps) == (150, 75)
-    reps = Recipe(method="reps")
+    assert PureGenConfig().ebm_steps == 150
+    assert PureGenConfig(method="ddpm").ddpm_steps == 75
+    assert (PureGenConfig(method="naive").ebm_steps, PureGenConfig(method="naive").ddpm_steps) == (150, 75)
+    reps = PureGenConfig(method="reps")
     assert (reps.ebm_steps, reps.ddpm_steps, reps.reps) == (10, 50, 5)
-    filt = Recipe(method="filt")
+    filt = PureGenConfig(method="filt")
     assert (filt.ebm_steps, filt.ddpm_steps, filt.filter_fraction) == (0, 125, 0.5)
 
 
 def test_dynamics_by_name():
-    paper = Recipe(dynamics="paper")
-    assert paper.langevin == LangevinConfig() == Recipe(method="naive").langevin
-    assert Recipe() == Recipe(dynamics="cooled") == Recipe(dynamics="cooled", temperature=5e-5)
-    assert Recipe().langevin == LangevinConfig(temperature=5e-5)
-    assert Recipe(dynamics="annealed").langevin == LangevinConfig(noise="annealed")
-    assert Recipe(dynamics="annealed", temperature=2e-5).temperature == 2e-5
-    assert Recipe().digest({}) != paper.digest({})
+    paper = PureGenConfig(dynamics="paper")
+    assert paper.langevin == LangevinConfig() == PureGenConfig(method="naive").langevin
+    assert PureGenConfig() == PureGenConfig(dynamics="cooled") == PureGenConfig(dynamics="cooled", temperature=5e-5)
+    assert PureGenConfig().langevin == LangevinConfig(temperature=5e-5)
+    assert PureGenConfig(dynamics="annealed").langevin == LangevinConfig(noise="annealed")
+    assert PureGenConfig(dynamics="annealed", temperature=2e-5).temperature == 2e-5
+    assert PureGenConfig().digest({}) != paper.digest({})
 
 
 def test_annealed_noise_falls_from_full_to_none():
@@ -38,21 +38,21 @@ def test_annealed_noise_falls_from_full_to_none():
 
 
 def test_round_trip():
-    recipe = Recipe(ebm_steps=10, seed=3, columns=("image", 1), dtype="float32", checkpoint="x")
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    recipe = PureGenConfig(ebm_steps=10, seed=3, columns=("image", 1), dtype="float32", checkpoint="x")
+    assert PureGenConfig.from_dict(recipe.to_dict()) == recipe
     with pytest.raises(ValueError, match="nonsense"):
-        Recipe.from_dict({"nonsense": 1})
+        PureGenConfig.from_dict({"nonsense": 1})
 
 
 def test_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Recipe().seed = 1
+        PureGenConfig().seed = 1
 
 
 def test_digest_follows_what_changes_results():
-    base = Recipe(seed=0)
-    assert base.digest({"ebm": "w"}) == Recipe(seed=0, ebm_steps=150).digest({"ebm": "w"})
-    others = [Recipe(seed=1), Recipe(seed=0, ebm_steps=149), Recipe(seed=0, dtype="float32")]
+    base = PureGenConfig(seed=0)
+    assert base.digest({"ebm": "w"}) == PureGenConfig(seed=0, ebm_steps=150).digest({"ebm": "w"})
+    others = [PureGenConfig(seed=1), PureGenConfig(seed=0, ebm_steps=149), PureGenConfig(seed=0, dtype="float32")]
     digests = {recipe.digest({"ebm": "w"}) for recipe in [base, *others]} | {base.digest({"ebm": "v"})}
     assert len(digests) == 5
 
@@ -81,13 +81,13 @@ def test_digest_follows_what_changes_results():
 )
 def test_bad_options_name_the_choices(options, message):
     with pytest.raises(ValueError, match=message):
-        Recipe(**options)
+        PureGenConfig(**options)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_round_trips(method):
-    recipe = Recipe(method=method)
-    assert Recipe.from_dict(recipe.to_dict()) == recipe
+    recipe = PureGenConfig(method=method)
+    assert PureGenConfig.from_dict(recipe.to_dict()) == recipe
 
 
 @pytest.mark.parametrize("options", [{"step_size": 0}, {"temperature": -1}, {"temperature": float("nan")}])

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from puregen_transforms.functional.noise import KeyedNoise
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.stages import LangevinStage

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.demo import ASSETS
-from puregen_transforms.models.unet import UNetConfig
-from puregen_transforms.train.ddpm import DDPMTrainer, DDPMTraining
-from puregen_transforms.train.ebm import EBMTrainer, EBMTraining
+from puregen_transforms.models.config import UNetConfig
+from puregen_transforms.train.config import DDPMTraining, EBMTraining
+from puregen_transforms.train.ddpm import DDPMTrainer
+from puregen_transforms.train.ebm import EBMTrainer
 from puregen_transforms.train.health import PATIENCE, SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.run import read_log, run_training
 
@@ -89,7 +90,7 @@ def test_other_settings_or_another_kind_are_refused(images, tmp_path):
 
 
 def _tiny_ebm():
-    from puregen_transforms.models.ebm import EBMConfig
+    from puregen_transforms.models.config import EBMConfig
 
     return EBMConfig(nf=4)
 

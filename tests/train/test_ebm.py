@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from puregen_transforms._files import write_atomically
-from puregen_transforms.hub.load import load_ebm, resolve_checkpoint
-from puregen_transforms.models.ebm import EBMConfig
-from puregen_transforms.train.ebm import EBMTrainer, EBMTraining
+from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.train.config import EBMTraining
+from puregen_transforms.train.ebm import EBMTrainer
 from puregen_transforms.train.health import TrainingDivergedError
 from puregen_transforms.train.run import run_training
 
@@ -82,12 +83,21 @@ def test_rejuvenation_restarts_chains_from_data(images):
 def test_a_run_leaves_a_loadable_checkpoint(images, tmp_path):
     run = trainer(images)
     assert len(list(run_training(run, tmp_path, save_every=4))) == 6
-    model = load_ebm(resolve_checkpoint(tmp_path))
+    model = load_ebm(resolve_ebm(tmp_path))
     assert torch.equal(model.l5.weight, run.model.l5.weight)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["update"] for row in log] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
     assert list(run_training(trainer(images), tmp_path)) == [], "a finished run is not run again"
+
+
+def test_a_network_that_is_not_finite_is_not_written(images, tmp_path):
+    run = trainer(images)
+    with torch.no_grad():
+        run.model.l5.weight.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"Expected finite weights .* l5.weight are not"):
+        run.export(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_with_other_settings_is_refused(images, tmp_path):

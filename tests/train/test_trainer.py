@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from puregen_transforms.models.ebm import EBMConfig
-from puregen_transforms.models.unet import UNetConfig
+from puregen_transforms.models.config import EBMConfig, UNetConfig
 from puregen_transforms.train.checkpoint import load_state, save_state
-from puregen_transforms.train.ddpm import DDPMTrainer, DDPMTraining
-from puregen_transforms.train.ebm import EBMTrainer, EBMTraining
+from puregen_transforms.train.config import DDPMTraining, EBMTraining
+from puregen_transforms.train.ddpm import DDPMTrainer
+from puregen_transforms.train.ebm import EBMTrainer
 
 
 def ebm(images):

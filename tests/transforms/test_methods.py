@@ -44,7 +44,7 @@ def make(tiny_checkpoint, tiny_ddpm):
 
 
 def fitted(purify, images):
-    return purify.fit(images) if purify.recipe.uses_threshold else purify
+    return purify.fit(images) if purify.config.uses_threshold else purify
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_batch_order_threads_and_process_do_not_matter(make, images, method, siz
         threads(count)
         assert torch.equal(purify(images[order]), whole[order])
         assert torch.equal(torch.cat([purify(part) for part in images.split(7)]), whole)
-        if purify.recipe.uses_ebm:
+        if purify.config.uses_ebm:
             assert torch.equal(purify.energy(images[:5]), purify.energy(images)[:5])
     assert torch.equal(torch.cat([purify(image[None]) for image in images]), whole)
     assert torch.equal(pickle.loads(pickle.dumps(purify))(images), whole)
@@ -186,7 +186,7 @@ def test_any_data_set_can_be_fitted_to(make, images, kind):
         "torch": MapStyle(),
         "loader": torch.utils.data.DataLoader(TensorDataset(images, torch.arange(64)), batch_size=7),
     }[kind]
-    assert make("filt").fit(source).recipe.energy_threshold == make("filt").fit(images).recipe.energy_threshold
+    assert make("filt").fit(source).config.energy_threshold == make("filt").fit(images).config.energy_threshold
 
 
 def test_filt_is_the_same_in_one_batch_in_many_and_in_two_processes(make, images, tmp_path):
@@ -228,8 +228,8 @@ def test_without_a_threshold_there_is_an_error_that_says_what_to_do(make, images
 
 def test_a_fitted_transform_can_be_fitted_again(make, images):
     purify = make("filt").fit(images[:32])
-    first = purify.recipe.energy_threshold
-    assert pickle.loads(pickle.dumps(purify)).fit(images[32:]).recipe.energy_threshold != first
+    first = purify.config.energy_threshold
+    assert pickle.loads(pickle.dumps(purify)).fit(images[32:]).config.energy_threshold != first
 
 
 # --- adaptive: as much as the energy asks for ---

@@ -237,7 +237,7 @@ def test_digest(tiny_checkpoint, tmp_path):
 def test_config_round_trip(purify):
     again = PureGen.from_dict(purify.to_dict())
     assert again.to_dict() == purify.to_dict()
-    with pytest.raises(ValueError, match="Expected the settings of a recipe, but got `ebm_stepz`.*mean `ebm_steps`"):
+    with pytest.raises(ValueError, match="Expected the settings of a PureGen, but got `ebm_stepz`.*mean `ebm_steps`"):
         PureGen.from_dict({"ebm_stepz": 3})
 
 

@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin, constants
 from torch import Tensor, nn
 
+from puregen_transforms._files import hash_file
 from puregen_transforms.hub import catalogue, references
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM, CatalogueEntry
+from puregen_transforms.hub.checkpoints import find_checkpoint
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
-from puregen_transforms.hub.load import Checkpoint, load_ebm, resolve_checkpoint
-from puregen_transforms.hub.references import find, hash_file
-from puregen_transforms.models.ebm import EBM, EBMConfig
+from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
+from puregen_transforms.hub.layout import CheckpointFiles
+from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.ebm import EBM
 from tests.hub.loopback import TOKEN, LoopbackHub
 from tests.hub.tiny import Files, pack, put
 
@@ -38,7 +41,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 
 def test_download(hub: LoopbackHub, files: Files, model: EBM) -> None:
     commit = hub.repository(REPO, {**files, "pytorch_model.bin": b"never", "README.md": b"never"}).references["main"]
-    checkpoint = resolve_checkpoint(REPO)
+    checkpoint = resolve_ebm(REPO)
     assert checkpoint.reference == REPO
     assert checkpoint.revision == commit
     assert checkpoint.config == EBMConfig(nf=4)
@@ -49,11 +52,11 @@ def test_download(hub: LoopbackHub, files: Files, model: EBM) -> None:
 
 def test_cached_second_load_makes_no_request(hub: LoopbackHub, files: Files) -> None:
     repository = hub.repository(REPO, files)
-    first = resolve_checkpoint(REPO)
+    first = resolve_ebm(REPO)
     repository.commit({})
     hub.log.clear()
     for reference in (REPO, f"{REPO}@{first.revision}"):
-        again = resolve_checkpoint(reference)
+        again = resolve_ebm(reference)
         load_ebm(again)
         assert again == replace(first, reference=reference)
     assert hub.log == []
@@ -61,12 +64,12 @@ def test_cached_second_load_makes_no_request(hub: LoopbackHub, files: Files) -> 
 
 def test_named_branch_costs_one_look_up_and_follows_it(hub: LoopbackHub, files: Files) -> None:
     repository = hub.repository(REPO, files)
-    first = resolve_checkpoint(f"{REPO}@main")
+    first = resolve_ebm(f"{REPO}@main")
     hub.log.clear()
-    assert resolve_checkpoint(f"{REPO}@main") == first
+    assert resolve_ebm(f"{REPO}@main") == first
     assert len(hub.log) == 1
     newer = repository.commit({**files, "config.json": b'{"nf": 4, "image_size": 64}'})
-    moved = resolve_checkpoint(f"{REPO}@main")
+    moved = resolve_ebm(f"{REPO}@main")
     assert (moved.revision, moved.config.image_size) == (newer, 64)
 
 
@@ -75,7 +78,7 @@ def test_revision(hub: LoopbackHub, files: Files, kind: str) -> None:
     repository = hub.repository(REPO)
     commit = repository.commit(files, "v1" if kind == "tag" else "side")
     revision = {"branch": "side", "tag": "v1", "commit": commit}[kind]
-    assert resolve_checkpoint(f"{REPO}@{revision}").revision == commit
+    assert resolve_ebm(f"{REPO}@{revision}").revision == commit
 
 
 def test_both_files_come_from_one_commit(hub: LoopbackHub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,21 +91,21 @@ def test_both_files_come_from_one_commit(hub: LoopbackHub, files: Files, monkeyp
         return found
 
     monkeypatch.setattr(repository, "find", move_after_first_answer)
-    checkpoint = resolve_checkpoint(f"{REPO}@main")
+    checkpoint = resolve_ebm(f"{REPO}@main")
     assert checkpoint.revision == first
     load_ebm(checkpoint)
 
 
 def test_named_branch_while_the_hub_is_down(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files)
-    first = resolve_checkpoint(REPO)
+    first = resolve_ebm(REPO)
     hub.failing = True
-    assert resolve_checkpoint(REPO) == first
+    assert resolve_ebm(REPO) == first
     with pytest.warns(UserWarning, match=f"using the cached commit {first.revision} of 'main'") as caught:
-        assert resolve_checkpoint(f"{REPO}@main") == replace(first, reference=f"{REPO}@main")
+        assert resolve_ebm(f"{REPO}@main") == replace(first, reference=f"{REPO}@main")
     assert caught[0].filename == __file__
     with pytest.raises(ConnectionError, match=r"The Hub failed .* try again later"):
-        resolve_checkpoint(f"{REPO}@side")
+        resolve_ebm(f"{REPO}@side")
 
 
 def test_unreachable_hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,22 +113,22 @@ def test_unreachable_hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(
         ConnectionError, match=r"127.0.0.1:9 failed \(.*refused\). Check the network, proxy and HF_ENDPOINT"
     ):
-        resolve_checkpoint(REPO)
+        resolve_ebm(REPO)
 
 
 def test_interrupted_download_is_completed(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files)
-    checkpoint = resolve_checkpoint(REPO)
+    checkpoint = resolve_ebm(REPO)
     checkpoint.weights.resolve().unlink()
     checkpoint.weights.unlink()
     hub.log.clear()
-    load_ebm(resolve_checkpoint(REPO))
+    load_ebm(resolve_ebm(REPO))
     assert hub.downloads() == ["model.safetensors"]
 
 
 def test_cache_dir(hub: LoopbackHub, files: Files, tmp_path: Path) -> None:
     hub.repository(REPO, files)
-    assert tmp_path / "elsewhere" in resolve_checkpoint(REPO, cache_dir=tmp_path / "elsewhere").weights.parents
+    assert tmp_path / "elsewhere" in resolve_ebm(REPO, cache_dir=tmp_path / "elsewhere").weights.parents
 
 
 @pytest.mark.parametrize("switch", ["environment", "argument"])
@@ -134,13 +137,13 @@ def test_offline_hit(
     hub: LoopbackHub, files: Files, go_offline: Callable[[], None], switch: str, revision: str | None
 ) -> None:
     hub.repository(REPO, files)
-    first = resolve_checkpoint(REPO)
+    first = resolve_ebm(REPO)
     hub.log.clear()
     if switch == "environment":
         go_offline()
     revision = first.revision if revision == "commit" else revision
     reference = REPO if revision is None else f"{REPO}@{revision}"
-    again = resolve_checkpoint(reference, local_files_only=switch == "argument")
+    again = resolve_ebm(reference, local_files_only=switch == "argument")
     assert again == replace(first, reference=reference)
     assert hub.log == []
 
@@ -152,48 +155,48 @@ def test_offline_miss(hub: LoopbackHub, files: Files, go_offline: Callable[[], N
         go_offline()
     name = "HF_HUB_OFFLINE" if switch == "environment" else "local_files_only"
     with pytest.raises(FileNotFoundError, match=f"someone/ebm.*in the cache, because .?{name}.*Load it once"):
-        resolve_checkpoint(REPO, local_files_only=switch == "argument")
+        resolve_ebm(REPO, local_files_only=switch == "argument")
     assert hub.log == []
 
 
 def test_missing_repository(hub: LoopbackHub) -> None:
     with pytest.raises(FileNotFoundError, match=r"'no/such'.*Check the spelling.*HF_TOKEN"):
-        resolve_checkpoint("no/such")
+        resolve_ebm("no/such")
 
 
 def test_missing_revision(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files)
     with pytest.raises(FileNotFoundError, match=r"Expected revision 'v9' in Hub repository 'someone/ebm'"):
-        resolve_checkpoint(f"{REPO}@v9")
+        resolve_ebm(f"{REPO}@v9")
 
 
 def test_private_repository(hub: LoopbackHub, files: Files, model: EBM, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repository(REPO, files, private=True)
     with pytest.raises(FileNotFoundError, match=r"if it is private, run `hf auth login` or set HF_TOKEN"):
-        resolve_checkpoint(REPO)
-    assert same_weights(load_ebm(resolve_checkpoint(REPO, token=TOKEN)), model)
+        resolve_ebm(REPO)
+    assert same_weights(load_ebm(resolve_ebm(REPO, token=TOKEN)), model)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    resolve_checkpoint(f"{REPO}@main")
+    resolve_ebm(f"{REPO}@main")
 
 
 def test_gated_repository(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files, gated=True)
     with pytest.raises(PermissionError, match=r"has to be asked for: open http://.*/someone/ebm in a browser"):
-        resolve_checkpoint(REPO)
-    load_ebm(resolve_checkpoint(REPO, token=TOKEN))
+        resolve_ebm(REPO)
+    load_ebm(resolve_ebm(REPO, token=TOKEN))
 
 
 def test_pickles_are_refused_unread(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, {"config.json": files["config.json"], "pytorch_model.bin": b"x", "ebm.ckpt": b"x"})
     with pytest.raises(ValueError, match=r"only pickle files \(ebm.ckpt, pytorch_model.bin\).*save_file"):
-        resolve_checkpoint(REPO)
+        resolve_ebm(REPO)
     assert hub.downloads() == []
 
 
 def test_missing_config_on_hub(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, {"model.safetensors": files["model.safetensors"]})
     with pytest.raises(FileNotFoundError, match=r"but config.json is missing; found: .*model.safetensors.*\"nf\": 128"):
-        resolve_checkpoint(REPO)
+        resolve_ebm(REPO)
     assert hub.downloads() == []
 
 
@@ -201,20 +204,20 @@ def test_short_download(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files)
     hub.short.add("model.safetensors")
     with pytest.raises(ConnectionError, match="try again"):
-        resolve_checkpoint(REPO)
+        resolve_ebm(REPO)
     hub.short.clear()
-    load_ebm(resolve_checkpoint(REPO))
+    load_ebm(resolve_ebm(REPO))
 
 
 def test_damaged_cache_and_the_remedy_its_error_names(hub: LoopbackHub, files: Files) -> None:
     hub.repository(REPO, files)
-    blob = resolve_checkpoint(REPO).weights.resolve()
+    blob = resolve_ebm(REPO).weights.resolve()
     blob.write_bytes(files["model.safetensors"][:-50])
     with pytest.raises(ValueError, match="truncated or damaged") as caught:
-        resolve_checkpoint(REPO)
+        resolve_ebm(REPO)
     assert f"Delete {blob} and load again" in str(caught.value)
     blob.unlink()
-    load_ebm(resolve_checkpoint(REPO))
+    load_ebm(resolve_ebm(REPO))
 
 
 def test_environment_variables_in_a_fresh_process(hub: LoopbackHub, files: Files, tmp_path: Path) -> None:
@@ -226,7 +229,7 @@ def test_environment_variables_in_a_fresh_process(hub: LoopbackHub, files: Files
         "HF_HUB_DISABLE_XET": "1",
         "PATH": "",
     }
-    code = f"from puregen_transforms.hub.load import *; print(load_ebm(resolve_checkpoint({REPO!r})).config)"
+    code = f"from puregen_transforms.hub.ebm import *; print(load_ebm(resolve_ebm({REPO!r})).config)"
 
     def run(**more: str) -> str:
         return subprocess.run(
@@ -280,14 +283,14 @@ def test_checkpoint_pushed_by_the_mixin(hub: LoopbackHub, monkeypatch: pytest.Mo
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     published.push_to_hub(REPO)
     images = torch.rand(2, 3, 32, 32) * 2 - 1
-    model = load_ebm(resolve_checkpoint(REPO))
+    model = load_ebm(resolve_ebm(REPO))
     assert model.config == EBMConfig(nf=4, patch_size=patch_size)
     torch.testing.assert_close(model(images), published(images))
 
 
 def test_official_name_leads_to_the_official_repository(hub: LoopbackHub, files: Files) -> None:
     hub.repository("SunayBhat1/puregen-ebm-cinic10-imagenet", files)
-    checkpoint = resolve_checkpoint("puregen-ebm-cinic10-imagenet")
+    checkpoint = resolve_ebm("puregen-ebm-cinic10-imagenet")
     assert checkpoint.reference == "puregen-ebm-cinic10-imagenet"
     load_ebm(checkpoint)
 
@@ -299,7 +302,7 @@ def test_unknown_keys_give_one_warning(model: EBM, tmp_path: Path) -> None:
     config = {"nf": 4, "patch_size": 1, "dropout": 0, "activation": "relu"}
     folder = put(tmp_path / "a", pack(dict(model.state_dict()), config))
     with pytest.warns(UserWarning, match="config.json: activation, dropout") as caught:
-        assert resolve_checkpoint(folder).config == EBMConfig(nf=4)
+        assert resolve_ebm(folder).config == EBMConfig(nf=4)
     assert len(caught) == 1
     assert caught[0].filename == __file__
 
@@ -307,7 +310,7 @@ def test_unknown_keys_give_one_warning(model: EBM, tmp_path: Path) -> None:
 @pytest.mark.parametrize("patch_size", [1, 2])
 def test_missing_keys_come_from_the_weights(tmp_path: Path, patch_size: int) -> None:
     expected = EBMConfig(nf=4, patch_size=patch_size)
-    checkpoint = resolve_checkpoint(put(tmp_path / "a", pack(dict(EBM(expected).state_dict()), {})))
+    checkpoint = resolve_ebm(put(tmp_path / "a", pack(dict(EBM(expected).state_dict()), {})))
     assert checkpoint.config == expected
     load_ebm(checkpoint)
 
@@ -322,17 +325,17 @@ def test_missing_keys_come_from_the_weights(tmp_path: Path, patch_size: int) -> 
 )
 def test_wrong_config(model: EBM, tmp_path: Path, config: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        resolve_checkpoint(put(tmp_path / "a", pack(dict(model.state_dict()), config)))
+        resolve_ebm(put(tmp_path / "a", pack(dict(model.state_dict()), config)))
 
 
 def test_config_that_is_not_json(files: Files, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not valid JSON"):
-        resolve_checkpoint(put(tmp_path / "a", {**files, "config.json": b"nf: 4"}))
+        resolve_ebm(put(tmp_path / "a", {**files, "config.json": b"nf: 4"}))
 
 
 def test_other_architecture_without_config_values(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Expected nf and patch_size in .*config.json or a weight"):
-        resolve_checkpoint(put(tmp_path / "a", pack({"layer.weight": torch.zeros(2)}, {})))
+        resolve_ebm(put(tmp_path / "a", pack({"layer.weight": torch.zeros(2)}, {})))
 
 
 # The weights.
@@ -346,7 +349,7 @@ def test_all_misfits_are_listed(model: EBM, tmp_path: Path) -> None:
     tensors["block2.c2.bias"] = torch.zeros(4, dtype=torch.int32)
     tensors["block3.c1.bias"] = torch.full((4,), float("nan"))
     with pytest.raises(ValueError, match="PureGen EBM") as caught:
-        load_ebm(resolve_checkpoint(put(tmp_path / "a", pack(tensors))))
+        load_ebm(resolve_ebm(put(tmp_path / "a", pack(tensors))))
     lines = [line.strip() for line in str(caught.value).splitlines()[1:-1]]
     assert lines == [
         "missing: block4.c1.bias (4,)",
@@ -360,7 +363,7 @@ def test_all_misfits_are_listed(model: EBM, tmp_path: Path) -> None:
 
 def test_half_precision_becomes_float32(model: EBM, tmp_path: Path) -> None:
     halves = {name: tensor.bfloat16() for name, tensor in model.state_dict().items()}
-    loaded = load_ebm(resolve_checkpoint(put(tmp_path / "a", pack(halves))))
+    loaded = load_ebm(resolve_ebm(put(tmp_path / "a", pack(halves))))
     assert all(p.dtype == torch.float32 and p.requires_grad for p in loaded.parameters())
     assert not loaded.training
     assert torch.equal(loaded.l5.weight, model.l5.weight.bfloat16().float())
@@ -368,7 +371,7 @@ def test_half_precision_becomes_float32(model: EBM, tmp_path: Path) -> None:
 
 def test_loading_draws_no_random_number(files: Files, tmp_path: Path) -> None:
     before = torch.get_rng_state()
-    load_ebm(resolve_checkpoint(put(tmp_path / "a", files)))
+    load_ebm(resolve_ebm(put(tmp_path / "a", files)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -377,18 +380,18 @@ def test_truncated_file(files: Files, tmp_path: Path, length: int) -> None:
     content = files["model.safetensors"][:length]
     folder = put(tmp_path / "a", {**files, "model.safetensors": content})
     with pytest.raises(ValueError, match=r"model.safetensors is truncated or damaged"):
-        resolve_checkpoint(folder)
+        resolve_ebm(folder)
 
 
 def test_file_changed_after_it_was_resolved(files: Files, tmp_path: Path) -> None:
-    checkpoint = resolve_checkpoint(put(tmp_path / "a", files))
+    checkpoint = resolve_ebm(put(tmp_path / "a", files))
     checkpoint.weights.write_bytes(files["model.safetensors"][:-4] + b"\0\0\0\0")
     with pytest.raises(ValueError, match="has changed since it was resolved"):
         load_ebm(checkpoint)
 
 
 def test_checkpoint_pickles(files: Files, tmp_path: Path) -> None:
-    checkpoint = resolve_checkpoint(put(tmp_path / "a", files))
+    checkpoint = resolve_ebm(put(tmp_path / "a", files))
     assert pickle.loads(pickle.dumps(checkpoint)) == checkpoint
 
 
@@ -400,14 +403,17 @@ def test_local_folder_needs_no_hub(
     hub: LoopbackHub, files: Files, tmp_path: Path, form: Callable[[Path], object]
 ) -> None:
     folder = put(tmp_path / "run", files)
-    checkpoint = resolve_checkpoint(form(folder))  # type: ignore[arg-type]
-    assert checkpoint == Checkpoint(
+    checkpoint = resolve_ebm(form(folder))  # type: ignore[arg-type]
+    assert checkpoint == EBMCheckpoint(
         reference=str(folder),
-        weights=folder / "model.safetensors",
+        folder=folder,
+        files=CheckpointFiles(kind="ebm", config="config.json", weights="model.safetensors"),
         config=EBMConfig(nf=4),
-        sha256=hash_file(folder / "model.safetensors"),
+        weights_sha256=hash_file(folder / "model.safetensors"),
         revision=None,
     )
+    assert checkpoint.weights == folder / "model.safetensors"
+    assert checkpoint.sha256 == checkpoint.weights_sha256
     assert hub.log == []
 
 
@@ -421,7 +427,7 @@ def test_local_folder_needs_no_hub(
 )
 def test_incomplete_folder(tmp_path: Path, present: list[str], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        resolve_checkpoint(put(tmp_path / "a", dict.fromkeys(present, b"")))
+        resolve_ebm(put(tmp_path / "a", dict.fromkeys(present, b"")))
 
 
 @pytest.mark.parametrize(
@@ -429,17 +435,17 @@ def test_incomplete_folder(tmp_path: Path, present: list[str], error: type[Excep
 )
 def test_unknown_forms(hub: LoopbackHub, reference: str) -> None:
     with pytest.raises(ValueError, match=f"none of: a catalogue name .*{DEFAULT_EBM}.*folder.*owner/name"):
-        resolve_checkpoint(reference)
+        resolve_ebm(reference)
     assert hub.log == []
 
 
 def test_path_objects_never_reach_the_hub(hub: LoopbackHub, files: Files, tmp_path: Path) -> None:
     hub.repository(REPO, files)
     with pytest.raises(FileNotFoundError, match="Expected a checkpoint folder, but someone/ebm is not one"):
-        resolve_checkpoint(Path(REPO))
+        resolve_ebm(Path(REPO))
     weights = put(tmp_path / "a", files) / "model.safetensors"
     with pytest.raises(ValueError, match="Give the folder of a file"):
-        resolve_checkpoint(str(weights))
+        resolve_ebm(str(weights))
     assert hub.log == []
 
 
@@ -461,7 +467,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: Files) -> Call
 
 def test_default_is_packaged_and_needs_no_hub(hub: LoopbackHub, files: Files, shelf: Callable[..., Path]) -> None:
     shelf(sha256=hashlib.sha256(files["model.safetensors"]).hexdigest())
-    checkpoint = resolve_checkpoint(None)
+    checkpoint = resolve_ebm(None)
     assert (checkpoint.reference, checkpoint.revision) == (DEFAULT_EBM, None)
     load_ebm(checkpoint)
     assert hub.log == []
@@ -470,14 +476,14 @@ def test_default_is_packaged_and_needs_no_hub(hub: LoopbackHub, files: Files, sh
 def test_other_hash_than_the_pinned_one(shelf: Callable[..., Path]) -> None:
     shelf(sha256="0" * 64)
     with pytest.raises(ValueError, match=f"Expected sha256 {'0' * 64} for .*Install puregen-transforms again"):
-        resolve_checkpoint(None)
+        resolve_ebm(None)
 
 
 def test_packaged_file_is_not_there(shelf: Callable[..., Path]) -> None:
     folder = shelf({})
     folder.rmdir()
     with pytest.raises(FileNotFoundError, match="installation of puregen-transforms is incomplete"):
-        resolve_checkpoint(None)
+        resolve_ebm(None)
 
 
 def test_pinned_hub_entry(hub: LoopbackHub, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -489,12 +495,12 @@ def test_pinned_hub_entry(hub: LoopbackHub, files: Files, monkeypatch: pytest.Mo
         CatalogueEntry(name="wrong", sha256="0" * 64, **pinned),
     ]
     monkeypatch.setattr(references, "CATALOGUE", {entry.name: entry for entry in entries})
-    load_ebm(resolve_checkpoint("right"))
+    load_ebm(resolve_ebm("right"))
     hub.log.clear()
-    load_ebm(resolve_checkpoint("right"))
+    load_ebm(resolve_ebm("right"))
     assert hub.log == []
     with pytest.raises(ValueError, match=r"Expected sha256 0000.*Delete .* and load again"):
-        resolve_checkpoint("wrong")
+        resolve_ebm("wrong")
 
 
 def test_packaged_checkpoints_match_their_pinned_hashes() -> None:
@@ -503,9 +509,9 @@ def test_packaged_checkpoints_match_their_pinned_hashes() -> None:
     assert shipped == packaged
     for name in packaged:
         entry = CATALOGUE[name]
-        found = find(name, kinds=[entry.kind])
+        found = find_checkpoint(name, kinds=[entry.kind])
         assert entry.sha256 == hash_file(found.weights)
         if entry.kind == "ebm":
-            load_ebm(resolve_checkpoint(name))
+            load_ebm(resolve_ebm(name))
         else:
             load_unet(resolve_ddpm(name))

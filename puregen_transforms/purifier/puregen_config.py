@@ -1,4 +1,4 @@
-"""What a `PureGen` does to an image, weights aside, as frozen data."""
+"""The options of a `PureGen`, as frozen data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,28 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from puregen_transforms.purifier.config import (
     DiffusionConfig,
     LangevinConfig,
+    Solver,
     check_choice,
     check_count,
     check_positive,
     unknown_options,
 )
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+Method = Literal["ebm", "ddpm", "naive", "reps", "filt", "adaptive", "jpeg"]
+Dynamics = Literal["paper", "cooled", "annealed"]
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
+METHODS = get_args(Method)
 
 ALGORITHM_VERSION = 3
-"""Raised whenever the same recipe and weights give other pixels, so that caches of old results are not reused."""
+"""Raised whenever the same options and weights give other pixels, so that caches of old results are not reused."""
 
-DYNAMICS: Mapping[str, LangevinConfig] = {
+DYNAMICS: Mapping[Dynamics, LangevinConfig] = {
     "paper": LangevinConfig(),
     "cooled": LangevinConfig(temperature=5e-5),
     "annealed": LangevinConfig(noise="annealed"),
@@ -37,7 +42,7 @@ _DDPM = {
     "ddpm_inference_steps": None,
 }
 
-METHOD_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+METHOD_OPTIONS: Mapping[Method, Mapping[str, Any]] = {
     "ebm": {**_EBM, "dynamics": "cooled", "ebm_steps": 150},
     "ddpm": {**_DDPM, "ddpm_steps": 75},
     "naive": {**_EBM, **_DDPM, "ebm_steps": 150, "ddpm_steps": 75},
@@ -68,54 +73,64 @@ Not the paper's are "adaptive", and the temperature of "ebm": classifiers traine
 network learned the attack half as often as at the published one (`benchmarks/dynamics_tradeoff.py`).
 """
 
-METHODS = tuple(METHOD_OPTIONS)
-
 _FORMER = ("revision", "ddpm_revision")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides what a `PureGen` makes of an image, weights aside.
+class PureGenConfig:
+    """Every option that decides how a `PureGen` changes an image.
 
     An option that is None takes the method's value in `METHOD_OPTIONS`; one that the method does not use has
     to stay None.
 
     Args:
-        method: which stages run; see `METHODS`.
-        checkpoint: of the energy network; None is the packaged default.
-        ddpm_checkpoint: of the noise predictor; None is the packaged default.
-        ebm_steps: Langevin steps.
-        dynamics: of the Langevin steps; see `DYNAMICS`.
-        temperature: of the Langevin steps; divides the energy. None is that of the dynamics.
-        ddpm_steps: diffusion steps.
-        ddpm_solver: see `DiffusionConfig`.
-        ddpm_inference_steps: network calls of the solver; None is one per step.
-        reps: how often "reps" goes through its steps.
-        filter_fraction: share of a data set, by highest energy, that `PureGen.fit` sets the threshold for.
-        energy_threshold: raw energy from which "filt" and "adaptive" act on an image.
-        jpeg_quality: 1 to 100.
-        dtype: arithmetic of the networks; "auto" takes bfloat16 where the hardware has it.
-        seed: of the noise; None draws one from torch's global generator at every call.
-        columns: which entries of a sample are images, where that is ambiguous.
+        method: stages to run: "ebm" runs Langevin steps on an energy network; "ddpm" noises an image and denoises it
+            with a diffusion network; "naive" runs the one, then the other; "reps" a few steps of each, repeatedly;
+            "filt" purifies only the share of a data set with the highest energies; "adaptive" gives an image as much
+            as its energy says it needs: Langevin steps if it is suspicious, diffusion if it still is, and twice the
+            diffusion steps if that was not enough; "jpeg" is JPEG compression, the baseline.
+        checkpoint: energy network: a catalogue name, a Hub repository owner/name or owner/name@revision (a branch, tag
+            or commit), or a folder; default: the one in the package.
+        ddpm_checkpoint: diffusion network: a catalogue name, a Hub repository owner/name or owner/name@revision, or a
+            folder; default: the one in the package.
+        ebm_steps: Langevin steps; default: the paper's number for the method, 150 for "ebm".
+        dynamics: noise and temperature of the Langevin steps: "paper" is exactly the published chain; "cooled", the
+            default of "ebm", is that chain at half the temperature; "annealed" lets its noise fall to none.
+        temperature: divides the energy in the Langevin steps, so that a lower one moves images further; default: that
+            of the dynamics, in the paper 1e-4.
+        ddpm_steps: diffusion steps, of 1000, that an image is noised by; default: the paper's number for the method,
+            75 for "ddpm".
+        ddpm_solver: way to denoise: "ddpm" is the paper's chain; "ddim" and "dpmsolver++" need fewer network calls.
+        ddpm_inference_steps: network calls of the solver; default: one per diffusion step.
+        reps: how often "reps" goes through its steps; default: 5.
+        filter_fraction: share of a data set, by highest energy, that "filt" and "adaptive" act on; default: 0.5 for
+            "filt", 0.1 for "adaptive".
+        energy_threshold: raw energy from which "filt" and "adaptive" act on an image; default: set by a first pass over
+            the data set (`PureGen.fit`).
+        jpeg_quality: quality of "jpeg", 1 to 100; default: 75.
+        dtype: arithmetic of the networks; "auto" takes bfloat16 where the device is known to have it in hardware, else
+            float32.
+        seed: decides the noise: the same seed gives the same images.
+        columns: keys or positions of the images in a sample that holds more than one.
 
     Raises:
         ValueError: an option out of range, unknown, or not used by `method`.
     """
 
-    method: str = "ebm"
+    method: Method = "ebm"
     checkpoint: str | None = None
     ddpm_checkpoint: str | None = None
     ebm_steps: int | None = None
-    dynamics: str | None = None
+    dynamics: Dynamics | None = None
     temperature: float | None = None
     ddpm_steps: int | None = None
-    ddpm_solver: str | None = None
+    ddpm_solver: Solver | None = None
     ddpm_inference_steps: int | None = None
     reps: int | None = None
     filter_fraction: float | None = None
     energy_threshold: float | None = None
     jpeg_quality: int | None = None
-    dtype: str = "auto"
+    dtype: DType = "auto"
     seed: int | None = None
     columns: tuple[str | int, ...] | None = None
 
@@ -129,9 +144,9 @@ class Recipe:
                 )
             if getattr(self, name) is None:
                 object.__setattr__(self, name, used.get(name))
-        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("dtype", self.dtype, get_args(DType))
         if self.dynamics is not None:
-            check_choice("dynamics", self.dynamics, tuple(DYNAMICS))
+            check_choice("dynamics", self.dynamics, get_args(Dynamics))
             if self.temperature is None:
                 object.__setattr__(self, "temperature", DYNAMICS[self.dynamics].temperature)
         for name in ("ebm_steps", "ddpm_steps"):
@@ -171,7 +186,7 @@ class Recipe:
 
     @property
     def langevin(self) -> LangevinConfig | None:
-        """Settings of the Langevin stage, if the method has one."""
+        """Return the settings of the Langevin stage, if the method has one."""
         if self.ebm_steps is None or self.dynamics is None or self.temperature is None:
             return None
         noise = DYNAMICS[self.dynamics].noise
@@ -179,7 +194,7 @@ class Recipe:
 
     @property
     def diffusion(self) -> DiffusionConfig | None:
-        """Settings of the diffusion stage, if the method has one."""
+        """Return the settings of the diffusion stage, if the method has one."""
         if self.ddpm_steps is None or self.ddpm_solver is None:
             return None
         return DiffusionConfig(
@@ -187,22 +202,24 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record of every setting."""
+        """Return every option, JSON-ready."""
         return {**asdict(self), "columns": None if self.columns is None else list(self.columns)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        """Inverse of `to_dict`; a key that no field has is an error."""
+    def from_dict(cls, values: Mapping[str, Any]) -> PureGenConfig:
+        """Rebuild from `to_dict`; a key that no field has is an error."""
         # Records of before a revision became part of the checkpoint say that none was given.
         values = {name: value for name, value in values.items() if name not in _FORMER or value is not None}
         if problem := unknown_options(values, [field.name for field in fields(cls)]):
-            raise ValueError(f"Expected the settings of a recipe, but got {problem}")
+            raise ValueError(f"Expected the settings of a PureGen, but got {problem}")
         return cls(**values)
 
     def digest(self, weights: Mapping[str, str]) -> str:
-        """Hex name of the results: recipe, sha256 of the weights of each network, and algorithm version."""
+        """Name the results: a hash of the options, the sha256 of each network's weights, and the algorithm version."""
         content = {"recipe": self.to_dict(), "weights": dict(weights), "algorithm": ALGORITHM_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-_SETTINGS = tuple(field.name for field in fields(Recipe) if field.name not in ("method", "dtype", "seed", "columns"))
+_SETTINGS = tuple(
+    field.name for field in fields(PureGenConfig) if field.name not in ("method", "dtype", "seed", "columns")
+)

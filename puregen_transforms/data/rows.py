@@ -1,0 +1,251 @@
+"""Purify rows of a table, and write them to the Parquet file of a part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from io import BytesIO
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Image
+from datasets.table import table_cast
+from datasets.utils.file_utils import xopen
+
+from puregen_transforms._files import hash_file
+from puregen_transforms.data.images import Purify, pixels_of
+from puregen_transforms.data.outcome import Skipped, UnreadableImageError
+from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
+from puregen_transforms.data.repair import EncodedImage, Repaired, repair
+from puregen_transforms.data.results import ResultFolder
+
+SLICE_BYTES = 2**25
+"""Encoded images in memory at once; decoding and PNG may take ten times as much."""
+
+DATA_FOLDER = "data"
+"""Where `datasets` looks for the files of splits."""
+
+
+def write_part(
+    part: Part,
+    slices: Iterable[pa.Table],
+    schema: pa.Schema,
+    columns: Sequence[str],
+    results: ResultFolder,
+    options: PurifyOptions,
+) -> PartRecord:
+    """Purify some rows into a Parquet file.
+
+    Args:
+        part: names the file.
+        slices: the rows.
+        schema: of the file.
+        columns: of images to purify.
+        results: where the file goes.
+        options: see `PurifyOptions`.
+
+    Raises:
+        UnreadableImageError: an image cannot be repaired, and is not to be skipped.
+        OSError: the file cannot be written.
+    """
+    content = Content()
+    waiting: deque[_Rows] = deque()
+
+    read_rows = 0
+
+    def images() -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
+        nonlocal read_rows
+        for table in slices:
+            content.add(table)
+            rows = _Rows(table, part.start + read_rows, columns)
+            waiting.append(rows)
+            read_rows += table.num_rows
+            yield from rows.sources()
+
+    name = f"{DATA_FOLDER}/{part.name}.parquet"
+    repaired_images, kept_rows, skipped = 0, 0, []
+    with results.writing(name) as temporary:
+        with pq.ParquetWriter(temporary, schema) as writer:
+
+            def write_what_is_complete() -> int:
+                written = 0
+                while waiting and waiting[0].complete:
+                    rows = waiting.popleft()
+                    table = table_cast(rows.table(), schema)
+                    writer.write_table(table)
+                    written += table.num_rows
+                    options.done(rows.empty_cells)
+                return written
+
+            for repaired in repair(
+                images(), options.purify, chunk_images=options.chunk_images, at_once=options.at_once, done=options.done
+            ):
+                rows, row, column = repaired.key
+                rows.put(row, column, repaired)
+                if repaired.data is None:
+                    place: dict[str, str | int] = {"split": part.split, "row": rows.first_row + row, "column": column}
+                    problem = Skipped(place=place, reason=str(repaired.problem))
+                    if not options.skip:
+                        raise UnreadableImageError(problem)
+                    skipped.append(problem)
+                repaired_images += repaired.data is not None
+                kept_rows += write_what_is_complete()
+            kept_rows += write_what_is_complete()
+        checksum = hash_file(temporary)
+    results.settle([name])
+    return PartRecord(
+        name=part.name,
+        split=part.split,
+        start=part.start,
+        stop=part.start + read_rows,
+        rows=kept_rows,
+        images=repaired_images,
+        source=content.hexdigest(),
+        files={name: checksum},
+        skipped=tuple(sorted(skipped, key=lambda problem: (problem.place["row"], problem.place["column"]))),
+    )
+
+
+def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.Table:
+    """Purify the images of some rows.
+
+    Raises:
+        UnreadableImageError: an image cannot be repaired.
+    """
+    rows = _Rows(table, 0, columns)
+    images = max(1, table.num_rows)
+    for repaired in repair(rows.sources(), purify, chunk_images=images, at_once=lambda pixels: images):
+        _, row, column = repaired.key
+        if repaired.data is None:
+            raise UnreadableImageError(Skipped(place=_shown(table, row, column), reason=str(repaired.problem)))
+        rows.put(row, column, repaired)
+    return rows.table()
+
+
+def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
+    """Describe a row whose number is not known by its numbers and texts."""
+    values = {name: table.column(name)[row].as_py() for name in table.column_names}
+    return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
+
+
+def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]:
+    """Measure the pixels of the images of each column, on average over those that can be read."""
+    found: dict[str, list[int]] = {name: [] for name in columns}
+    # What cannot be read is reported where it is purified.
+    with suppress(OSError, ValueError, SyntaxError):
+        for table in tables:
+            for name in columns:
+                for cell in table.column(name).to_pylist():
+                    if not _is_null(cell):
+                        found[name].append(pixels_of(BytesIO(_read_cell(cell))))
+    return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
+
+
+class Content:
+    """A running sha256 of the content of rows, however they are cut into tables."""
+
+    def __init__(self) -> None:
+        self._found = hashlib.sha256()
+
+    def add(self, table: pa.Table) -> None:
+        """Hash more rows; images that are only named are read."""
+        for row in table.to_pylist():
+            for value in row.values():
+                self._add(value)
+
+    def _add(self, value: Any) -> None:
+        if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
+            with suppress(OSError):
+                value = {**value, "bytes": _read_cell(value)}
+        if isinstance(value, dict):
+            self._found.update(b"{%d" % len(value))
+            for key, item in value.items():
+                self._add(key)
+                self._add(item)
+        elif isinstance(value, list):
+            self._found.update(b"[%d" % len(value))
+            for item in value:
+                self._add(item)
+        else:
+            data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
+            self._found.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
+            self._found.update(data)
+
+    def hexdigest(self) -> str:
+        """Return the hash of the rows so far."""
+        return self._found.hexdigest()
+
+
+def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
+    """Cut a batch of large images into slices."""
+    rows = max(1, int(batch.num_rows * min(1.0, SLICE_BYTES / max(1, batch.nbytes))))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)
+
+
+class _Rows:
+    """Rows that wait for their purified images, which are put in one by one."""
+
+    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str]) -> None:
+        self.first_row = first_row
+        self._table = table
+        self._cells = {name: table.column(name).to_pylist() for name in columns}
+        self._failed: set[int] = set()
+        self.empty_cells = sum(_is_null(cell) for cells in self._cells.values() for cell in cells)
+        self._missing = table.num_rows * len(columns) - self.empty_cells
+
+    @property
+    def complete(self) -> bool:
+        """Whether every image has been put in."""
+        return not self._missing
+
+    def sources(self) -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
+        """Yield the images, row by row."""
+        for row in range(self._table.num_rows):
+            for name, cells in self._cells.items():
+                if not _is_null(cells[row]):
+                    yield EncodedImage(key=(self, row, name), read=partial(_read_cell, cells[row]))
+
+    def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
+        """Take in one image; a row with one that could not be repaired is left out."""
+        self._missing -= 1
+        if repaired.data is None:
+            self._failed.add(row)
+        else:
+            self._cells[name][row] = _new_cell(self._cells[name][row], repaired)
+
+    def table(self) -> pa.Table:
+        """Return the rows with their new images."""
+        table = self._table
+        for name, cells in self._cells.items():
+            column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
+            table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
+        return table.take([row for row in range(table.num_rows) if row not in self._failed]) if self._failed else table
+
+
+def _is_null(cell: dict[str, Any] | None) -> bool:
+    return cell is None or (cell["bytes"] is None and cell["path"] is None)
+
+
+def _read_cell(cell: dict[str, Any]) -> bytes:
+    """Read the bytes of an image that is stored in the table, or only named there."""
+    if cell["bytes"] is not None:
+        return bytes(cell["bytes"])
+    with xopen(cell["path"], "rb") as file:
+        return bytes(file.read())
+
+
+def _new_cell(cell: dict[str, Any], repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
+    """Store a purified image; its name gets the suffix to match, and loses the folder if that was on this machine."""
+    path = cell["path"]
+    if path is not None:
+        pure = PurePosixPath(path)
+        path = str(pure.with_suffix(".png")) if pure.name else None
+        if path is not None and (cell["bytes"] is None or pure.is_absolute()):
+            path = PurePosixPath(path).name
+    return {"bytes": repaired.data, "path": path}

@@ -1,0 +1,10 @@
+from .detector import Detector as Detector
+from .detector import SuspectSet as SuspectSet
+from .energy import EnergyOutliers as EnergyOutliers
+from .energy import SharedPatterns as SharedPatterns
+from .energy import find_outliers as find_outliers
+from .energy import find_patterns as find_patterns
+from .registry import DETECTORS as DETECTORS
+from .registry import detect as detect
+from .registry import register as register
+from .report import DetectionReport as DetectionReport

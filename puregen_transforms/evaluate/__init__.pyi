@@ -1,0 +1,12 @@
+from .benchmark import run_benchmark as run_benchmark
+from .cells import AttackSpec as AttackSpec
+from .cells import Cell as Cell
+from .cells import Component as Component
+from .cells import DefenseSpec as DefenseSpec
+from .cells import VictimSpec as VictimSpec
+from .presets import SCALES as SCALES
+from .protocols import PROTOCOLS as PROTOCOLS
+from .run import Bench as Bench
+from .sets import Sets as Sets
+from .sets import load_sets as load_sets
+from .store import Store as Store

@@ -1,0 +1,17 @@
+from .diffusion import NoisePredictor as NoisePredictor
+from .diffusion import add_noise as add_noise
+from .diffusion import alpha_bars_of as alpha_bars_of
+from .diffusion import beta_schedule as beta_schedule
+from .diffusion import ddpm_step as ddpm_step
+from .diffusion import restore as restore
+from .images import normalize as normalize
+from .images import to_pixels as to_pixels
+from .images import to_signed as to_signed
+from .images import to_uint8 as to_uint8
+from .langevin import Energy as Energy
+from .langevin import Noise as Noise
+from .langevin import energy_and_gradient as energy_and_gradient
+from .langevin import langevin_step as langevin_step
+from .langevin import temperature_for as temperature_for
+from .noise import KeyedNoise as KeyedNoise
+from .noise import keyed_normal as keyed_normal

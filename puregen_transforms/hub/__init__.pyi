@@ -1,0 +1,14 @@
+from .cards import fill_card as fill_card
+from .cards import load_record as load_record
+from .cards import write_card as write_card
+from .catalogue import CATALOGUE as CATALOGUE
+from .catalogue import CatalogueEntry as CatalogueEntry
+from .ddpm import DDPMCheckpoint as DDPMCheckpoint
+from .ddpm import alpha_bars as alpha_bars
+from .ddpm import load_unet as load_unet
+from .ddpm import resolve_ddpm as resolve_ddpm
+from .ebm import EBMCheckpoint as EBMCheckpoint
+from .ebm import load_ebm as load_ebm
+from .ebm import resolve_ebm as resolve_ebm
+from .publish import pull_checkpoint as pull_checkpoint
+from .publish import push_checkpoint as push_checkpoint

@@ -1,0 +1,11 @@
+from .classifiers import build_classifier as build_classifier
+from .config import EBMConfig as EBMConfig
+from .config import UNetConfig as UNetConfig
+from .ebm import EBM as EBM
+from .ebm_inference import FrozenEBM as FrozenEBM
+from .ebm_inference import InvariantEBM as InvariantEBM
+from .saving import save_ddpm as save_ddpm
+from .saving import save_ebm as save_ebm
+from .unet import build_unet as build_unet
+from .unet_inference import FrozenUNet as FrozenUNet
+from .unet_inference import InvariantUNet as InvariantUNet

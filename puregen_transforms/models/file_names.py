@@ -1,0 +1,15 @@
+"""Names of the files in the official layouts of a checkpoint.
+
+An EBM is `config.json` beside `model.safetensors`. A DDPM is laid out as diffusers saves it: a pipeline
+(`model_index.json`, `unet/`, `scheduler/`) or a bare network, `config.json` beside
+`diffusion_pytorch_model.safetensors`.
+"""
+
+CONFIG_FILE = "config.json"
+EBM_WEIGHTS_FILE = "model.safetensors"
+UNET_WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+HALF_UNET_WEIGHTS_FILE = "diffusion_pytorch_model.fp16.safetensors"
+UNET_FOLDER = "unet"
+SCHEDULER_FOLDER = "scheduler"
+SCHEDULE_FILE = "scheduler_config.json"
+INDEX_FILE = "model_index.json"

@@ -1,0 +1,10 @@
+from .config import DDPM_PRESETS as DDPM_PRESETS
+from .config import EBM_PRESETS as EBM_PRESETS
+from .config import DDPMTraining as DDPMTraining
+from .config import EBMTraining as EBMTraining
+from .ddpm import DDPMTrainer as DDPMTrainer
+from .ebm import EBMTrainer as EBMTrainer
+from .health import TrainingDivergedError as TrainingDivergedError
+from .run import read_log as read_log
+from .run import run_training as run_training
+from .trainer import Trainer as Trainer
