@@ -134,17 +134,17 @@ def load_sets(
 
 
 def demo_sets(scale: Scale) -> Sets:
-    """Part the 200 packaged images, as animals and vehicles: two classes that a tiny network learns in seconds."""
+    """Part the 200 packaged images, as vehicles and animals: two classes that a tiny network learns in seconds."""
     demo = load_demo()
     vehicle = torch.isin(demo.labels, torch.tensor([CLASSES.index(name) for name in VEHICLES]))
-    whole = ImageSet(demo.images, vehicle.long(), ("animal", "vehicle"))
+    whole = ImageSet(demo.images, (~vehicle).long(), ("vehicle", "animal"))
     full, test = hold_out(whole, _HELD_OUT)
     split = transfer_split(full, pretrain=scale.pretrain, fine_tune=scale.fine_tune)
     train = per_class(full, 0, scale.images_per_class)
     return Sets(
         train,
         test,
-        f"packaged images: {len(train)} animals and vehicles to learn, {len(test)} to judge",
+        f"packaged images: {len(train)} vehicles and animals to learn, {len(test)} to judge",
         transfer=split.fine_tune,
         targets=split.targets,
         public=ImageSet(demo.images, demo.labels, CLASSES),

@@ -3,11 +3,14 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.evaluate.cells import VictimSpec
+from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.store import Store
 
@@ -18,13 +21,28 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-SLOW = set(PROTOCOLS) - {"triggers", "attacks"}  # others craft, train and measure alike
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_runs(name, runs, monkeypatch, capsys):
+    """With shorter trainings than the preset's, and fewer steps of the diffusion network."""
+    short = {"friends": {"start": 1, "iterations": 2}, "epic": {"interval": 1}}
+    victim = VictimSpec(classifier="tiny", epochs=3)
+    few = {"ddpm": {"ddpm_inference_steps": 2, "ddpm_steps": 2}, "ebm": {"ebm_steps": 2}}
+    monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], victim=victim, purify=few, **short))
+    check(name, runs, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROTOCOLS]
-)
-def test_smoke(name, runs, monkeypatch, capsys):
+@pytest.mark.slow
+def test_the_smoke_preset_shows_a_backdoor(tmp_path, monkeypatch, capsys):
+    record = check("triggers", tmp_path, monkeypatch, capsys)
+    undefended = {
+        cell["cell"]["attack"]["name"]: cell for cell in record["cells"] if cell["cell"]["defense"]["name"] == "none"
+    }
+    assert undefended["none"]["accuracy"] > 0.75
+    assert undefended["trojan"]["success"] > 0.6
+    assert undefended["trojan"]["success_never_poisoned"] < 0.3
+
+
+def check(name, runs, monkeypatch, capsys):
     output = runs / f"{name}.json"
     command = [name, "--preset", "smoke", "--runs", str(runs), "--output", str(output)]
     monkeypatch.setattr(sys, "argv", command)
@@ -46,6 +64,7 @@ def test_smoke(name, runs, monkeypatch, capsys):
     for line in lines:
         assert f"| {line} |" in shown
     assert "Made in two minutes" in output.with_suffix(".md").read_text()
+    return record
 
 
 def weights_of(model):

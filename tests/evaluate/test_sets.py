@@ -90,7 +90,7 @@ def test_public_images_are_stored_as_the_training_set_is(stored):
 
 def test_the_packaged_sets_have_two_classes_and_no_image_twice():
     sets = demo_sets(SMOKE)
-    assert sets.train.class_names == ("animal", "vehicle")
+    assert sets.train.class_names == ("vehicle", "animal")
     assert (len(sets.train), len(sets.test)) == (96, 50)
     parts = (sets.train, sets.test, sets.transfer, sets.targets)
     contents = [{image.numpy().tobytes() for image in part.images} for part in parts]
