@@ -42,7 +42,7 @@ BUDGET = 8
 
 
 def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generator: torch.Generator) -> Tensor:
-    """One (3, 32, 32) int8 perturbation, in units of 1/255 and within `BUDGET`, that raises the target's share.
+    """Optimize one (3, 32, 32) int8 perturbation, in units of 1/255, within `BUDGET`, that raises the target's share.
 
     As in Narcissus it is added after augmentation: it need not survive shifts.
     """
@@ -65,7 +65,7 @@ def craft(model: nn.Module, images: Tensor, target: int, *, rounds: int, generat
 
 
 def subset(images: Tensor, labels: Tensor, start: int, per_class: int) -> tuple[Tensor, Tensor]:
-    """`per_class` images of each class, from the `start`-th of the class on."""
+    """Choose `per_class` images of each class, from the `start`-th of the class on."""
     rows = torch.cat([(labels == c).nonzero()[start : start + per_class, 0] for c in range(10)])
     return images[rows], labels[rows]
 

@@ -55,17 +55,17 @@ class Measured:
     labels: Tensor
 
     def subset(self, rows: Tensor) -> Measured:
-        """Some of the images."""
+        """Choose some of the images."""
         return Measured(self.energies[rows], self.gradients[rows], self.pictures[rows], self.labels[rows])
 
     def with_poison(self, rows: Tensor, poison: Measured) -> Measured:
-        """Some images replaced."""
+        """Replace some images."""
         changed = replace(self, energies=self.energies.clone(), gradients=self.gradients.clone())
         changed.energies[rows], changed.gradients[rows] = poison.energies, poison.gradients
         return changed
 
     def judged(self, *, labels: bool = True, names: Sequence[str] = (), seed: int = 0) -> Findings:
-        """The verdict on this set."""
+        """Search this set."""
 
         def lookup(rows: Sequence[int]) -> tuple[Tensor, Tensor]:
             index = torch.as_tensor(rows)

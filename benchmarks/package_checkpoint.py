@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def training_record(run: Path, data: str, machine: str) -> dict[str, Any]:
-    """How a run was made, from its own files."""
+    """Read how a run was made from its own files."""
     _, state = load_state(run)
     log = read_log(run)
     return {

@@ -28,7 +28,7 @@ PAPER = LangevinConfig()
 
 
 def weights_of(model: torch.nn.Module, device: torch.device) -> dict[str, Tensor]:
-    """A state dict on a device."""
+    """Bring a state dict to a device."""
     return {name: value.detach().to(device) for name, value in model.state_dict().items()}
 
 

@@ -44,7 +44,7 @@ CPU = torch.device("cpu")
 
 
 def networks() -> dict[str, tuple[Callable[[Tensor], Any], int]]:
-    """One call of each, and the default batch size."""
+    """Make a call of each network, and give the default batch size."""
     dtype = choose_dtype("auto", CPU)
     torch.manual_seed(0)
     found: dict[str, tuple[Callable[[Tensor], Any], int]] = {}
@@ -92,7 +92,7 @@ def streams(call: Callable[[Tensor], Any], size: int, repeats: int) -> dict[str,
 
 
 def allocator(repeats: int) -> dict[str, dict[str, float]]:
-    """Of this process: microseconds and page faults of a call, a value per image and per call."""
+    """Measure microseconds and page faults of a call in this process, per image and per call."""
     result = {}
     for name, (call, size) in networks().items():
         images = torch.rand(size, 3, SIDE, SIDE) * 2 - 1
@@ -106,7 +106,7 @@ def allocator(repeats: int) -> dict[str, dict[str, float]]:
 
 
 def apart(allocating: str, repeats: int) -> dict[str, dict[str, float]]:
-    """`allocator` in a fresh process."""
+    """Run `allocator` in a fresh process."""
     command = [sys.executable, __file__, "--repeats", str(repeats), "--allocator", allocating]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     return json.loads(done.stdout)

@@ -76,7 +76,7 @@ CALLS = (3, 5, 8, 15, 25)
 
 
 def load_sets(arguments: argparse.Namespace) -> dict[str, Tensor]:
-    """The clean images, by the set's name."""
+    """Read the clean images, by the set's name."""
     return {
         "cifar10": load_image_tensor(arguments.cifar10)[: arguments.images],
         "tiny-imagenet-box32": load_image_tensor(arguments.tiny, image_size=32)[: arguments.tiny_images],
@@ -101,7 +101,7 @@ def cell(
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """The record as a table for RESULTS.md."""
+    """Format the record as a table for RESULTS.md."""
     lines = []
     for name, methods in record["sets"].items():
         count = next(iter(methods.values()))["images"]

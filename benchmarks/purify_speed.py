@@ -85,7 +85,7 @@ def matrix_product_rate(dtype: torch.dtype, device: torch.device, repeats: int) 
 
 
 def operations_of_ebm(nf: int, side: int = SIDE) -> int:
-    """Of one image and one step: two for each multiply-add of the folded convolutions, forward and backward."""
+    """Count operations of an image and a step: two for each multiply-add of the folded convolutions, both ways."""
     full, half, quarter = side**2, side**2 // 4, side**2 // 16
     multiply_adds = full * 27 * nf + half * (16 * nf**2 + 3 * nf)  # block1
     multiply_adds += half * 9 * nf**2 + quarter * (16 * nf**2 + nf**2)  # block2
@@ -94,7 +94,7 @@ def operations_of_ebm(nf: int, side: int = SIDE) -> int:
 
 
 def operations_of_unet(model: torch.nn.Module) -> int:
-    """Of one image and one call: two for each multiply-add of convolutions and linear layers."""
+    """Count operations of one image and one call: two for each multiply-add of convolutions and linear layers."""
     total = 0
 
     def count(layer: Any, inputs: Any, output: Tensor) -> None:
@@ -140,7 +140,7 @@ class Table:
 
 
 def time_ebm(table: Table, nf: int, batches: list[int], threads: list[int], ceilings: dict[str, float]) -> None:
-    """The reference at one batch size; ours at all of them."""
+    """Time the reference at one batch size, and ours at all of them."""
     torch.manual_seed(0)
     model, device, steps = EBM(EBMConfig(nf=nf)), table.device, TIMED_STEPS["ebm"]
     weights, own = weights_of(model, device), choose_dtype("auto", device)
@@ -206,7 +206,7 @@ def timed_once(function: Callable[[], Any]) -> float:
 
 
 def time_ddpm(table: Table, batches: list[int], ceilings: dict[str, float]) -> None:
-    """The packaged noise predictor: diffusers' network in float32, and ours."""
+    """Time the packaged noise predictor: diffusers' network in float32, and ours."""
     device, steps = table.device, TIMED_STEPS["ddpm"]
     model, own = load_unet(resolve_ddpm()), choose_dtype("auto", device)
     about = {"kind": "ddpm", "operations": operations_of_unet(model)}
@@ -291,7 +291,7 @@ def starting(repeats: int) -> dict[str, float]:
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """A table of the reference, of ours at the reference's batch size, and of what is compiled."""
+    """Format a table of the reference, of ours at the reference's batch size, and of what is compiled."""
     lines = [
         "| | arithmetic | batch | ms a step and image | images a second | times the reference | share of ceiling |",
         "|---|---|---|---|---|---|---|",
@@ -314,7 +314,7 @@ def markdown(record: dict[str, Any]) -> str:
 
 
 def row_name(row: dict[str, Any]) -> str:
-    """Of its network."""
+    """Name a row by its network."""
     return f"EBM {row['nf']}" if row["kind"] == "ebm" else "DDPM"
 
 

@@ -43,7 +43,7 @@ KEPT = ("command", "seed", "machine", "versions")
 
 
 def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
-    """What was measured of one kind of generator, beside JPEG."""
+    """Collect what was measured of one kind of generator, beside JPEG."""
     sets = {
         name: {method: row for method, row in rows.items() if row["recipe"]["method"] in (kind, "jpeg")}
         for name, rows in measured["sets"].items()
@@ -52,7 +52,7 @@ def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def victims_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
-    """What classifiers learned behind one kind of generator, beside none."""
+    """Collect what classifiers learned behind one kind of generator, beside none."""
     wanted = {"ebm": ("none", "PureGen-EBM", "PureGen-inspect"), "ddpm": ("none", "PureGen-DDPM")}[kind]
     rows = [
         {"defense": name, "attack": group, **asdict(summarize(cells))}
@@ -93,7 +93,7 @@ MARKS = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTAL
 
 
 def tables_in(text: str) -> list[str]:
-    """Names of the tables that a document has a place for."""
+    """List the tables that a document has a place for."""
     return [name for _, name, _ in MARKS.findall(text)]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def reference_energy(weights: Mapping[str, Tensor], x: Tensor, *, patch_size: int = 1) -> Tensor:
-    """The SNGAN-discriminator energy, straight from its description; weights by official key."""
+    """Compute the SNGAN-discriminator energy, straight from its description; weights by official key."""
 
     def conv(name: str, h: Tensor) -> Tensor:
         weight = weights[f"{name}.weight"]

@@ -59,7 +59,7 @@ RESULT = Path(__file__).parent / "results/whole_sets.json"
 
 
 def throughput(source: Path, work: Path) -> dict[str, Any]:
-    """Images a second of the bare loop, and of the whole job."""
+    """Measure images a second of the bare loop, and of the whole job."""
     rows = Dataset.from_parquet(str(source), cache_dir=str(work)).select(range(1000))
     subset = work / "thousand.parquet"
     rows.to_parquet(subset)
@@ -99,7 +99,7 @@ def cache(source: Path, work: Path) -> dict[str, Any]:
 
 
 def processes(source: Path, work: Path) -> dict[str, Any]:
-    """Whether the number of processes changes the bytes, and of threads the pixels."""
+    """Test whether the number of processes changes the bytes, and that of threads the pixels."""
     subset = work / "thousand.parquet"
     pq.write_table(pq.read_table(source).slice(0, 1000), subset)
     digests = {}
@@ -152,7 +152,7 @@ def streams(source: Path, work: Path) -> dict[str, Any]:
 
 
 def write_shard(path: Path, cells: list[dict[str, Any]]) -> None:
-    """Images as members of an archive, numbered."""
+    """Write images as numbered members of an archive."""
     with tarfile.open(path, "w") as archive:
         for row, cell in enumerate(cells):
             member = tarfile.TarInfo(f"{row:04d}.png")
@@ -250,7 +250,7 @@ def timed(function: Callable[[], object]) -> float:
 
 
 def command(source: Path, destination: Path, *options: Any, processes: int = 1) -> list[str]:
-    """`puregen purify`."""
+    """Make the command line of `puregen purify`."""
     many = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     launcher = many if processes > 1 else []
     options = (source, destination, "--device", "cpu", "--dtype", "float32", *options)
@@ -299,7 +299,7 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def digest_of(folder: Path) -> str:
-    """Of all files of a copy."""
+    """Hash all files of a copy."""
     found = sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         found.update(path.relative_to(folder).as_posix().encode() + sha256(path.read_bytes()).digest())
@@ -307,14 +307,14 @@ def digest_of(folder: Path) -> str:
 
 
 def pixels_of(folder: Path, *, sort: str | None = None) -> np.ndarray:
-    """(N, H, W, 3) uint8, in the order of the rows or of a column."""
+    """Read the pixels, (N, H, W, 3) uint8, in the order of the rows or of a column."""
     rows = Dataset.from_parquet([str(path) for path in sorted((folder / "data").glob("*.parquet"))])
     rows = rows if sort is None else rows.sort(sort)
     return np.stack([np.asarray(picture) for picture in rows["image"]])
 
 
 def markdown(record: dict[str, Any]) -> str:
-    """A row for each section that was measured."""
+    """Format a row for each section that was measured."""
     rows = {name: _WORDS[name](record[name]) for name in SECTIONS if name in record}
     lines = ["| | measured |", "|---|---|", *(f"| {name} | {words} |" for name, words in rows.items())]
     machines = sorted({section["machine"] for section in record.values()})

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 
 def has_extra(module: str) -> bool:
-    """Whether an optional package is installed."""
+    """Tell whether an optional package is installed."""
     return find_spec(module) is not None
 
 

@@ -15,7 +15,7 @@ COLORS = {"clean": "#2a6fdb", "poisoned": "#d1495b"}
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of a size in inches.
+    """Make an empty figure of a size in inches.
 
     Raises:
         ModuleNotFoundError: matplotlib is not installed.

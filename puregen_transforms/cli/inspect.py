@@ -95,7 +95,7 @@ def inspect(
 
 @contextmanager
 def _progress_bar() -> Iterator[Progress]:
-    """Of each thing that is being done."""
+    """Show how far each thing that is being done is."""
     from rich.console import Console
 
     from puregen_transforms.cli.progress import shown_progress
@@ -105,7 +105,7 @@ def _progress_bar() -> Iterator[Progress]:
 
 
 def _command(words: Sequence[str], options: Mapping[str, object]) -> str:
-    """A command to paste into a shell, with the options that have a value."""
+    """Write a command to paste into a shell, with the options that have a value."""
     given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
     return shlex.join(["puregen", *words, *given])
 
@@ -113,7 +113,7 @@ def _command(words: Sequence[str], options: Mapping[str, object]) -> str:
 def _purify_command(
     source: str, chosen: ChosenSource, advice: Advice, *, device: str | None, batch_size: int | None
 ) -> str:
-    """What purifies the source as the advice has it, with all that its steps were measured with."""
+    """Write the command that purifies the source as the advice has it, with all that its steps were measured with."""
     from puregen_transforms.inspection.dynamics import DEFAULT_STEPS
 
     options: dict[str, object] = {
@@ -129,7 +129,7 @@ def _purify_command(
 
 
 def _free_destination(source: str) -> str:
-    """A name for a purified copy, beside the source where that is on this machine."""
+    """Choose a name for a purified copy, beside the source where that is on this machine."""
     path = Path(source).expanduser()
     if not path.exists():
         path = Path(path.name)

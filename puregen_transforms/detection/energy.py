@@ -130,7 +130,7 @@ def find_patterns(
     device: str | torch.device | None = None,
     batch_size: int | None = None,
 ) -> Tensor:
-    """Number the shared pattern that each image carries, 0 for none: (N,) int64; see `SharedPatterns`.
+    """Find which shared pattern each image carries, by number, 0 for none: (N,) int64; see `SharedPatterns`.
 
     Args:
         images: (N, C, H, W) tensor, or a sequence of images in any form `PureGen` takes; None for a missing image.
@@ -240,7 +240,7 @@ def measure_set(
 
 
 def pattern_numbers(patterns: Sequence[FoundPattern], count: int) -> Tensor:
-    """Number, from 1, the pattern that each of `count` images carries; 0 for none: (N,) int64."""
+    """Give the number, from 1, of the pattern that each of `count` images carries, 0 for none: (N,) int64."""
     numbers = torch.zeros(count, dtype=torch.int64)
     for index, pattern in enumerate(patterns):
         numbers[torch.tensor(pattern.carriers)] = index + 1

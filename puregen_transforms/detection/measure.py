@@ -56,7 +56,7 @@ class ImageMeter:
         return len(self.images)
 
     def read(self, rows: Sequence[int]) -> list[Tensor | None]:
-        """Images as (3, H, W), uint8 or float in [0, 1].
+        """Read images as (3, H, W), uint8 or float in [0, 1].
 
         Raises:
             ValueError: an image that cannot be read or measured; names the row.
@@ -64,7 +64,7 @@ class ImageMeter:
         return [self._read_one(row) for row in rows]
 
     def batch(self, rows: Sequence[int]) -> Tensor:
-        """Images of one size in [-1, 1], (n, 3, H, W) float32 on the device."""
+        """Read images of one size in [-1, 1]: (n, 3, H, W) float32 on the device."""
         found: Tensor | None = None
         for place, row in enumerate(rows):
             image = self._read_one(row)
@@ -146,7 +146,7 @@ class ImageMeter:
             self._kept_bytes += size
 
     def _chunks(self, rows: Sequence[int]) -> Iterator[dict[int, Tensor | None]]:
-        """The images of some rows, as many at once as `CHUNK_PIXELS` allows."""
+        """Read the images of some rows, as many at once as `CHUNK_PIXELS` allows."""
         chunk: dict[int, Tensor | None] = {}
         pixels = 0
         for row in rows:
@@ -168,7 +168,7 @@ class ImageMeter:
         )
 
     def at_once(self, size: Sequence[int]) -> int:
-        """Images of this (height, width) that keep all threads busy."""
+        """Count the images of a (height, width) that keep all threads busy."""
         return torch.get_num_threads() * self._size_of_batches(size)
 
     def _size_of_batches(self, size: Sequence[int]) -> int:
@@ -203,6 +203,6 @@ def _cut(rows: Sequence[int], length: int) -> Iterator[Sequence[int]]:
 
 
 def commonest_size(sizes: Sequence[tuple[int, int] | None]) -> tuple[int, int] | None:
-    """The size (height, width) most images have; None if there is no image."""
+    """Find the size (height, width) that most images have; None if there is no image."""
     counted = Counter(size for size in sizes if size is not None)
     return counted.most_common(1)[0][0] if counted else None

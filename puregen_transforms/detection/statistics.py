@@ -35,7 +35,7 @@ _EULER = 0.5772156649
 
 
 def as_many_as_fit(size: Sequence[int], *, most: int, least: int = 1) -> int:
-    """How many RGB images of a (height, width) to hold as float32 at once: fewer of large ones."""
+    """Limit how many RGB images of a (height, width) are held as float32 at once: fewer of large ones."""
     return min(most, max(least, GROUP_NUMBERS // (3 * size[0] * size[1])))
 
 
@@ -233,7 +233,7 @@ def shared_direction(
 
 
 def _copies(rows: Directions, columns: Directions) -> Tensor:
-    """(N, M) bool; an image is a copy of itself."""
+    """Mark pairs that show the same picture, (N, M) bool; an image is a copy of itself."""
     same = rows.pictures @ columns.pictures.T > _SAME_PICTURE
     return same.fill_diagonal_(True) if rows is columns else same
 
@@ -260,7 +260,7 @@ class Template:
     threshold: float
 
     def carried_by(self, directions: Tensor) -> Tensor:
-        """(N, D) -> (N,) bool."""
+        """Mark the directions that carry the pattern: (N, D) -> (N,) bool."""
         return directions @ self.direction.to(directions.device) > self.threshold
 
 

@@ -21,7 +21,7 @@ _BINS = 60
 
 
 def compare(clean: Tensor, before: Tensor, after: Tensor, *, energy: PureGen) -> dict[str, Any]:
-    """A defended set beside what it was.
+    """Compare a defended set with what it was.
 
     Args:
         clean: (N, 3, H, W) uint8, without poison.
@@ -49,7 +49,7 @@ def compare(clean: Tensor, before: Tensor, after: Tensor, *, energy: PureGen) ->
 
 
 def to_png(images: Tensor) -> str:
-    """(N, 3, H, W) uint8 images side by side, as PNG in base64."""
+    """Encode (N, 3, H, W) uint8 images side by side, as PNG in base64."""
     row = torch.cat(list(images.cpu()), dim=2).permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     PIL.Image.fromarray(np.ascontiguousarray(row)).save(buffer, "PNG")

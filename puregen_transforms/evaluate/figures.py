@@ -95,7 +95,7 @@ def draw_energies(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def draw_distances(path: Path, groups: Mapping[str, Mapping[str, Any]]) -> None:
-    """How far purification moves images, by its steps: a line for each group of attacks.
+    """Draw how far purification moves images, by its steps: a line for each group of attacks.
 
     Args:
         path: of the PNG.
@@ -155,7 +155,7 @@ def draw_samples(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _looks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Of each defense the color, by who it is of, and a mark of its own."""
+    """Choose each defense's color, by who it is of, and a mark of its own."""
     ours, rivals = iter("oD^vP*<>dhpo"), iter("sX" + "<>^vdPhp*s")
     looks: dict[str, dict[str, Any]] = {}
     for name in names:

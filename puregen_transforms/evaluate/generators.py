@@ -34,7 +34,7 @@ def trained_ebm(
     device: str = "cpu",
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """The folder of a checkpoint; a killed training goes on where its last state was saved.
+    """Train an energy network, or find it trained: the folder of a checkpoint. A killed training goes on.
 
     Args:
         store: of results.

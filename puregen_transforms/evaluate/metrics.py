@@ -56,7 +56,7 @@ def psnr_of_set(images: Tensor, originals: Tensor) -> float:
 
 
 def remaining_norm(clean: Tensor, poisoned: Tensor, purified_clean: Tensor, purified_poisoned: Tensor) -> Tensor:
-    """What purification leaves of each image's perturbation, in any direction: a ratio of L2 norms.
+    """Measure what purification leaves of each image's perturbation, in any direction: a ratio of L2 norms.
 
     Purify both with the same noise (the same sample ids), or the noise's own difference is counted too.
 
@@ -88,7 +88,7 @@ def auroc(positives: Tensor, negatives: Tensor) -> float:
 
 
 def detection(suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None) -> dict[str, float]:
-    """How well a detector tells poisoned rows from others.
+    """Measure how well a detector tells poisoned rows from others.
 
     Args:
         suspected: (N,) bool, rows held for poisoned.

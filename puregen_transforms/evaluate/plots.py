@@ -29,7 +29,7 @@ def draw_repair_grid(
     share_left: float,
     amplify: int = 8,
 ) -> None:
-    """Images before the attack, under it and after repair, with the differences made visible.
+    """Draw images before the attack, under it and after repair, with the differences made visible.
 
     Args:
         path: of the PNG.
@@ -75,7 +75,7 @@ def draw_repair_grid(
 
 
 def draw_poison(path: Path, poison: Poison, originals: Tensor, *, shown: int = 8, amplify: int = 8) -> None:
-    """Some poisoned rows: before, after, and the change made visible; with the labels they have, and what they aim at.
+    """Draw some poisoned rows before and after, and the change made visible, with their labels and what they aim at.
 
     Args:
         path: of the PNG.
@@ -139,7 +139,7 @@ def draw_energy_histogram(path: Path, *, clean: Tensor, poisoned: Tensor, separa
 
 
 def draw_tradeoff(path: Path, sets: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
-    """What methods cost and what they remove: a panel per image set; down and to the right is better.
+    """Draw what methods cost and what they remove: a panel per image set; down and to the right is better.
 
     Args:
         path: of the PNG.
@@ -164,7 +164,7 @@ def draw_tradeoff(path: Path, sets: Mapping[str, Mapping[str, tuple[float, float
 
 
 def draw_solvers(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """What diffusion solvers with few network calls give, beside the whole chain.
+    """Draw what diffusion solvers with few network calls give, beside the whole chain.
 
     Args:
         path: of the PNG.
@@ -297,7 +297,7 @@ def _kind_of(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def draw_training_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
-    """What `puregen train` logged of an energy network or a noise predictor, smoothed over 100 updates."""
+    """Draw what `puregen train` logged of an energy network or a noise predictor, smoothed over 100 updates."""
     updates = [row["update"] for row in log]
     curves = {title: [measure(row) for row in log] for title, measure in _CURVES[_kind_of(log)].items()}
     figure = new_figure(9, 0.2 + 2.1 * len(curves))

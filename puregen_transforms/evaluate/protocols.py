@@ -148,7 +148,7 @@ def _triggers(scale: Scale, bench: Bench) -> list[Table]:
 
 
 def fitting_settings(name: str, classes: Sequence[str]) -> dict[str, Any] | None:
-    """Settings that fit an attack to the classes at hand; None if they are too few for it."""
+    """Choose settings that fit an attack to the classes at hand; None if they are too few for it."""
     if ATTACKS[name].config().target_class is None:
         return {}
     settings: dict[str, Any] = {"target_class": classes[0]}

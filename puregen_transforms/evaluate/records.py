@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _bfloat16_unit() -> str:
-    """What decides the speed of bfloat16 on this CPU."""
+    """Name what decides the speed of bfloat16 on this CPU."""
     if torch.cpu._is_amx_tile_supported():
         return " with AMX"
     return " with AVX-512 bfloat16" if torch.cpu._is_avx512_bf16_supported() else ""

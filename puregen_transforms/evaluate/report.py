@@ -37,7 +37,7 @@ class Section:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """The record of a benchmark.
+    """Read the record of a benchmark.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -82,7 +82,7 @@ def write_report(records: Sequence[Mapping[str, Any]], folder: Path) -> Path:
 
 
 def draw_figures(record: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """The figures that a record allows: file names, with what they show."""
+    """Draw the figures that a record allows: file names, with what they show."""
     from puregen_transforms.evaluate import figures
 
     drawn: dict[str, str] = {}

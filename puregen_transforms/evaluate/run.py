@@ -51,16 +51,16 @@ class Bench:
     say: Callable[[str], None] = field(default=lambda line: None, repr=False)
 
     def evaluate(self, cell: Cell) -> dict[str, Any]:
-        """The record of a cell; the kept one, if it is there."""
+        """Compute the record of a cell, or read the kept one."""
         record = self.store.record("cells", self.key(cell), lambda: self._evaluate(cell))
         return {**record, "cell": cell.to_dict()}  # names of rows and columns may be others by now
 
     def is_kept(self, cell: Cell) -> bool:
-        """Whether there is a record already."""
+        """Tell whether there is a record already."""
         return self.store.path_of("cells", self.key(cell), ".json").exists()
 
     def key(self, cell: Cell) -> Any:
-        """All that decides a cell."""
+        """Collect all that decides a cell."""
         attack = None
         if cell.attack.name != "none":
             attack = self._workshop.key(cell.attack, cell.victim)
@@ -80,13 +80,13 @@ class Bench:
         }
 
     def poison(self, cell: Cell) -> Poison | None:
-        """What the attack does to the set; None without attack."""
+        """Craft the poison of a cell, or read the kept one; None without attack."""
         if cell.attack.name == "none":
             return None
         return self._workshop.craft(cell.attack, cell.victim, lambda: self.extractor(cell))
 
     def extractor(self, cell: Cell) -> nn.Module:
-        """The network that a transferring victim starts from, whatever its seed: a victim of the clean set."""
+        """Train the network that a transferring victim starts from, whatever its seed: a victim of the clean set."""
         return self._kept_victim(Cell(victim=replace(cell.victim, scenario="scratch", transfer_epochs=None)))
 
     def _evaluate(self, cell: Cell) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class Bench:
         return {**record, "seconds": {**seconds, "all": time.time() - started}}
 
     def _victim(self, cell: Cell, poison: Poison | None) -> tuple[nn.Module, dict[str, Any], dict[str, float]]:
-        """The trained victim, what its set looks like, and how long the parts took."""
+        """Train the victim; also describe its set, and how long the parts took."""
         dataset = self.sets.learned_in(cell.victim.scenario)
         images, labels = dataset.images, dataset.labels
         if poison is not None:
@@ -207,7 +207,7 @@ class Bench:
         return frozenset().union(*(build_detector(one.name, **one.settings).needs for one in spec.detect))
 
     def _kept_victim(self, cell: Cell) -> nn.Module:
-        """A victim whose weights are kept."""
+        """Train a victim whose weights are kept, or read them."""
         classes = len(self.sets.train.class_names)
         weights = self.store.tensors(
             "victims", self.key(cell), lambda: self._victim(cell, self.poison(cell))[0].state_dict()

@@ -70,7 +70,7 @@ class Store:
         return load_file(path)
 
     def poison(self, settings: Any, compute: Callable[[], Poison]) -> Poison:
-        """The kept poison, or what `compute` returns; see `record`."""
+        """Read the kept poison, or keep what `compute` returns; see `record`."""
         path = self.path_of("poisons", settings, "")
         with self.locked(path):
             if not path.exists():
@@ -78,7 +78,7 @@ class Store:
         return Poison.load(path)
 
     def path_of(self, kind: str, settings: Any, suffix: str) -> Path:
-        """Where a result is, or will be."""
+        """Name the place where a result is, or will be."""
         return self.folder / kind / f"{digest_of(settings)[:24]}{suffix}"
 
     @contextmanager

@@ -37,7 +37,7 @@ class Summary:
 
 
 def summarize(records: Sequence[Mapping[str, Any]]) -> Summary:
-    """Of the records of cells with one defense and one group of attacks."""
+    """Average the records of cells with one defense and one group of attacks."""
     accuracy = fmean(record["accuracy"] for record in records)
     found = [record["detection"] for record in records if record.get("detection")]
     names = set.intersection(*(set(one) for one in found)) if found else set()
@@ -71,7 +71,7 @@ Groups = dict[str, dict[str, list[Mapping[str, Any]]]]
 
 
 def grouped(cells: Sequence[Mapping[str, Any]]) -> Groups:
-    """Records of cells by defense and by group of attacks, in the order in which they come."""
+    """Group records of cells by defense and by group of attacks, in the order in which they come."""
     found: Groups = {}
     for record in cells:
         cell = record["cell"]
@@ -80,7 +80,7 @@ def grouped(cells: Sequence[Mapping[str, Any]]) -> Groups:
 
 
 def by_victim(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """The cells of a benchmark by kind of victim, in words."""
+    """Group the cells of a benchmark by kind of victim, in words."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for cell in record["cells"]:
         found.setdefault(victim_in_words(cell["cell"]["victim"]), []).append(cell)
@@ -88,7 +88,7 @@ def by_victim(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 
 def victim_in_words(victim: Mapping[str, Any]) -> str:
-    """Such as "small network, 12 epochs from scratch"."""
+    """Describe a victim, such as "small network, 12 epochs from scratch"."""
     how = {
         "scratch": f"{victim['epochs']} epochs from scratch",
         "linear": "its last layer anew",
@@ -113,7 +113,7 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 
 
 def markdown(record: Mapping[str, Any]) -> str:
-    """All tables, each under its victim where there are several kinds, and what has to be said about them."""
+    """Write all tables, each under its victim where there are several kinds, and what has to be said about them."""
     kinds = len(by_victim(record))
     parts = []
     for index, table in enumerate(tables(record)):
@@ -129,7 +129,7 @@ def _published(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Figures]]
 
 
 def remarks(record: Mapping[str, Any]) -> str:
-    """The command, and how the set-up differs from the published one."""
+    """Name the command, and how the set-up differs from the published one."""
     attacked = [cell["poison"] for cell in record["cells"] if "poison" in cell]
     rows = sorted({f"{poison['poisoned_rows']} of {poison['set_rows']}" for poison in attacked})
     seeds = len({cell["cell"]["seed"] for cell in record["cells"]})
@@ -186,7 +186,7 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
 
 
 def _attacks(title: str, defenses: Groups) -> Table:
-    """A line for each group, where there is one defense alone."""
+    """Make a line for each group, where there is one defense alone."""
     head = ["attack", "poisoned rows", "covers", "accuracy", "attack success", "success, never poisoned"]
     lines = []
     for group, records in next(iter(defenses.values())).items():

@@ -139,7 +139,7 @@ class Chain:
         return found
 
     def taken_away(self, images: Tensor) -> Tensor:
-        """What some steps without noise remove from (N, 3, H, W) images in [-1, 1]."""
+        """Compute what some steps without noise remove from (N, 3, H, W) images in [-1, 1]."""
         return images - self._run(images, _DESCENT_STEPS, None, LangevinConfig())
 
     def _run(self, images: Tensor, steps: int, noise: KeyedNoise | None, config: LangevinConfig) -> Tensor:
@@ -256,7 +256,7 @@ def _measure(chain: Chain, gauge: PatternGauge | None, before: Tensor, after: Te
 
 
 def _compressed(images: Tensor) -> list[Tensor]:
-    """By each of `_JPEG_QUALITIES`."""
+    """Compress images at each of `_JPEG_QUALITIES`."""
     return [jpeg(images, quality) for quality in _JPEG_QUALITIES]
 
 

@@ -34,7 +34,7 @@ class PatternGauge:
         return self.clarity > _CLEAR and self.amplitude > 0
 
     def amounts(self, change: Tensor) -> Tensor:
-        """How much of the pattern went from each of (N, C, H, W) images, in units of 1/255 before less after: (N,)."""
+        """Measure the pattern in (N, C, H, W) differences, before less after, in units of 1/255: (N,)."""
         return (change * self.weights).sum((1, 2, 3))
 
     def left(self, removed: Tensor, usually_removed: Tensor) -> float:

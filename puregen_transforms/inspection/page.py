@@ -73,7 +73,7 @@ def write_report(inspection: Inspection, folder: Path, origin: Origin) -> Path:
 
 
 def page(inspection: Inspection, origin: Origin) -> str:
-    """The report as one HTML document with its pictures inside."""
+    """Write the report as one HTML document with its pictures inside."""
     import jinja2
 
     # Class and file names come from the data set, so they are escaped.
@@ -130,12 +130,12 @@ def _energies_table(inspection: Inspection) -> bytes:
 
 
 def _marked(inspection: Inspection) -> str:
-    """What the images in red are called."""
+    """Name the images in red."""
     return "images with the pattern" if inspection.patterns else "images of highest energy"
 
 
 def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
-    """The suspicious images of the sample, as received, purified, and what changed."""
+    """Describe the suspicious images of the sample, as received, purified, and what changed."""
     cards = []
     pairs = list(zip(inspection.dynamics.rows, inspection.dynamics.repaired, strict=True))[:_SHOWN_IMAGES]
     for row, repaired in sorted(pairs, key=lambda pair: -float(inspection.energies[pair[0]])):
@@ -174,7 +174,7 @@ def _pattern(pattern: SharedPattern) -> dict[str, Any]:
 
 
 def _visible(change: Tensor) -> int:
-    """A factor that spreads nearly all values over the range of a picture."""
+    """Choose a factor that spreads nearly all values over the range of a picture."""
     high = float(change.abs().flatten().quantile(0.98))
     return max(1, min(100, round(110 / max(high, 1e-6))))
 
@@ -185,7 +185,7 @@ def _around_gray(change: Tensor) -> Tensor:
 
 
 def _picture(image: Tensor) -> str:
-    """(3, H, W) uint8 -> PNG as a data URI."""
+    """Encode a (3, H, W) uint8 image as PNG in a data URI."""
     picture = PIL.Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
     picture.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE))
     buffer = io.BytesIO()

@@ -42,7 +42,7 @@ def energy_histogram(energies: Tensor, carriers: Tensor, *, suspicious: str) -> 
 
 
 def class_histograms(groups: Sequence[tuple[str, Tensor, Tensor]], *, suspicious: str) -> str:
-    """The same for each class, on one scale.
+    """Draw the energies of each class, on one scale.
 
     Args:
         groups: name, (N,) energies and (N,) bool of the suspicious images; most suspicious class first.

@@ -19,7 +19,7 @@ _NAMED = 3
 
 
 def headline(findings: Findings, images: int) -> str:
-    """The verdict in one sentence.
+    """Say the verdict in one sentence.
 
     Args:
         findings: of the set.
@@ -46,7 +46,7 @@ def _where(classes: Sequence[GroupFinding]) -> str:
 
 
 def reasons(findings: Findings, images: int) -> tuple[str, ...]:
-    """The numbers behind the verdict, a sentence each.
+    """List the numbers behind the verdict, a sentence each.
 
     Args:
         findings: of the set.
@@ -117,12 +117,12 @@ def _tiled_reason(group: GroupFinding) -> str:
 
 
 def title(group: GroupFinding) -> str:
-    """How a group is called inside a sentence."""
+    """Name a group inside a sentence."""
     return "the whole set" if group.label is None else f"class {group.name}"
 
 
 def in_words(p_value: float | None) -> str:
-    """A corrected p-value; a tail this far out is a model, so no digits are claimed there."""
+    """Write a corrected p-value; a tail this far out is a model, so no digits are claimed there."""
     if p_value is None:
         return "not tested"
     if p_value < 1e-4:
@@ -131,7 +131,7 @@ def in_words(p_value: float | None) -> str:
 
 
 def notes(energies: Tensor, comparable: Tensor, size: tuple[int, int], labels: Tensor | None) -> tuple[str, ...]:
-    """What was left out.
+    """Say what was left out.
 
     Args:
         energies: (N,), NaN where there is no image.

@@ -72,7 +72,7 @@ def _try_out(device: torch.device) -> None:
 
 
 def one_thread_if_forked() -> None:
-    """In a forked process, run torch on one thread.
+    """Run torch on one thread, if this process was forked.
 
     The OpenMP threads of the parent do not exist in its forked children, where waiting for them
     would never end. `DataLoader` workers are set so already; those of `datasets.map` are not.

@@ -114,7 +114,7 @@ def _open_tensor(tensor: Tensor) -> OpenImage:
 
 
 def _open_channels(batch: Tensor) -> OpenImage:
-    """(N, C, H, W) with C of 1 (gray), 2 (gray, alpha), 3 or 4 (alpha last)."""
+    """Open channels as (N, C, H, W), C being 1 (gray), 2 (gray, alpha), 3 or 4 (alpha last)."""
     channels = batch.shape[1]
     color = batch[:, :-1] if channels in (2, 4) else batch
     gray = channels in (1, 2)
