@@ -75,6 +75,12 @@ def test_imports_point_one_way(room):
         assert rooms <= MAY_IMPORT[room], f"{path.name} imports {rooms - MAY_IMPORT[room]}"
 
 
+@pytest.mark.parametrize("folder", ["puregen_transforms", "benchmarks"])
+def test_no_file_is_long(folder):
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (PACKAGE.parent / folder).rglob("*.py")}
+    assert {name: count for name, count in lengths.items() if count > 400} == {}
+
+
 def loaded_modules(code):
     code += "; import sys; print(*sorted(name for name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

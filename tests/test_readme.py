@@ -13,6 +13,7 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
+import torch
 from datasets import Dataset
 from record_quality import DOCUMENTS, all_tables, tables_in, with_tables
 from typer.main import get_command
@@ -224,8 +225,18 @@ def test_commands_in_the_text_have_the_options_that_they_are_given(path):
             known = options_of(words)
         elif found := re.search(r"\bpython (benchmarks/\w+\.py)(.*)", line):
             words = found[2].split()
-            helpers = [ROOT / "benchmarks/protocol.py", ROOT / "benchmarks/victims.py"]
+            helpers = [ROOT / "benchmarks/protocol.py"]
             known = set(re.findall(r'"(--[\w-]+)"', "".join(map(text_of, (ROOT / found[1], *helpers)))))
         else:
             continue
         assert {word for word in words if word.startswith("--")} <= known, line
+
+
+def test_the_detector_of_the_contributing_guide_works(monkeypatch):
+    monkeypatch.setattr("puregen_transforms.detection.registry.DETECTORS", {})
+    (code,) = re.findall(r"```python\n(.*?)```", text_of(ROOT / "CONTRIBUTING.md"), flags=re.DOTALL)
+    exec(code, {"__name__": __name__})
+    images = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1).expand(100, 3, 8, 8)
+    from puregen_transforms.detection.registry import detect
+
+    assert detect("brightest", images, device="cpu").rows == [99]

@@ -138,7 +138,7 @@ _TRIGGERS = {
 def _triggers(scale: Scale, bench: Bench) -> list[Table]:
     every = [name for name, about in ATTACKS.items() if "targets" not in about.needs]
     others = [name for name in every if name not in ("narcissus", "ntga")]
-    many = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
+    many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
     attacks = [
         attack(name, scale.name, name, **settings, **many)
         for name in _TRIGGERS.get(scale.name, others)
