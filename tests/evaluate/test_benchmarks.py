@@ -21,7 +21,13 @@ def runs(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+# Of the slow ones, "triggerless" crafts the same, and the others train and measure alike.
+SLOW = ("bullseye_polytope", "attacks")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in PROTOCOLS]
+)
 def test_every_protocol_runs(name, runs, monkeypatch, capsys):
     """With shorter trainings than the preset's, and fewer steps of the diffusion network."""
     short = {"friends": {"start": 1, "iterations": 2}, "epic": {"interval": 1}}

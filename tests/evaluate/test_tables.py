@@ -1,12 +1,15 @@
 """Tables and reports, from records alone."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import CLASSES
+from puregen_transforms.evaluate.cells import VictimSpec
+from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.report import read_record, write_report
 from puregen_transforms.evaluate.tables import markdown, summarize, tables
 from puregen_transforms.hub.catalogue import CATALOGUE
@@ -125,7 +128,10 @@ def test_files_that_are_no_records(tmp_path):
             read_record(tmp_path / "x.json")
 
 
-def test_the_commands(tmp_path, record):
+def test_the_commands(tmp_path, record, monkeypatch):
+    quick = replace(SCALES["smoke"], victim=VictimSpec(classifier="tiny", epochs=2))
+    monkeypatch.setitem(SCALES, "smoke", quick)
+
     def run(*arguments):
         return CliRunner().invoke(app, [*map(str, arguments)])
 
