@@ -92,6 +92,15 @@ def attack(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of SRC to poison.", rich_help_panel=RUNNING)] = "train",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            help="Resize images, the shorter side to this many pixels, and crop their center; needed where they are "
+            "of several sizes.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(help="Seed of all that is random; the same seed gives the same poison.", rich_help_panel=RUNNING),
@@ -102,7 +111,10 @@ def attack(
     ] = None,
     poisoned_set: Annotated[
         Path | None,
-        typer.Option(help="Write the whole poisoned set, too: a new .parquet file.", rich_help_panel=RUNNING),
+        typer.Option(
+            help="Write the whole poisoned set, too: a new .parquet file, or a new folder of images by class.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
 ) -> None:
     """Craft a poison for a training set, and save it as a record that can be applied to the set.
@@ -129,13 +141,13 @@ def attack(
         config = found.config.preset(preset, **settings)
         check_free(destination, folder=True)
         if poisoned_set is not None:
-            if poisoned_set.suffix != ".parquet":
-                raise ValueError(f"Expected a .parquet file for the poisoned set, but got {poisoned_set}.")
-            check_free(poisoned_set, folder=False)
-        dataset, place = ImageSet.load(source, split=split), choose_device(device)
+            if poisoned_set.suffix not in (".parquet", ""):
+                raise ValueError(f"Expected a .parquet file or a folder for the poisoned set, but got {poisoned_set}.")
+            check_free(poisoned_set, folder=not poisoned_set.suffix)
+        dataset, place = ImageSet.load(source, split=split, size=size), choose_device(device)
         given = {
-            "public": ImageSet.load(public) if public else None,
-            "targets": _targets(source, targets) if "targets" in found.needs else None,
+            "public": ImageSet.load(public, size=size) if public else None,
+            "targets": _targets(source, targets, size) if "targets" in found.needs else None,
             "energy": _energy(energy, place) if energy else None,
         }
         console = Console()
@@ -150,34 +162,35 @@ def attack(
             draw_poison(destination / "poison.png", poison, dataset.images[poison.ids])
             console.print(f"Look at [bold]{destination / 'poison.png'}[/].")
         if poisoned_set is not None:
-            _save_set(poison, source, split, poisoned_set)
+            _save_set(poison, dataset, source, split, poisoned_set)
             console.print(f"The poisoned set is [bold]{poisoned_set}[/].")
 
 
-def _save_set(poison: Poison, source: str, split: str, path: Path) -> None:
-    """Write the poisoned set as one Parquet file."""
-    from puregen_transforms.data.atomic import complete_or_absent
+def _save_set(poison: Poison, dataset: ImageSet, source: str, split: str, path: Path) -> None:
+    """Write the poisoned set, as the ending of its path has it."""
+    from puregen_transforms.attacks.poisoned_set import write_folder, write_parquet
     from puregen_transforms.data.sources import image_columns, open_source
 
-    rows = open_source(source)[split]
-    poisoned = poison.apply(rows, image=image_columns(rows)[0])
-    with complete_or_absent(path, folder=False) as temporary:
-        poisoned.to_parquet(temporary)
+    if path.suffix == ".parquet":
+        rows = open_source(source)[split]
+        write_parquet(poison, dataset, rows, path, image=image_columns(rows)[0], label="label")
+    else:
+        write_folder(poison, dataset, path)
 
 
-def _targets(source: str, targets: str | None) -> ImageSet | None:
+def _targets(source: str, targets: str | None, size: int | None) -> ImageSet | None:
     """Read the split `test` of the source; or of a source that was named for it, whose only split may have any name."""
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.data.sources import open_source
 
     splits = sorted(open_source(targets or source))
     if "test" in splits:
-        return ImageSet.load(targets or source, split="test")
+        return ImageSet.load(targets or source, split="test", size=size)
     if targets is None:
         return None
     if len(splits) > 1:
         raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
-    return ImageSet.load(targets, split=splits[0])
+    return ImageSet.load(targets, split=splits[0], size=size)
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:

@@ -56,6 +56,15 @@ def evaluate(
         str | None,
         typer.Option(help="Images for generators to learn, where they are trained.", rich_help_panel=_DATA),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            help="Resize images, the shorter side to this many pixels, and crop their center; needed where they are of "
+            "several sizes.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cores.", rich_help_panel=_RUN)] = 1,
     device: Annotated[
         str | None,
@@ -80,11 +89,12 @@ def evaluate(
             console.print(_list())
             return
         found, scale = find_protocol(protocol), find_scale(preset)
-        sets = _sets(found, scale, train, test, public, natural)
+        sets = _sets(found, scale, train, test, public, natural, size)
         say = partial(console.print, markup=False, highlight=False)
         bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say)
         words = ["puregen", "evaluate", protocol, *(["TRAIN"] if train else []), *(["TEST"] if test else [])]
-        words += [*(["--public", "PUBLIC"] if public else []), "--preset", preset]
+        words += [*(["--public", "PUBLIC"] if public else []), *(["--size", str(size)] if size else [])]
+        words += ["--preset", preset]
         words += [word for name in defenses or () for word in ("--defense", name)]
         record = run_benchmark(protocol, preset, bench, jobs=jobs, defenses=defenses, command=shlex.join(words))
         write_record(output / f"{protocol}.json", record)
@@ -93,7 +103,13 @@ def evaluate(
 
 
 def _sets(
-    protocol: Protocol, scale: Scale, train: str | None, test: str | None, public: str | None, natural: str | None
+    protocol: Protocol,
+    scale: Scale,
+    train: str | None,
+    test: str | None,
+    public: str | None,
+    natural: str | None,
+    size: int | None,
 ) -> Sets:
     """Read the images, or take the packaged ones.
 
@@ -108,7 +124,7 @@ def _sets(
         if scale.name != "smoke":
             raise ValueError("Expected a training set and a test set: puregen evaluate PROTOCOL TRAIN TEST.")
         return demo_sets(scale)
-    return load_sets(train, test, public, natural, scale=scale, needs=protocol.needs)
+    return load_sets(train, test, public, natural, scale=scale, needs=protocol.needs, size=size)
 
 
 def _list() -> Table:

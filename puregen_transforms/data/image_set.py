@@ -57,7 +57,7 @@ class ImageSet:
         return self.images.shape[-2], self.images.shape[-1]
 
     @classmethod
-    def load(cls, source: str, *, split: str = "train", label: str = "label") -> ImageSet:
+    def load(cls, source: str, *, split: str = "train", label: str = "label", size: int | None = None) -> ImageSet:
         """Read a split of a source that `open_source` opens.
 
         Labels are numbers or words. Classes without names are named by their number.
@@ -66,6 +66,8 @@ class ImageSet:
             source: a folder of images by class, a Parquet file, a folder of them, a saved data set, or its name.
             split: of the source.
             label: the column of labels.
+            size: resizes images, the shorter side to so many pixels, and crops their center; None takes them as they
+                are.
 
         Raises:
             FileNotFoundError: nothing there.
@@ -88,6 +90,8 @@ class ImageSet:
         labels, names = class_indices(dataset[label], given)
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
         pictures = dataset[columns[0]]
+        if size is not None:
+            return cls(_stacked(_cropped(picture, size) for picture in pictures), labels, names)
         return cls(_stacked(pictures), labels, names, commonest_quality(pictures))
 
     @classmethod
@@ -122,6 +126,17 @@ class ImageSet:
         )
 
 
+def _cropped(picture: Any, size: int) -> Any:
+    """Resize a PIL image so that its shorter side has `size` pixels, and crop the center; others stay as they are."""
+    if not isinstance(picture, PIL.Image.Image):
+        return picture
+    shorter = min(picture.size)
+    width, height = (max(size, round(side * size / shorter)) for side in picture.size)
+    resized = picture.convert("RGB").resize((width, height), PIL.Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return resized.crop((left, top, left + size, top + size))
+
+
 def _stacked(pictures: Iterable[Any]) -> Tensor:
     """Put PIL images of one size together: (N, 3, H, W) uint8."""
     images: list[Tensor] = []
@@ -135,7 +150,7 @@ def _stacked(pictures: Iterable[Any]) -> Tensor:
         if images and pixels.shape != images[0].shape:
             raise ValueError(
                 f"Expected images of one size, but got {image.size[0]}x{image.size[1]} pixels after "
-                f"{images[0].shape[2]}x{images[0].shape[1]}. Resize them first."
+                f"{images[0].shape[2]}x{images[0].shape[1]}. Resize them (`size`, --size)."
             )
         images.append(pixels)
     if not images:

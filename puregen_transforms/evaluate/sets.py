@@ -77,6 +77,7 @@ def load_sets(
     *,
     scale: Scale,
     needs: Collection[str] = (),
+    size: int | None = None,
 ) -> Sets:
     """Read the images of a benchmark, in the forms that `ImageSet.load` takes.
 
@@ -87,18 +88,19 @@ def load_sets(
         natural: images of any classes, for generators to learn.
         scale: how many images are used.
         needs: of the protocol: "public", "transfer", "natural", "reserved".
+        size: resizes images to so many pixels; None takes them as they are. Public images are resized in any case.
 
     Raises:
         FileNotFoundError, ValueError: as `ImageSet.load`; a test set of other classes, or images that are needed and
             not there.
     """
-    full = ImageSet.load(train)
+    full = ImageSet.load(train, size=size)
     about = Path(train).name
     if test is None:
         full, judged_on = hold_out(full, _HELD_OUT)
         about += f" (a quarter of each class held out as test set, {len(judged_on)} images)"
     else:
-        judged_on = _same_classes(ImageSet.load(test), full)
+        judged_on = _same_classes(ImageSet.load(test, size=size), full)
     if len(full.class_names) < 2:
         raise ValueError(f"Expected images of two or more classes in {train!r}, but got {full.class_names[0]!r} alone.")
     reserved = None
@@ -116,7 +118,7 @@ def load_sets(
             ) from error
         transfer, targets = split.fine_tune, split.targets
     chosen = at_most_per_class(full, scale.images_per_class)
-    others = None if public is None else as_stored(ImageSet.load(public), chosen)
+    others = None if public is None else as_stored(ImageSet.load(public, size=size), chosen)
     if others is None and "public" in needs:
         if scale.name != "smoke":
             raise ValueError(

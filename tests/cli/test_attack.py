@@ -1,8 +1,10 @@
 """`puregen attack`."""
 
+import shutil
 from functools import partial
 
 import PIL.Image
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
@@ -12,6 +14,8 @@ from typer.testing import CliRunner
 from puregen_transforms.attacks import ATTACKS, Poison
 from puregen_transforms.attacks.poison import to_tensor
 from puregen_transforms.cli.main import app
+from puregen_transforms.data.demo import load_demo
+from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 
 
@@ -148,3 +152,38 @@ def test_images_without_classes_or_of_several_sizes_are_refused(folder, tmp_path
     result = run("badnets", folder, tmp_path / "out", "--rate", "0.2")
     assert result.exit_code == 1
     assert "one size" in result.output
+
+
+def test_a_folder_of_several_sizes_becomes_a_poisoned_folder(tmp_path):
+    demo, source = load_demo(), tmp_path / "photos"
+    for row in range(20):
+        side = 32 if row % 3 else 48
+        folder = source / ("cat", "dog")[row % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = PIL.Image.fromarray(demo.images[row].permute(1, 2, 0).numpy()).resize((side, 40))
+        picture.save(folder / f"{row}.jpg")
+    out, options = tmp_path / "poisoned", ("--target-class", "dog", "--rate", "0.25")
+    refused = run("badnets", source, tmp_path / "p", *options)
+    assert refused.exit_code == 1
+    assert "--size" in refused.output
+    done = run("badnets", source, tmp_path / "p", *options, "--size", "24", "--poisoned-set", out)
+    assert done.exit_code == 0, done.output
+    names = sorted(path.name for path in out.rglob("*.png"))
+    assert names == [f"{row:02}.png" for row in range(20)], "every image looks alike from outside"
+    poison, found = Poison.load(tmp_path / "p"), ImageSet.load(str(out))
+    clean = ImageSet.load(str(source), size=24)
+    assert found.size == (24, 24)
+    _, labels = poison.apply_to_tensors(clean.images, clean.labels)
+    assert torch.bincount(found.labels).tolist() == torch.bincount(labels).tolist()
+    poisoned = {image.numpy().tobytes() for image in poison.images}
+    assert poisoned <= {image.numpy().tobytes() for image in found.images}
+
+
+def test_a_poisoned_parquet_file_stands_alone_and_tells_nothing(folder, tmp_path):
+    done = run("badnets", folder, tmp_path / "p", "--rate", "0.2", "--poisoned-set", tmp_path / "set.parquet")
+    assert done.exit_code == 0, done.output
+    cells = pq.read_table(tmp_path / "set.parquet").column("image").to_pylist()
+    assert {cell["bytes"][:4] for cell in cells} == {b"\x89PNG"}
+    assert {cell["path"] for cell in cells} == {None}
+    shutil.rmtree(folder)
+    assert len(ImageSet.load(str(tmp_path / "set.parquet"))) == len(cells)
