@@ -20,6 +20,7 @@ import inspect_false_alarms
 import overview
 import purify_quality
 import purify_speed
+import reproducibility
 import whole_sets
 
 from puregen_transforms._files import write_atomically
@@ -35,6 +36,7 @@ QUALITY, VICTIMS = RESULTS / "purify_quality.json", RESULTS / "dynamics_tradeoff
 SPEED = RESULTS / "purify_speed.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
 WHOLE_SETS = RESULTS / "whole_sets.json"
+REPRODUCIBILITY, REPRODUCIBILITY_AVX2 = RESULTS / "reproducibility.json", RESULTS / "reproducibility_avx2.json"
 INSPECT = RESULTS / "inspect.json"
 NARCISSUS = RESULTS / "narcissus.json"
 OVERVIEW = ("narcissus", "gradient_matching", "triggers")
@@ -85,6 +87,7 @@ def all_tables() -> dict[str, str]:
         "triggerless_attacks": markdown(_read(TRIGGERLESS)),
         "inspect": inspect_false_alarms.markdown(_read(INSPECT)),
         "purify_speed": purify_speed.markdown(_read(SPEED)),
+        "reproducibility": reproducibility.markdown(_read(REPRODUCIBILITY), _read(REPRODUCIBILITY_AVX2)),
         "whole_sets": whole_sets.markdown(_read(WHOLE_SETS)),
     }
 

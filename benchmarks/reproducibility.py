@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +169,27 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor], images: Tensor) -> d
             "mean_color_of_255": [part[clean].float().mean((0, 2, 3)).tolist() for part in (one, other)],
         }
     return found
+
+
+def markdown(own: Mapping[str, Any], avx2: Mapping[str, Any]) -> str:
+    """Format both records as a table: of each method and arithmetic, the images that differ in any way."""
+    columns = {
+        "float32": (own, "float32"),
+        "bfloat16": (own, "bfloat16"),
+        "float32, AVX2 alone": (avx2, "float32"),
+    }
+    lines = [["method", *columns], ["---"] * (len(columns) + 1)]
+    for method in METHODS:
+        found = [record["ways"].get(f"{method}, {dtype}") for record, dtype in columns.values()]
+        most = [None if one is None else max(one["images_that_differ"].values()) for one in found]
+        lines.append([method, *("–" if count is None else str(count) for count in most)])
+    names = next(iter(own["ways"].values()))["images_that_differ"]
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return (
+        f"{table}\n\nOf {own['images']} images, those that differ from all in one call on 2 threads, in the worst of "
+        f"{len(names)} ways: {'; '.join(names)}. Every method at its own steps, diffusion by {own['diffusion_calls']} "
+        f"calls. `{own['command']}`, and with AVX2 alone `{avx2['command']}`; {own['machine']}.\n"
+    )
 
 
 def main() -> None:
