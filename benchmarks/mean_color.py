@@ -36,6 +36,7 @@ from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.sources import image_columns, load_image_tensor, open_source
+from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.benchmark import in_words
 from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
@@ -43,7 +44,6 @@ from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import attack
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.evaluate.rows import NO_DEFENSE, purify
-from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.sets import load_sets
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.functional.images import rounded

@@ -30,7 +30,7 @@ from puregen_transforms.models.file_names import CONFIG_FILE, EBM_WEIGHTS_FILE
 from puregen_transforms.models.saving import save_ddpm
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.checkpoint import load_state
-from puregen_transforms.train.run import read_log
+from puregen_transforms.train.generator_run import read_log
 
 ROOT = Path(__file__).parents[1]
 

@@ -12,12 +12,12 @@ import shlex
 from functools import partial
 from pathlib import Path
 
+from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.benchmark import run_benchmark
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import find_protocol
 from puregen_transforms.evaluate.records import write_record
 from puregen_transforms.evaluate.report import draw_figures
-from puregen_transforms.evaluate.run import Bench
 from puregen_transforms.evaluate.sets import demo_sets, load_sets
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.evaluate.tables import markdown

@@ -10,10 +10,11 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
+from puregen_transforms._progress import Progress, silent
 from puregen_transforms.attacks.config import AttackConfig
 from puregen_transforms.attacks.crafting import Crafted
 from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.surrogates import Progress, Surrogates
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.ebm import EBM
 
@@ -40,7 +41,7 @@ class Attacker:
     seed: int = 0
     given: Mapping[str, Any] = field(default_factory=dict)
     device: torch.device | str = "cpu"
-    progress: Progress = lambda what, done, of: None
+    progress: Progress = silent
     train: Callable[[Surrogates], list[nn.Module]] | None = None
 
     @property

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from puregen_transforms._progress import Progress, silent
 from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.attacks.surrogates import Progress
 from puregen_transforms.data.image_set import ImageSet
 
 ATTACKS: dict[str, Attack[Any]] = {
@@ -58,7 +58,7 @@ def craft(
     targets: ImageSet | str | None = None,
     energy: nn.Module | None = None,
     device: torch.device | str = "cpu",
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
     **settings: Any,
 ) -> Poison:
     """Craft a poison for a training set.

@@ -9,14 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.features import add_dropout
 from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, steps done, steps in all)."""
 
 BATCH = 128
 
@@ -77,7 +75,7 @@ def train_surrogate(
     epochs: int,
     seed: int,
     dropout: float = 0.0,
-    progress: Progress = lambda what, done, of: None,
+    progress: Progress = silent,
 ) -> nn.Module:
     """Train one classifier.
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
+from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
@@ -18,8 +19,6 @@ from puregen_transforms.data.local import check_path
 if TYPE_CHECKING:
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import DetectionReport
-
-_DATA, _RUN = "Data", "Running"
 
 
 def detect(
@@ -40,25 +39,27 @@ def detect(
         str | None,
         typer.Option(
             help="Clean labelled images of the same classes, for detectors that need them; in the forms of SRC.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Split to search; default: train, or the only one.", rich_help_panel=_DATA)
+        str | None, typer.Option(help="Split to search; default: train, or the only one.", rich_help_panel=DATA)
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=_DATA)
+        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=DATA)
     ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=_DATA)
+        str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=_RUN)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=RUNNING)] = 0,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=_RUN),
+        typer.Option(
+            help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING
+        ),
     ] = None,
     fail_on_flagged: Annotated[
-        bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=_RUN)
+        bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
     ] = False,
 ) -> None:
     """Score every image of a data set for poison, and flag the suspicious ones.

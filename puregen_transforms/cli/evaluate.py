@@ -13,14 +13,13 @@ from rich.table import Table
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     from puregen_transforms.evaluate.presets import Scale
     from puregen_transforms.evaluate.protocols import Protocol
     from puregen_transforms.evaluate.sets import Sets
-
-_DATA, _RUN = "Data", "Running"
 
 
 def evaluate(
@@ -49,12 +48,12 @@ def evaluate(
         str | None,
         typer.Option(
             help="Images of other classes, for attackers who learn from them; at preset smoke, default packaged ones.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     natural: Annotated[
         str | None,
-        typer.Option(help="Images for generators to learn, where they are trained.", rich_help_panel=_DATA),
+        typer.Option(help="Images for generators to learn, where they are trained.", rich_help_panel=DATA),
     ] = None,
     size: Annotated[
         int | None,
@@ -62,13 +61,15 @@ def evaluate(
             min=4,
             help="Resize images, the shorter side to this many pixels, and crop their center; needed where they are of "
             "several sizes.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cores.", rich_help_panel=_RUN)] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cores.", rich_help_panel=RUNNING)] = 1,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=_RUN),
+        typer.Option(
+            help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING
+        ),
     ] = None,
 ) -> None:
     """Poison a training set, defend it, train classifiers and judge them: a table of success and accuracy.
@@ -76,11 +77,11 @@ def evaluate(
     A killed run goes on where it was. `puregen report` draws several records together.
     """
     with explain_errors():
+        from puregen_transforms.evaluate.bench import Bench
         from puregen_transforms.evaluate.benchmark import run_benchmark
         from puregen_transforms.evaluate.protocols import find_protocol, find_scale
         from puregen_transforms.evaluate.records import write_record
         from puregen_transforms.evaluate.report import write_report
-        from puregen_transforms.evaluate.run import Bench
         from puregen_transforms.evaluate.store import Store
         from puregen_transforms.purifier.device import choose_device
 

@@ -13,6 +13,7 @@ import typer
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
+from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -31,23 +32,42 @@ def inspect(
     output: Annotated[Path, typer.Option(help="Folder for the report; an earlier report in it is replaced.")] = Path(
         "inspect-report"
     ),
-    split: Annotated[str | None, typer.Option(help="Split to inspect; default: train, or the only one.")] = None,
-    column: Annotated[str | None, typer.Option(help="Image column; default: the only one.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split to inspect; default: train, or the only one.", rich_help_panel=DATA)
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=DATA)
+    ] = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column of classes; default: the one marked as such, if there is one.")
+        str | None,
+        typer.Option(help="Column of classes; default: the one marked as such, if there is one.", rich_help_panel=DATA),
     ] = None,
     checkpoint: Annotated[
-        str | None, typer.Option(help="A name, owner/name[@revision] or a folder; default: the one in the package.")
+        str | None,
+        typer.Option(
+            help="A name, owner/name[@revision] or a folder; default: the one in the package.", rich_help_panel=NETWORKS
+        ),
     ] = None,
-    sample: Annotated[int, typer.Option(min=2, help="Suspicious, and as many typical, images to purify.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of random choices and of the noise.")] = 0,
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=2, help="How many suspicious images, and as many typical ones, are purified.", rich_help_panel=RUNNING
+        ),
+    ] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of random choices and of the noise.", rich_help_panel=RUNNING)] = 0,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.")
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.", rich_help_panel=RUNNING),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in one pass of the network.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images in one pass of the network.", rich_help_panel=RUNNING)
+    ] = None,
     fail_on: Annotated[
         Literal["suspicious", "unusual"] | None,
-        typer.Option(help="Verdict from which on the exit code is 2, for pipelines; default: it is 0 for any verdict."),
+        typer.Option(
+            help="Verdict from which on the exit code is 2, for pipelines; default: it is 0 for any verdict.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None,
 ) -> None:
     """Look for poison in a data set, and write a report with pictures.

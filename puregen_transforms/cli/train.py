@@ -207,7 +207,7 @@ def _train(
     precision: torch.dtype,
 ) -> None:
     from puregen_transforms.evaluate.plots import draw_training_curves
-    from puregen_transforms.train.run import read_log, run_training
+    from puregen_transforms.train.generator_run import read_log, run_training
 
     def draw(folder: Path) -> None:
         draw_training_curves(folder / "curves.png", read_log(folder))

@@ -111,10 +111,6 @@ class EnergyOutliers(Detector):
         model = load_energy(self.checkpoint)
         meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
         energies, _ = meter.energies(suspects.progress)
-        return self.judge(energies)
-
-    def judge(self, energies: Tensor) -> DetectionReport:
-        """Flag images by their energies alone: (N,), NaN where there is no image."""
         scores, present = torch.full_like(energies, torch.nan), energies.isfinite()
         if present.any():
             scores[present] = robust_scores(energies[present])

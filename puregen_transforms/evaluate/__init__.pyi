@@ -1,3 +1,4 @@
+from .bench import Bench as Bench
 from .benchmark import run_benchmark as run_benchmark
 from .cells import AttackSpec as AttackSpec
 from .cells import Cell as Cell
@@ -6,7 +7,6 @@ from .cells import DefenseSpec as DefenseSpec
 from .cells import VictimSpec as VictimSpec
 from .presets import SCALES as SCALES
 from .protocols import PROTOCOLS as PROTOCOLS
-from .run import Bench as Bench
 from .sets import Sets as Sets
 from .sets import load_sets as load_sets
 from .store import Store as Store

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.cells import Cell
 from puregen_transforms.evaluate.distances import distances
 from puregen_transforms.evaluate.protocols import find_protocol, find_scale
 from puregen_transforms.evaluate.records import describe_machine
-from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
 
 _MEASURED = 64

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from puregen_transforms._progress import Progress, silent
 from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.registry import find_attack
-from puregen_transforms.attacks.surrogates import Progress, Surrogates
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.evaluate.cells import AttackSpec, VictimSpec
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store, fingerprint
@@ -36,7 +37,7 @@ class Workshop:
     sets: Sets
     store: Store
     device: torch.device | str = "cpu"
-    progress: Progress = lambda what, done, of: None
+    progress: Progress = silent
 
     def craft(self, spec: AttackSpec, victim: VictimSpec, extractor: Callable[[], nn.Module]) -> Poison:
         """Craft the poison of an attack, or get the kept one.

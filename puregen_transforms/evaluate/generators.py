@@ -47,7 +47,7 @@ def trained_ebm(
 
     from puregen_transforms.train.config import EBMTraining
     from puregen_transforms.train.ebm import EBMTrainer
-    from puregen_transforms.train.run import run_training
+    from puregen_transforms.train.generator_run import run_training
 
     folder = store.path_of("generators", [asdict(spec), fingerprint(images)], "")
     with store.locked(folder):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from puregen_transforms.attacks.registry import ATTACKS
+from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.generators import trained_ebm
 from puregen_transforms.evaluate.presets import SCALES, Scale
@@ -23,11 +24,10 @@ from puregen_transforms.evaluate.rows import (
     purify,
     transfer_defenses,
 )
-from puregen_transforms.evaluate.run import Bench
 
 
 @dataclass(frozen=True)
-class Table:
+class Grid:
     """Attacks against defenses of one kind of victim.
 
     Args:
@@ -49,7 +49,7 @@ class Protocol:
         name: of its benchmark.
         title: of its tables.
         summary: what it asks, in a sentence.
-        tables: makes the tables at a preset, for the classes of the images at hand.
+        grids: makes the grids at a preset, for the classes of the images at hand.
         needs: of "public" (images of other classes, for attackers who learn from them), "transfer" (images for
             feature extractors and for a small set beside), "natural" (images that generators learn).
         seeds: victims of each cell.
@@ -60,14 +60,14 @@ class Protocol:
     name: str
     title: str
     summary: str
-    tables: Callable[[Scale, Bench], Sequence[Table]]
+    grids: Callable[[Scale, Bench], Sequence[Grid]]
     needs: frozenset[str] = frozenset()
     seeds: int = 1
     extras: Sequence[str] = ()
     duration: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self, scale: Scale, bench: Bench, defenses: Sequence[str] | None = None) -> list[Cell]:
-        """List all cells; in each table those without attack, which show what a defense costs, come first.
+        """List all cells; in each grid those without attack, which show what a defense costs, come first.
 
         Args:
             scale: the preset.
@@ -77,16 +77,16 @@ class Protocol:
         Raises:
             ValueError: no such row.
         """
-        tables = self.tables(scale, bench)
-        names = list(dict.fromkeys(defense.name for table in tables for defense in table.defenses))
+        grids = self.grids(scale, bench)
+        names = list(dict.fromkeys(defense.name for grid in grids for defense in grid.defenses))
         if unknown := [name for name in defenses or () if name not in names]:
             raise ValueError(f"Expected defenses out of {', '.join(map(repr, names))}, but got {unknown[0]!r}.")
         extras = self.extras if scale.name == "cpu" else ()
         chosen = [name for name in names if name not in extras] if defenses is None else defenses
         return [
-            Cell(attack=attack, defense=defense, victim=table.victim, seed=seed)
-            for table in tables
-            for seed, attack, defense in product(range(self.seeds), (AttackSpec(), *table.attacks), table.defenses)
+            Cell(attack=attack, defense=defense, victim=grid.victim, seed=seed)
+            for grid in grids
+            for seed, attack, defense in product(range(self.seeds), (AttackSpec(), *grid.attacks), grid.defenses)
             if defense.name in chosen
         ]
 
@@ -118,7 +118,7 @@ def pairs(count: int, classes: int) -> list[tuple[int, int]]:
     return [(first, second) for first, second in drawn]
 
 
-def _narcissus(scale: Scale, bench: Bench) -> list[Table]:
+def _narcissus(scale: Scale, bench: Bench) -> list[Grid]:
     classes = bench.sets.train.class_names
     positions = {"smoke": (0,), "cpu": (0, 3, -1)}.get(scale.name, range(len(classes)))
     attacks = [
@@ -126,7 +126,7 @@ def _narcissus(scale: Scale, bench: Bench) -> list[Table]:
         for epsilon in ((16.0,) if scale.name == "smoke" else (16.0, 8.0))
         for name in targets_among(classes, positions)
     ]
-    return [Table(scale.victim, attacks, every_defense(scale))]
+    return [Grid(scale.victim, attacks, every_defense(scale))]
 
 
 _TRIGGERS = {
@@ -135,7 +135,7 @@ _TRIGGERS = {
 }
 
 
-def _triggers(scale: Scale, bench: Bench) -> list[Table]:
+def _triggers(scale: Scale, bench: Bench) -> list[Grid]:
     every = [name for name, about in ATTACKS.items() if "targets" not in about.needs]
     others = [name for name in every if name not in ("narcissus", "ntga")]
     many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
@@ -144,7 +144,7 @@ def _triggers(scale: Scale, bench: Bench) -> list[Table]:
         for name in _TRIGGERS.get(scale.name, others)
         if (settings := fitting_settings(name, bench.sets.train.class_names)) is not None
     ]
-    return [Table(scale.victim, attacks, [*main_defenses(scale), patterns_and_outliers_left_out()])]
+    return [Grid(scale.victim, attacks, [*main_defenses(scale), patterns_and_outliers_left_out()])]
 
 
 def fitting_settings(name: str, classes: Sequence[str]) -> dict[str, Any] | None:
@@ -159,7 +159,7 @@ def fitting_settings(name: str, classes: Sequence[str]) -> dict[str, Any] | None
     return settings
 
 
-def _gradient_matching(scale: Scale, bench: Bench) -> list[Table]:
+def _gradient_matching(scale: Scale, bench: Bench) -> list[Grid]:
     attacks = [
         attack(
             "gradient_matching",
@@ -172,17 +172,17 @@ def _gradient_matching(scale: Scale, bench: Bench) -> list[Table]:
         for index, (source, wanted) in enumerate(pairs(scale.targets, len(bench.sets.train.class_names)))
     ]
     # Each of these poisons has a perturbation of its own: there is no pattern to be found.
-    return [Table(scale.victim, attacks, [*main_defenses(scale), patterns_and_outliers_left_out()])]
+    return [Grid(scale.victim, attacks, [*main_defenses(scale), patterns_and_outliers_left_out()])]
 
 
-def _bullseye_polytope(scale: Scale, bench: Bench) -> list[Table]:
+def _bullseye_polytope(scale: Scale, bench: Bench) -> list[Grid]:
     tuned = {"mode": "end_to_end"} | ({} if scale.name == "smoke" else {"rate": 0.02})
     kinds: list[tuple[str, str, int, bool, dict[str, Any]]] = [
         ("last layer anew", "linear", 500, True, {}),
         ("last layer anew, extractor unknown", "linear", 500, False, {}),
         ("all layers tuned", "fine_tune", 1000, True, tuned),
     ]
-    tables: dict[str, Table] = {}
+    grids: dict[str, Grid] = {}
     for group, scenario, steps, known, settings in kinds:
         victim = replace(scale.victim, scenario=scenario, transfer_epochs=scale.transfer_epochs)
         rate = {"rate": 0.1} if scale.name == "smoke" else {}
@@ -199,12 +199,12 @@ def _bullseye_polytope(scale: Scale, bench: Bench) -> list[Table]:
             )
             for index, (source, wanted) in enumerate(pairs(scale.targets, len(bench.sets.train.class_names)))
         ]
-        before = tables[scenario].attacks if scenario in tables else ()
-        tables[scenario] = Table(victim, [*before, *attacks], transfer_defenses(scale, steps))
-    return list(tables.values())
+        before = grids[scenario].attacks if scenario in grids else ()
+        grids[scenario] = Grid(victim, [*before, *attacks], transfer_defenses(scale, steps))
+    return list(grids.values())
 
 
-def _defense_aware(scale: Scale, bench: Bench) -> list[Table]:
+def _defense_aware(scale: Scale, bench: Bench) -> list[Grid]:
     variants = {
         "none": "knows nothing",
         "surrogate": "surrogate on purified images",
@@ -226,7 +226,7 @@ def _defense_aware(scale: Scale, bench: Bench) -> list[Table]:
         )
         for aware, group in variants.items()
     ]
-    return [Table(scale.victim, attacks, [NO_DEFENSE, purify("PureGen-EBM", scale), patterns_left_out()])]
+    return [Grid(scale.victim, attacks, [NO_DEFENSE, purify("PureGen-EBM", scale), patterns_left_out()])]
 
 
 def _strong_narcissus(scale: Scale, bench: Bench) -> AttackSpec:
@@ -234,7 +234,7 @@ def _strong_narcissus(scale: Scale, bench: Bench) -> AttackSpec:
     return attack("narcissus", scale.name, "ε 16", target_class=first, epsilon=16.0)
 
 
-def _poisoned_generator(scale: Scale, bench: Bench) -> list[Table]:
+def _poisoned_generator(scale: Scale, bench: Bench) -> list[Grid]:
     aim = _strong_narcissus(scale, bench)
     poison = bench.poison(Cell(attack=aim, victim=scale.victim))
     assert poison is not None and poison.trigger is not None
@@ -243,13 +243,13 @@ def _poisoned_generator(scale: Scale, bench: Bench) -> list[Table]:
     for name, images in (("clean", natural), ("poisoned", poison.trigger(natural))):
         folder = trained_ebm(bench.store, scale.generator, images, device=bench.device, say=bench.say)
         defenses.append(purify(f"EBM, trained on {name} images", scale, checkpoint=str(folder)))
-    return [Table(scale.victim, [aim], defenses)]
+    return [Grid(scale.victim, [aim], defenses)]
 
 
 _FEW_CLASSES = 11
 
 
-def _shifted_generator(scale: Scale, bench: Bench) -> list[Table]:
+def _shifted_generator(scale: Scale, bench: Bench) -> list[Grid]:
     natural = bench.sets.natural
     gray = natural.images.float().mean(1, keepdim=True).round().byte().expand(-1, 3, -1, -1).contiguous()
     kinds = {"EBM, trained on the same in gray": gray}
@@ -261,10 +261,10 @@ def _shifted_generator(scale: Scale, bench: Bench) -> list[Table]:
     for name, images in kinds.items():
         folder = trained_ebm(bench.store, scale.generator, images, device=bench.device, say=bench.say)
         defenses.append(purify(name, scale, checkpoint=str(folder)))
-    return [Table(scale.victim, [_strong_narcissus(scale, bench)], defenses)]
+    return [Grid(scale.victim, [_strong_narcissus(scale, bench)], defenses)]
 
 
-def _attacks(scale: Scale, bench: Bench) -> list[Table]:
+def _attacks(scale: Scale, bench: Bench) -> list[Grid]:
     classes = bench.sets.train.class_names
     found: list[AttackSpec] = []
     for name, about in ATTACKS.items():
@@ -272,7 +272,7 @@ def _attacks(scale: Scale, bench: Bench) -> list[Table]:
             found += _narcissus_variants(scale, classes)
         elif "targets" not in about.needs and (settings := fitting_settings(name, classes)) is not None:
             found.append(attack(name, scale.name, name, **settings))
-    return [Table(scale.victim, found, [NO_DEFENSE])]
+    return [Grid(scale.victim, found, [NO_DEFENSE])]
 
 
 def _narcissus_variants(scale: Scale, classes: Sequence[str]) -> list[AttackSpec]:
@@ -289,9 +289,9 @@ def _narcissus_variants(scale: Scale, classes: Sequence[str]) -> list[AttackSpec
     return [attack("narcissus", scale.name, group, **{"epsilon": 16.0, **settings}) for group, settings in variants]
 
 
-def _triggerless(scale: Scale, bench: Bench) -> list[Table]:
-    tables = [*_gradient_matching(scale, bench), *_bullseye_polytope(scale, bench)]
-    return [replace(table, defenses=[NO_DEFENSE]) for table in tables]
+def _triggerless(scale: Scale, bench: Bench) -> list[Grid]:
+    grids = [*_gradient_matching(scale, bench), *_bullseye_polytope(scale, bench)]
+    return [replace(grid, defenses=[NO_DEFENSE]) for grid in grids]
 
 
 PROTOCOLS = {
@@ -301,7 +301,7 @@ PROTOCOLS = {
             name="narcissus",
             title="Narcissus",
             summary="Clean-label triggers at two strengths (PureGen's Tables 1 and 4).",
-            tables=_narcissus,
+            grids=_narcissus,
             needs=frozenset({"public"}),
             extras=EXTRAS,
             duration={"cpu": "1 h 40 min"},
@@ -310,56 +310,56 @@ PROTOCOLS = {
             name="triggers",
             title="Trigger attacks",
             summary="Visible, blended, warped and learned triggers.",
-            tables=_triggers,
+            grids=_triggers,
             duration={"cpu": "2 h 40 min"},
         ),
         Protocol(
             name="gradient_matching",
             title="Gradient matching",
             summary="Target images to be misread by victims from scratch (PureGen's Table 1).",
-            tables=_gradient_matching,
+            grids=_gradient_matching,
             duration={"cpu": "2 h 50 min"},
         ),
         Protocol(
             name="bullseye_polytope",
             title="Bullseye Polytope",
             summary="Target images to be misread after linear transfer and fine-tuning (PureGen's table of transfer).",
-            tables=_bullseye_polytope,
+            grids=_bullseye_polytope,
             needs=frozenset({"transfer"}),
         ),
         Protocol(
             name="defense_aware",
             title="An attacker who knows the defense",
             summary="Narcissus by an attacker who has the energy network (PureGen's Table 11).",
-            tables=_defense_aware,
+            grids=_defense_aware,
             needs=frozenset({"public"}),
         ),
         Protocol(
             name="poisoned_generator",
             title="A generator trained on poisoned images",
             summary="The generator was trained on images that all carry the very trigger (PureGen's Table 3).",
-            tables=_poisoned_generator,
+            grids=_poisoned_generator,
             needs=frozenset({"public", "natural"}),
         ),
         Protocol(
             name="shifted_generator",
             title="A generator trained on other images",
             summary="The generator was trained on images unlike those to be purified (PureGen's Figure 4).",
-            tables=_shifted_generator,
+            grids=_shifted_generator,
             needs=frozenset({"public", "natural"}),
         ),
         Protocol(
             name="attacks",
             title="Attacks without a defense",
             summary="Every attack with a trigger, and NTGA, on victims without defense.",
-            tables=_attacks,
+            grids=_attacks,
             needs=frozenset({"public"}),
         ),
         Protocol(
             name="triggerless",
             title="Triggerless attacks without a defense",
             summary="How many target images triggerless attacks hit on victims without defense.",
-            tables=_triggerless,
+            grids=_triggerless,
             needs=frozenset({"transfer"}),
         ),
     )

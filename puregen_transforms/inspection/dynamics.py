@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from puregen_transforms._progress import Progress, silent
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.functional.langevin import langevin, temperature_for
@@ -180,7 +181,7 @@ def study(
     rows: Sequence[int],
     gauge: PatternGauge | None,
     at_once: int,
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None,
+    progress: Progress = silent,
 ) -> Dynamics:
     """Purify both groups and compare them on the way.
 

@@ -4,7 +4,7 @@ from .config import DDPMTraining as DDPMTraining
 from .config import EBMTraining as EBMTraining
 from .ddpm import DDPMTrainer as DDPMTrainer
 from .ebm import EBMTrainer as EBMTrainer
+from .generator_run import read_log as read_log
+from .generator_run import run_training as run_training
 from .health import TrainingDivergedError as TrainingDivergedError
-from .run import read_log as read_log
-from .run import run_training as run_training
 from .trainer import Trainer as Trainer

@@ -7,10 +7,10 @@ import torch
 
 from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import Cell, VictimSpec
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS, attack
-from puregen_transforms.evaluate.run import Bench
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)

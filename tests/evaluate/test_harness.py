@@ -16,11 +16,11 @@ from puregen_transforms import PureGen
 from puregen_transforms._files import hash_file
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
+from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.defend import KeptPurifier, identity_of
 from puregen_transforms.evaluate.protocols import attack
 from puregen_transforms.evaluate.rows import epic, friends, patterns_left_out, patterns_purified
-from puregen_transforms.evaluate.run import Bench, run_cells
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.hub.catalogue import DEFAULT_EBM

@@ -17,8 +17,8 @@ from puregen_transforms.models.config import UNetConfig
 from puregen_transforms.train.config import DDPMTraining, EBMTraining
 from puregen_transforms.train.ddpm import DDPMTrainer
 from puregen_transforms.train.ebm import EBMTrainer
+from puregen_transforms.train.generator_run import read_log, run_training
 from puregen_transforms.train.health import PATIENCE, SpikeWatch, TrainingDivergedError
-from puregen_transforms.train.run import read_log, run_training
 
 SMALL = DDPMTraining(updates=6, batch_size=4, warmup=2, learning_rate=1e-3)
 NETWORK = UNetConfig(widths=(8, 16), layers=1, attention=(), groups=4)

@@ -10,8 +10,8 @@ from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.train.config import EBMTraining
 from puregen_transforms.train.ebm import EBMTrainer
+from puregen_transforms.train.generator_run import run_training
 from puregen_transforms.train.health import TrainingDivergedError
-from puregen_transforms.train.run import run_training
 
 SMALL = EBMTraining(updates=6, batch_size=4, langevin_steps=3, bank_size=10, milestones=(0.5,), rate_factors=(0.1,))
 
