@@ -10,11 +10,6 @@ from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.detection import DETECTORS, DetectionReport
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 @pytest.fixture(scope="module")
 def demo():
     return load_demo()

@@ -10,11 +10,6 @@ from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import load_demo
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-
-
 def run(*arguments):
     return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
 
