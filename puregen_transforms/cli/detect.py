@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,10 @@ from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import DetectionReport
 
@@ -51,6 +56,14 @@ def detect(
     label_column: Annotated[
         str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
     ] = None,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Passes over the images of the classifier that some detectors look into, which is trained first.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = 12,
     seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=RUNNING)] = 0,
     device: Annotated[
         str | None,
@@ -76,29 +89,63 @@ def detect(
             raise ValueError("Expected a detector and a data set: puregen detect NAME SRC.")
         check_path(source)
         from puregen_transforms.detection.registry import build_detector, detect
+        from puregen_transforms.purifier.device import choose_device
 
         detector = build_detector(name, **parse_settings(setting or []))
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
         chosen = choose_source(source, split, column, label_column)
+        state = output / "state"
         with shown_progress(Console(stderr=True)) as progress:
+            network = None
+            if "network" in detector.needs:
+                network = _train(chosen, epochs, seed, choose_device(device), state / "network", progress)
             report = detect(
                 detector,
                 chosen.images,
                 chosen.labels,
                 class_names=chosen.class_names,
                 reserved=_reserved(reserved, chosen),
+                network=network,
                 seed=seed,
                 device=device,
-                state=output / "state",
+                state=state,
                 progress=progress,
             )
         report.save(output / "report.safetensors")
         names = [chosen.name_of(row) or "" for row in range(len(report))]
         report.to_csv(output / "images.csv", names=names if any(names) else None)
+        shutil.rmtree(state, ignore_errors=True)
         _show(console, report, output)
         if fail_on_flagged and report.flagged.any():
             raise typer.Exit(FOUND)
+
+
+def _train(
+    chosen: ChosenSource, epochs: int, seed: int, device: torch.device, state: Path, progress: Progress
+) -> nn.Module:
+    """Train a classifier on the set.
+
+    Raises:
+        ValueError: images without a label, or of several sizes.
+    """
+    from puregen_transforms.data.image_set import ImageSet
+    from puregen_transforms.detection.network import train_network
+
+    if chosen.labels is None:
+        raise ValueError("Expected labels, to train the classifier that this detector looks into, but found none.")
+    names = chosen.class_names or tuple(str(label) for label in range(max(chosen.labels, default=0) + 1))
+    dataset = ImageSet.from_pairs(zip(chosen.images, chosen.labels, strict=True), names)
+    return train_network(
+        dataset.images,
+        dataset.labels,
+        classes=len(names),
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        state=state,
+        progress=progress,
+    )
 
 
 def _reserved(source: str | None, chosen: ChosenSource) -> ImageSet | None:

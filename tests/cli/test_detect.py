@@ -1,13 +1,17 @@
 import csv
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
-from puregen_transforms.detection import DETECTORS, DetectionReport
+from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
+from puregen_transforms.functional.images import normalize
 
 
 @pytest.fixture(scope="module")
@@ -71,3 +75,27 @@ def test_mistakes_are_explained(source, arguments, message):
     done = run(*(source if word == "SRC" else word for word in arguments))
     assert done.exit_code == 1
     assert message in " ".join(done.stderr.split())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsure(Detector):
+    """Flag the images of which the network is least sure."""
+
+    needs = frozenset({"labels", "network"})
+
+    def detect(self, suspects):
+        images = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in suspects.images])
+        with torch.no_grad():
+            scores = 1 - suspects.network(normalize(images)).float().softmax(1).max(1).values
+        return DetectionReport(scores=scores, flagged=scores >= scores.max())
+
+
+def test_a_network_is_trained_for_detectors_that_look_into_one(source, tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "unsure", Unsure)
+    scores = []
+    for folder in ("a", "b"):
+        done = run("unsure", source, "--output", tmp_path / folder, "--device", "cpu", "--epochs", "2")
+        assert done.exit_code == 0, done.output
+        scores.append(DetectionReport.load(tmp_path / folder / "report.safetensors").scores)
+        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["images.csv", "report.safetensors"]
+    assert torch.equal(*scores)
