@@ -64,10 +64,6 @@ class Sets:
         """Give what the victim learns last, and an attacker poisons."""
         return self.train if scenario == "scratch" else _there(self.transfer)
 
-    def targets_in(self, scenario: str) -> ImageSet:
-        """Give what triggerless attacks aim at."""
-        return self.test if scenario == "scratch" else _there(self.targets)
-
 
 def load_sets(
     train: str,
