@@ -149,6 +149,8 @@ class Bench:
                 progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
             )
         seconds = {"defend": trained - started, "train": time.time() - trained}
+        if defended.seconds:
+            seconds["search"] = defended.seconds
         look: dict[str, Any] = {}
         if not torch.equal(defended.images, images):
             look["images_after"] = compare(dataset.images, images, defended.images, energy=self._energy)

@@ -31,12 +31,14 @@ class Defended:
         rows: (n,) int64, those that are learned; None is all.
         flagged: (N,) bool, rows held for poisoned; None if nothing looks for poison.
         scores: (N,) suspicion of the last detector; None if there is none.
+        seconds: that the detectors took.
     """
 
     images: Tensor
     rows: Tensor | None = None
     flagged: Tensor | None = None
     scores: Tensor | None = None
+    seconds: float = 0.0
 
 
 class Purify(Protocol):
@@ -63,11 +65,11 @@ def defend(
         search: runs a detector over the set.
         purify: purifies images of the set.
     """
-    changed, flagged, scores = images, None, None
+    changed, flagged, scores, seconds = images, None, None, 0.0
     for component in spec.detect:
         report = search(component)
         flagged = report.flagged if flagged is None else flagged | report.flagged
-        scores = report.scores
+        scores, seconds = report.scores, seconds + report.seconds
     if spec.purify_others is not None:
         purified = purify(spec.purify_others)
         changed = purified.images
@@ -76,11 +78,11 @@ def defend(
     if flagged is None:
         return Defended(changed)
     if spec.purify_flagged is None:
-        return Defended(changed, rows=(~flagged).nonzero().flatten(), flagged=flagged, scores=scores)
+        return Defended(changed, rows=(~flagged).nonzero().flatten(), flagged=flagged, scores=scores, seconds=seconds)
     rows = flagged.nonzero().flatten()
     changed = changed.clone()
     changed[rows] = purify(spec.purify_flagged, rows).images
-    return Defended(changed, flagged=flagged, scores=scores)
+    return Defended(changed, flagged=flagged, scores=scores, seconds=seconds)
 
 
 def identity_of(spec: DefenseSpec) -> dict[str, Any]:

@@ -87,6 +87,23 @@ def auroc(positives: Tensor, negatives: Tensor) -> float:
     return float((below + not_above).double().mean() / 2 / len(negatives))
 
 
+FALSE_ALARMS = 0.005
+"""Share of other rows that may be flagged, for `found_at`: a set of 10,000 loses 50 images."""
+
+
+def found_at(positives: Tensor, negatives: Tensor, rate: float = FALSE_ALARMS) -> float:
+    """Measure the share of positives that score above all but a share of the negatives.
+
+    Args:
+        positives: (N,) scores of the group that should score higher.
+        negatives: (M,) scores of the other.
+        rate: share of the negatives that may score higher.
+    """
+    ordered = negatives.double().sort(descending=True).values
+    threshold = ordered[min(len(ordered) - 1, int(rate * len(ordered)))]
+    return float((positives.double() > threshold).double().mean())
+
+
 def detection(suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None) -> dict[str, float]:
     """Measure how well a detector tells poisoned rows from others.
 
@@ -96,7 +113,8 @@ def detection(suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None)
         scores: (N,) of suspicion, if there are such.
 
     Returns:
-        `tpr`, the share of poisoned rows that are suspected, and `fpr`, that of the others; with scores, `auroc`.
+        `tpr`, the share of poisoned rows that are suspected, and `fpr`, that of the others; with scores, `auroc` and
+        `found_at`, the share that is found if the threshold lets `FALSE_ALARMS` of the others through.
         What has no rows to be a share of is left out.
     """
     found = {}
@@ -106,4 +124,5 @@ def detection(suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None)
         found["fpr"] = suspected[~poisoned].float().mean().item()
     if scores is not None and len(found) == 2:
         found["auroc"] = auroc(scores[poisoned], scores[~poisoned])
+        found["found_at"] = found_at(scores[poisoned], scores[~poisoned])
     return found

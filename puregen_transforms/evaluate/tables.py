@@ -197,15 +197,34 @@ def _attacks(title: str, defenses: Groups) -> Table:
 
 
 def _detectors(title: str, defenses: Groups) -> Table:
-    lines = []
-    for name, rows in defenses.items():
-        for group, records in rows.items():
-            found = summarize(records).detection
-            if found:
-                figures = [found.get(key) for key in ("tpr", "fpr", "auroc")]
-                lines.append([name, group, *("–" if x is None else f"{x:.3f}" for x in figures)])
-    head = ["detector", "attack", "poisoned rows found", "other rows suspected", "AUROC"]
-    return Table(f"Detection ({title})", head, lines)
+    """Make a line for each detector and group of attacks; of the figures, those that a record has."""
+    figures = {
+        "tpr": "poisoned rows found",
+        "fpr": "other rows suspected",
+        "auroc": "AUROC",
+        "found_at": "found at 0.5 % false alarms",
+        "cost": "cost (1: training a victim)",
+    }
+    found = {
+        (name, group): {**summary.detection, **_cost(records)}
+        for name, rows in defenses.items()
+        for group, records in rows.items()
+        if (summary := summarize(records)).detection
+    }
+    shown = [key for key in figures if key in ("tpr", "fpr", "auroc") or any(key in one for one in found.values())]
+    lines = [
+        [*place, *("–" if key not in values else f"{values[key]:.3f}" for key in shown)]
+        for place, values in found.items()
+    ]
+    return Table(f"Detection ({title})", ["detector", "attack", *(figures[key] for key in shown)], lines)
+
+
+def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Compare the time of a search with that of training the victim."""
+    times = [record.get("seconds", {}) for record in records]
+    if not all("search" in one and one.get("train") for one in times):
+        return {}
+    return {"cost": fmean(one["search"] / one["train"] for one in times)}
 
 
 def _attacks_in(records: Sequence[Mapping[str, Any]]) -> int:

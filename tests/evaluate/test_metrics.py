@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from puregen_transforms.evaluate.metrics import auroc, detection, psnr, survival
+from puregen_transforms.evaluate.metrics import auroc, detection, found_at, psnr, survival
 
 
 def test_psnr():
@@ -39,5 +39,13 @@ def test_detection_by_hand():
     suspected = torch.tensor([True, True, False, False, True])
     poisoned = torch.tensor([True, False, False, True, True])
     found = detection(suspected, poisoned, torch.tensor([5.0, 4.0, 1.0, 2.0, 9.0]))
-    assert found == pytest.approx({"tpr": 2 / 3, "fpr": 1 / 2, "auroc": 5 / 6})
+    assert found == pytest.approx({"tpr": 2 / 3, "fpr": 1 / 2, "auroc": 5 / 6, "found_at": 2 / 3})
     assert detection(suspected, torch.zeros(5, dtype=torch.bool)) == pytest.approx({"fpr": 0.6})
+
+
+def test_what_is_found_at_few_false_alarms():
+    negatives = torch.arange(1000).float()
+    positives = torch.tensor([994.0, 994.5, 995.5, 2000.0])
+    assert found_at(positives, negatives) == 3 / 4, "five of a thousand may score higher"
+    assert found_at(positives, negatives[:10]) == 1
+    assert found_at(torch.zeros(3), torch.zeros(10)) == 0, "what cannot be told apart is not found"
