@@ -92,6 +92,9 @@ class Unsure(Detector):
 
 def test_a_network_is_trained_for_detectors_that_look_into_one(source, tmp_path, monkeypatch):
     monkeypatch.setitem(DETECTORS, "unsure", Unsure)
+    listed = " ".join(run("list").stdout.split())
+    assert "unsure" in listed
+    assert "labels, network" in listed.replace("│ ", "")
     scores = []
     for folder in ("a", "b"):
         done = run("unsure", source, "--output", tmp_path / folder, "--device", "cpu", "--epochs", "2")
