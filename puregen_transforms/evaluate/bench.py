@@ -94,7 +94,7 @@ class Bench:
         poison = self.poison(cell)
         seconds = {"craft": time.time() - started}
         look: dict[str, Any] = {}
-        if self.key(cell) == self.key(cell.unpoisoned):
+        if not cell.defense.acts:  # kept, as detectors may look into it
             victim = self._kept_victim(cell).to(self.device)
         else:
             victim, look, more = self._victim(cell, poison)

@@ -59,6 +59,12 @@ class DefenseSpec:
     purify_others: Mapping[str, Any] | None = None
     train: Component | None = None
 
+    @property
+    def acts(self) -> bool:
+        """Whether there is any part."""
+        parts = (self.purify_flagged, self.purify_others, self.train)
+        return bool(self.detect) or any(part is not None for part in parts)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VictimSpec:
