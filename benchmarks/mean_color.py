@@ -39,9 +39,9 @@ from puregen_transforms.data.sources import image_columns, load_image_tensor, op
 from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.benchmark import in_words
 from puregen_transforms.evaluate.cells import AttackSpec, Cell
+from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.metrics import psnr_of_set, survival
 from puregen_transforms.evaluate.presets import SCALES
-from puregen_transforms.evaluate.protocols import attack
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.evaluate.rows import NO_DEFENSE, purify
 from puregen_transforms.evaluate.sets import load_sets

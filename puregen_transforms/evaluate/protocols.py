@@ -1,44 +1,16 @@
-"""Named experiments: which attacks meet which defenses, what they need, and how long they take."""
+"""Named experiments: what they ask, what they need, and how long they take."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
 
-import torch
-
-from puregen_transforms.attacks.registry import ATTACKS
+from puregen_transforms.evaluate import grids
 from puregen_transforms.evaluate.bench import Bench
-from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec, VictimSpec
-from puregen_transforms.evaluate.generators import trained_ebm
+from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.presets import SCALES, Scale
-from puregen_transforms.evaluate.rows import (
-    EXTRAS,
-    NO_DEFENSE,
-    every_defense,
-    main_defenses,
-    patterns_and_outliers_left_out,
-    patterns_left_out,
-    purify,
-    transfer_defenses,
-)
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Attacks against defenses of one kind of victim.
-
-    Args:
-        victim: of all cells.
-        attacks: with their groups, the columns.
-        defenses: the rows.
-    """
-
-    victim: VictimSpec
-    attacks: Sequence[AttackSpec]
-    defenses: Sequence[DefenseSpec]
+from puregen_transforms.evaluate.rows import EXTRAS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +32,7 @@ class Protocol:
     name: str
     title: str
     summary: str
-    grids: Callable[[Scale, Bench], Sequence[Grid]]
+    grids: Callable[[Scale, Bench], Sequence[grids.Grid]]
     needs: frozenset[str] = frozenset()
     seeds: int = 1
     extras: Sequence[str] = ()
@@ -77,221 +49,18 @@ class Protocol:
         Raises:
             ValueError: no such row.
         """
-        grids = self.grids(scale, bench)
-        names = list(dict.fromkeys(defense.name for grid in grids for defense in grid.defenses))
+        made = self.grids(scale, bench)
+        names = list(dict.fromkeys(defense.name for grid in made for defense in grid.defenses))
         if unknown := [name for name in defenses or () if name not in names]:
             raise ValueError(f"Expected defenses out of {', '.join(map(repr, names))}, but got {unknown[0]!r}.")
         extras = self.extras if scale.name == "cpu" else ()
         chosen = [name for name in names if name not in extras] if defenses is None else defenses
         return [
             Cell(attack=attack, defense=defense, victim=grid.victim, seed=seed)
-            for grid in grids
+            for grid in made
             for seed, attack, defense in product(range(self.seeds), (AttackSpec(), *grid.attacks), grid.defenses)
             if defense.name in chosen
         ]
-
-
-def attack(name: str, preset: str, group: str, *, known: bool = False, **settings: Any) -> AttackSpec:
-    """Describe an attack at a preset of its own, with all its settings.
-
-    Raises:
-        ValueError: a setting that it does not have, or out of range.
-    """
-    config = ATTACKS[name].config.preset(preset, **settings)
-    return AttackSpec(name=name, settings=config.to_dict(), group=group, known=known)
-
-
-def targets_among(classes: Sequence[str], positions: Sequence[int]) -> list[str]:
-    """Choose target classes by position, counted around where there are fewer; each once."""
-    return list(dict.fromkeys(classes[position % len(classes)] for position in positions))
-
-
-def pairs(count: int, classes: int) -> list[tuple[int, int]]:
-    """Draw (true class, wanted class) of target images at random.
-
-    Args:
-        count: how many.
-        classes: two or more.
-    """
-    generator = torch.Generator().manual_seed(0)
-    drawn = [torch.randperm(classes, generator=generator)[:2].tolist() for _ in range(count)]
-    return [(first, second) for first, second in drawn]
-
-
-def _narcissus(scale: Scale, bench: Bench) -> list[Grid]:
-    classes = bench.sets.train.class_names
-    positions = {"smoke": (0,), "cpu": (0, 3, -1)}.get(scale.name, range(len(classes)))
-    attacks = [
-        attack("narcissus", scale.name, f"ε {epsilon:g}", target_class=name, epsilon=epsilon)
-        for epsilon in ((16.0,) if scale.name == "smoke" else (16.0, 8.0))
-        for name in targets_among(classes, positions)
-    ]
-    return [Grid(scale.victim, attacks, every_defense(scale))]
-
-
-_TRIGGERS = {
-    "smoke": ("trojan",),
-    "cpu": ("badnets", "blended", "sig", "wanet", "input_aware", "clean_label"),
-}
-
-
-def _triggers(scale: Scale, bench: Bench) -> list[Grid]:
-    every = [name for name, about in ATTACKS.items() if "targets" not in about.needs]
-    others = [name for name in every if name not in ("narcissus", "ntga")]
-    many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
-    attacks = [
-        attack(name, scale.name, name, **settings, **many)
-        for name in _TRIGGERS.get(scale.name, others)
-        if (settings := fitting_settings(name, bench.sets.train.class_names)) is not None
-    ]
-    return [Grid(scale.victim, attacks, [*main_defenses(scale), patterns_and_outliers_left_out()])]
-
-
-def fitting_settings(name: str, classes: Sequence[str]) -> dict[str, Any] | None:
-    """Choose settings that fit an attack to the classes at hand; None if they are too few for it."""
-    if ATTACKS[name].config().target_class is None:
-        return {}
-    settings: dict[str, Any] = {"target_class": classes[0]}
-    if name == "tact" and len(classes) < 8:  # its published covers are of classes 5 and 7
-        if len(classes) < 3:
-            return None
-        settings["cover_classes"] = tuple(range(2, len(classes)))[:2]
-    return settings
-
-
-def _gradient_matching(scale: Scale, bench: Bench) -> list[Grid]:
-    attacks = [
-        attack(
-            "gradient_matching",
-            scale.name,
-            "gradient matching",
-            source_class=source,
-            target_class=wanted,
-            target_index=index,
-        )
-        for index, (source, wanted) in enumerate(pairs(scale.targets, len(bench.sets.train.class_names)))
-    ]
-    # Each of these poisons has a perturbation of its own: there is no pattern to be found.
-    return [Grid(scale.victim, attacks, [*main_defenses(scale), patterns_and_outliers_left_out()])]
-
-
-def _bullseye_polytope(scale: Scale, bench: Bench) -> list[Grid]:
-    tuned = {"mode": "end_to_end"} | ({} if scale.name == "smoke" else {"rate": 0.02})
-    kinds: list[tuple[str, str, int, bool, dict[str, Any]]] = [
-        ("last layer anew", "linear", 500, True, {}),
-        ("last layer anew, extractor unknown", "linear", 500, False, {}),
-        ("all layers tuned", "fine_tune", 1000, True, tuned),
-    ]
-    grids: dict[str, Grid] = {}
-    for group, scenario, steps, known, settings in kinds:
-        victim = replace(scale.victim, scenario=scenario, transfer_epochs=scale.transfer_epochs)
-        rate = {"rate": 0.1} if scale.name == "smoke" else {}
-        attacks = [
-            attack(
-                "bullseye_polytope",
-                scale.name,
-                group,
-                known=known,
-                source_class=source,
-                target_class=wanted,
-                target_index=0 if scale.name == "smoke" else index,
-                **(rate | settings),
-            )
-            for index, (source, wanted) in enumerate(pairs(scale.targets, len(bench.sets.train.class_names)))
-        ]
-        before = grids[scenario].attacks if scenario in grids else ()
-        grids[scenario] = Grid(victim, [*before, *attacks], transfer_defenses(scale, steps))
-    return list(grids.values())
-
-
-def _defense_aware(scale: Scale, bench: Bench) -> list[Grid]:
-    variants = {
-        "none": "knows nothing",
-        "surrogate": "surrogate on purified images",
-        "generation": "trigger through the chain",
-        "both": "both",
-    }
-    if scale.name == "smoke":
-        variants = {"both": "both"}
-    steps: dict[str, Any] = {"langevin_steps": 2} if scale.name == "smoke" else {}
-    first = bench.sets.train.class_names[0]
-    attacks = [
-        attack(
-            "narcissus",
-            scale.name,
-            group,
-            target_class=first,
-            defense_aware=aware,
-            **(steps if aware != "none" else {}),
-        )
-        for aware, group in variants.items()
-    ]
-    return [Grid(scale.victim, attacks, [NO_DEFENSE, purify("PureGen-EBM", scale), patterns_left_out()])]
-
-
-def _strong_narcissus(scale: Scale, bench: Bench) -> AttackSpec:
-    first = bench.sets.train.class_names[0]
-    return attack("narcissus", scale.name, "ε 16", target_class=first, epsilon=16.0)
-
-
-def _poisoned_generator(scale: Scale, bench: Bench) -> list[Grid]:
-    aim = _strong_narcissus(scale, bench)
-    poison = bench.poison(Cell(attack=aim, victim=scale.victim))
-    assert poison is not None and poison.trigger is not None
-    natural = bench.sets.natural.images
-    defenses = [NO_DEFENSE]
-    for name, images in (("clean", natural), ("poisoned", poison.trigger(natural))):
-        folder = trained_ebm(bench.store, scale.generator, images, device=bench.device, say=bench.say)
-        defenses.append(purify(f"EBM, trained on {name} images", scale, checkpoint=str(folder)))
-    return [Grid(scale.victim, [aim], defenses)]
-
-
-_FEW_CLASSES = 11
-
-
-def _shifted_generator(scale: Scale, bench: Bench) -> list[Grid]:
-    natural = bench.sets.natural
-    gray = natural.images.float().mean(1, keepdim=True).round().byte().expand(-1, 3, -1, -1).contiguous()
-    kinds = {"EBM, trained on the same in gray": gray}
-    if scale.name != "smoke":
-        order = torch.randperm(len(natural.class_names), generator=torch.Generator().manual_seed(0))
-        few = natural.images[torch.isin(natural.labels, order[:_FEW_CLASSES])]
-        kinds = {"EBM, trained on photographs": natural.images, "EBM, on few classes alone": few} | kinds
-    defenses = [NO_DEFENSE]
-    for name, images in kinds.items():
-        folder = trained_ebm(bench.store, scale.generator, images, device=bench.device, say=bench.say)
-        defenses.append(purify(name, scale, checkpoint=str(folder)))
-    return [Grid(scale.victim, [_strong_narcissus(scale, bench)], defenses)]
-
-
-def _attacks(scale: Scale, bench: Bench) -> list[Grid]:
-    classes = bench.sets.train.class_names
-    found: list[AttackSpec] = []
-    for name, about in ATTACKS.items():
-        if name == "narcissus":
-            found += _narcissus_variants(scale, classes)
-        elif "targets" not in about.needs and (settings := fitting_settings(name, classes)) is not None:
-            found.append(attack(name, scale.name, name, **settings))
-    return [Grid(scale.victim, found, [NO_DEFENSE])]
-
-
-def _narcissus_variants(scale: Scale, classes: Sequence[str]) -> list[AttackSpec]:
-    """Aim Narcissus at several classes, at two strengths, and once through the defense."""
-    first, *others = targets_among(classes, (0, 3, 9, 6))
-    variants: list[tuple[str, dict[str, Any]]] = [
-        *((f"narcissus, ε 16, {name}", {"target_class": name}) for name in (first, *others)),
-        (f"narcissus, ε 8, {first}", {"target_class": first, "epsilon": 8.0}),
-        (f"narcissus, ε 16, {first}, knows the defense", {"target_class": first, "defense_aware": "both"}),
-    ]
-    if scale.name == "smoke":
-        quick = {"langevin_steps": 2}
-        variants = [(group, settings | quick) for group, settings in (variants[0], variants[-1])]
-    return [attack("narcissus", scale.name, group, **{"epsilon": 16.0, **settings}) for group, settings in variants]
-
-
-def _triggerless(scale: Scale, bench: Bench) -> list[Grid]:
-    grids = [*_gradient_matching(scale, bench), *_bullseye_polytope(scale, bench)]
-    return [replace(grid, defenses=[NO_DEFENSE]) for grid in grids]
 
 
 PROTOCOLS = {
@@ -301,7 +70,7 @@ PROTOCOLS = {
             name="narcissus",
             title="Narcissus",
             summary="Clean-label triggers at two strengths (PureGen's Tables 1 and 4).",
-            grids=_narcissus,
+            grids=grids.narcissus,
             needs=frozenset({"public"}),
             extras=EXTRAS,
             duration={"cpu": "1 h 40 min"},
@@ -310,56 +79,56 @@ PROTOCOLS = {
             name="triggers",
             title="Trigger attacks",
             summary="Visible, blended, warped and learned triggers.",
-            grids=_triggers,
+            grids=grids.triggers,
             duration={"cpu": "2 h 40 min"},
         ),
         Protocol(
             name="gradient_matching",
             title="Gradient matching",
             summary="Target images to be misread by victims from scratch (PureGen's Table 1).",
-            grids=_gradient_matching,
+            grids=grids.gradient_matching,
             duration={"cpu": "2 h 50 min"},
         ),
         Protocol(
             name="bullseye_polytope",
             title="Bullseye Polytope",
             summary="Target images to be misread after linear transfer and fine-tuning (PureGen's table of transfer).",
-            grids=_bullseye_polytope,
+            grids=grids.bullseye_polytope,
             needs=frozenset({"transfer"}),
         ),
         Protocol(
             name="defense_aware",
             title="An attacker who knows the defense",
             summary="Narcissus by an attacker who has the energy network (PureGen's Table 11).",
-            grids=_defense_aware,
+            grids=grids.defense_aware,
             needs=frozenset({"public"}),
         ),
         Protocol(
             name="poisoned_generator",
             title="A generator trained on poisoned images",
             summary="The generator was trained on images that all carry the very trigger (PureGen's Table 3).",
-            grids=_poisoned_generator,
+            grids=grids.poisoned_generator,
             needs=frozenset({"public", "natural"}),
         ),
         Protocol(
             name="shifted_generator",
             title="A generator trained on other images",
             summary="The generator was trained on images unlike those to be purified (PureGen's Figure 4).",
-            grids=_shifted_generator,
+            grids=grids.shifted_generator,
             needs=frozenset({"public", "natural"}),
         ),
         Protocol(
             name="attacks",
             title="Attacks without a defense",
             summary="Every attack with a trigger, and NTGA, on victims without defense.",
-            grids=_attacks,
+            grids=grids.attacks,
             needs=frozenset({"public"}),
         ),
         Protocol(
             name="triggerless",
             title="Triggerless attacks without a defense",
             summary="How many target images triggerless attacks hit on victims without defense.",
-            grids=_triggerless,
+            grids=grids.triggerless,
             needs=frozenset({"transfer"}),
         ),
     )

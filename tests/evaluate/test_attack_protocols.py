@@ -9,8 +9,9 @@ from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import Cell, VictimSpec
+from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.presets import SCALES
-from puregen_transforms.evaluate.protocols import PROTOCOLS, attack
+from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)

@@ -19,7 +19,7 @@ from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
 from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.defend import KeptPurifier, identity_of
-from puregen_transforms.evaluate.protocols import attack
+from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.rows import epic, friends, patterns_left_out, patterns_purified
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.functional.images import normalize
