@@ -17,10 +17,12 @@ grids.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -54,6 +56,8 @@ from puregen_transforms.transforms.formats import open_image
 NETWORKS = {"before": "ebm-imagenet32-nf64", "after": DEFAULT_EBM}
 DYNAMICS = ("cooled", "paper")
 TINT = (12, -12, 8)
+KEPT = ("accuracy", "success", "success_never_poisoned", "poison", "seconds")
+"""Of the record of a cell."""
 
 
 def tinted(images: Tensor) -> Tensor:
@@ -126,7 +130,8 @@ def victims(runs: Path, images_per_class: int) -> list[dict[str, Any]]:
     records = []
     for cell, record in run_cells(bench, cells):
         print(in_words(record), flush=True)
-        records.append({"defense": cell.defense.name, "attack": cell.attack.group, "seed": cell.seed, **record})
+        figures = {key: record[key] for key in KEPT if key in record}
+        records.append({"defense": cell.defense.name, "attack": cell.attack.group, "seed": cell.seed, **figures})
     return records
 
 
@@ -134,6 +139,31 @@ def photographs(source: str, count: int) -> list[Tensor]:
     """Read the first images of a set at their own sizes."""
     rows = next(iter(open_source(source).values())).select(range(count))
     return [rounded(open_image(image).rgb[0]) for image in rows[image_columns(rows)[0]]]
+
+
+def markdown(record: Mapping[str, Any]) -> str:
+    """Format the victims of a record: success and accuracy, mean and range over the seeds."""
+    rows = [*NETWORKS, "none"]
+    cells = record["victims"]
+
+    def found(attack: str, defense: str, key: str) -> str:
+        values = [cell[key] for cell in cells if (cell["attack"], cell["defense"]) == (attack, defense)]
+        return f"{fmean(values):.1%} ({min(values):.1%} to {max(values):.1%})"
+
+    attacks = list(dict.fromkeys(cell["attack"] for cell in cells if "success" in cell))
+    head = ["energy network", "accuracy, no attack", *(f"{attack}: attack success" for attack in attacks)]
+    lines = [head, ["---"] * len(head)]
+    for name in sorted(rows, key=["none", *NETWORKS].index):
+        words = {"none": "nothing purified"}.get(name, f"{NETWORKS.get(name)} ({name})")
+        lines.append(
+            [words, found("no attack", name, "accuracy"), *(found(attack, name, "success") for attack in attacks)]
+        )
+    seeds = len({cell["seed"] for cell in cells})
+    return (
+        "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        + f"\n\nMean of {seeds} seeds, and their range; {record['victims_images_per_class']} images of each class of "
+        f"CIFAR-10, target class cat; the tint is {TINT} of 255. `{record['command']}`; {record['machine']}.\n"
+    )
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import dynamics_tradeoff
 import inspect_false_alarms
+import mean_color
 import overview
 import purify_quality
 import purify_speed
@@ -37,6 +38,7 @@ SPEED = RESULTS / "purify_speed.json"
 TRIGGERLESS = RESULTS / "triggerless_attacks.json"
 WHOLE_SETS = RESULTS / "whole_sets.json"
 REPRODUCIBILITY, REPRODUCIBILITY_AVX2 = RESULTS / "reproducibility.json", RESULTS / "reproducibility_avx2.json"
+MEAN_COLOR = RESULTS / "mean_color.json"
 INSPECT = RESULTS / "inspect.json"
 NARCISSUS = RESULTS / "narcissus.json"
 OVERVIEW = ("narcissus", "gradient_matching", "triggers")
@@ -85,6 +87,7 @@ def all_tables() -> dict[str, str]:
         "purify_quality": purify_quality.markdown(_read(QUALITY)),
         "dynamics_tradeoff": dynamics_tradeoff.markdown(_read(VICTIMS)),
         "triggerless_attacks": markdown(_read(TRIGGERLESS)),
+        "mean_color": mean_color.markdown(_read(MEAN_COLOR)),
         "inspect": inspect_false_alarms.markdown(_read(INSPECT)),
         "purify_speed": purify_speed.markdown(_read(SPEED)),
         "reproducibility": reproducibility.markdown(_read(REPRODUCIBILITY), _read(REPRODUCIBILITY_AVX2)),
