@@ -15,7 +15,9 @@ from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.functional.images import rounded
 from puregen_transforms.purifier.device import choose_device
+from puregen_transforms.transforms.formats import open_image
 
 NEEDS = {
     "labels": "the class of each image (`labels`)",
@@ -54,6 +56,37 @@ class SuspectSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def tensor(self) -> Tensor:
+        """Put the images together, as networks take them: (N, 3, H, W) uint8.
+
+        Raises:
+            ValueError: no images, a missing one, one that cannot be read, or several sizes; names the row.
+        """
+        if isinstance(self.images, Tensor) and self.images.dtype == torch.uint8 and self.images.shape[1:2] == (3,):
+            return self.images
+        if not len(self.images):
+            raise ValueError("Expected at least one image, but got none.")
+        found = [_opened(self.images[row], row) for row in range(len(self.images))]
+        for row, image in enumerate(found):
+            if image.shape != found[0].shape:
+                raise ValueError(
+                    f"Expected images of one size, but got {image.shape[2]}x{image.shape[1]} pixels in row {row} after "
+                    f"{found[0].shape[2]}x{found[0].shape[1]}. Resize them to the size that the network was trained on."
+                )
+        return torch.stack(found)
+
+
+def _opened(value: Any, row: int) -> Tensor:
+    """Read an image: (3, H, W) uint8."""
+    try:
+        if value is None:
+            raise ValueError("there is none.")
+        return rounded(open_image(value).rgb)[0]
+    except (ValueError, TypeError, OSError, SyntaxError) as error:
+        raise ValueError(
+            f"Expected an image that can be read in row {row}, but got: {error} Repair it or leave it out."
+        ) from error
 
 
 class Detector(Protocol):
