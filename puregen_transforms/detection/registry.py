@@ -10,11 +10,16 @@ from torch import Tensor
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
+from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.scan import SCAn
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shared_patterns": SharedPatterns,
     "energy_outliers": EnergyOutliers,
+    "spectral_signatures": SpectralSignatures,
+    "activation_clustering": ActivationClustering,
+    "scan": SCAn,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])
