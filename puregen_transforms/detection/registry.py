@@ -10,9 +10,11 @@ from torch import Tensor
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
+from puregen_transforms.detection.frequency import Frequency
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.scan import SCAn
+from puregen_transforms.detection.strip import Strip
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shared_patterns": SharedPatterns,
@@ -20,6 +22,8 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "spectral_signatures": SpectralSignatures,
     "activation_clustering": ActivationClustering,
     "scan": SCAn,
+    "strip": Strip,
+    "frequency": Frequency,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])
