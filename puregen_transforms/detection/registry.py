@@ -10,6 +10,7 @@ from torch import Tensor
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
+from puregen_transforms.detection.flare import Flare
 from puregen_transforms.detection.frequency import Frequency
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.report import DetectionReport
@@ -24,6 +25,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "scan": SCAn,
     "strip": Strip,
     "frequency": Frequency,
+    "flare": Flare,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])
