@@ -10,6 +10,9 @@ from torch import Tensor
 
 from puregen_transforms.detection.statistics import robust_scores
 
+LEAST_CLASSES = 3
+"""Classes from which on one can stand out among them."""
+
 _NOTHING = 1e-6
 """Share of the features' own length below which their differences are rounding errors."""
 

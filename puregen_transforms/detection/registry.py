@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from puregen_transforms.data.labels import Labels
+from puregen_transforms.detection.agpd import Agpd
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
 from puregen_transforms.detection.flare import Flare
@@ -26,6 +27,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "strip": Strip,
     "frequency": Frequency,
     "flare": Flare,
+    "agpd": Agpd,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])

@@ -12,11 +12,8 @@ from torch import Tensor
 from puregen_transforms.detection.activations import read_activations, read_suspects
 from puregen_transforms.detection.classes import matching_reserved, reserved_rows, rows_by_class
 from puregen_transforms.detection.detector import Detector, SuspectSet
-from puregen_transforms.detection.latent_space import anomaly_indices, centered
+from puregen_transforms.detection.latent_space import LEAST_CLASSES, anomaly_indices, centered
 from puregen_transforms.detection.report import DetectionReport, count_by_class
-
-LEAST_CLASSES = 3
-"""Classes from which on one can stand out among them."""
 
 _ROUNDS = 100
 _STARTS = 5
