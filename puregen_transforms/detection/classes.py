@@ -7,6 +7,7 @@ from torch import Tensor
 
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.detector import SuspectSet
+from puregen_transforms.detection.reserved import checked_reserve
 
 
 def rows_by_class(suspects: SuspectSet) -> dict[int, Tensor]:
@@ -29,34 +30,18 @@ def name_of_class(suspects: SuspectSet, label: int) -> str:
 
 
 def matching_reserved(suspects: SuspectSet) -> ImageSet:
-    """Take the reserved set, if its images and classes are those of the set that is searched.
+    """Take the reserved set, less the few of its images that are among the suspects.
 
     Raises:
-        ValueError: there is none, or its images have another size, or it has other classes, or the same in another
-            order.
+        ValueError: there is none, or it does not fit the suspects; see `checked_reserve`.
     """
     reserved = suspects.reserved
-    if reserved is None or not len(reserved):
+    if reserved is None:
         raise ValueError("Expected clean labelled images of the same classes (`reserved`), but got none.")
-    size = tuple(suspects.tensor().shape[2:])
-    if reserved.size != size:
-        raise ValueError(
-            f"Expected reserved images of {size[1]}x{size[0]} pixels, as the set has, but got "
-            f"{reserved.size[1]}x{reserved.size[0]}. Resize them in the same way."
-        )
-    names, given = suspects.class_names, reserved.class_names
-    if names and given != names:
-        raise ValueError(
-            f"Expected a reserved set with the classes {', '.join(names)} of the set, in this order, but got "
-            f"{', '.join(given)}."
-        )
-    labels = suspects.labels
-    if labels is not None and len(labels) and int(labels.max()) >= len(given):
-        raise ValueError(
-            f"Expected a reserved set with the classes of the set, but it has {len(given)}, and the set labels up to "
-            f"{int(labels.max())}."
-        )
-    return reserved
+    labels, classes = suspects.labels, len(suspects.class_names)
+    if labels is not None and len(labels):
+        classes = max(classes, int(labels.max()) + 1)
+    return checked_reserve(reserved, suspects.tensor(), classes or len(reserved.class_names), suspects.class_names)
 
 
 def reserved_rows(suspects: SuspectSet, reserved: ImageSet, *, least: int) -> dict[int, Tensor]:

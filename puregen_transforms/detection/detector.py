@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -58,35 +58,37 @@ class SuspectSet:
         return len(self.images)
 
     def tensor(self) -> Tensor:
-        """Put the images together, as networks take them: (N, 3, H, W) uint8.
+        """Read all images as one (N, 3, H, W) uint8 tensor, for detectors that train networks on them.
 
         Raises:
-            ValueError: no images, a missing one, one that cannot be read, or several sizes; names the row.
+            ValueError: no images, a row without one or with one that cannot be read, or images of several sizes.
         """
+        if not len(self):
+            raise ValueError("Expected at least one image, but got none.")
         if isinstance(self.images, Tensor) and self.images.dtype == torch.uint8 and self.images.shape[1:2] == (3,):
             return self.images
-        if not len(self.images):
-            raise ValueError("Expected at least one image, but got none.")
-        found = [_opened(self.images[row], row) for row in range(len(self.images))]
-        for row, image in enumerate(found):
-            if image.shape != found[0].shape:
+        return torch.stack(list(self._same_size()))
+
+    def _same_size(self) -> Iterator[Tensor]:
+        first: torch.Size | None = None
+        for row, value in enumerate(self.images):
+            if value is None:
+                raise ValueError(f"Expected an image in each row, but row {row} has none. Leave such rows out.")
+            try:
+                image = rounded(open_image(value).rgb)
+            except (ValueError, TypeError, OSError, SyntaxError) as error:
                 raise ValueError(
-                    f"Expected images of one size, but got {image.shape[2]}x{image.shape[1]} pixels in row {row} after "
-                    f"{found[0].shape[2]}x{found[0].shape[1]}. Resize them to the size that the network was trained on."
+                    f"Expected an image that can be read in row {row}, but got: {error} Repair or remove it."
+                ) from error
+            if len(image) != 1:
+                raise ValueError(f"Expected one image in row {row}, but got {len(image)}.")
+            first = first or image.shape
+            if image.shape != first:
+                raise ValueError(
+                    f"Expected images of one size, as a network is trained on them, but got {image.shape[-1]}x"
+                    f"{image.shape[-2]} pixels in row {row} after {first[-1]}x{first[-2]}. Resize them."
                 )
-        return torch.stack(found)
-
-
-def _opened(value: Any, row: int) -> Tensor:
-    """Read an image: (3, H, W) uint8."""
-    try:
-        if value is None:
-            raise ValueError("there is none.")
-        return rounded(open_image(value).rgb)[0]
-    except (ValueError, TypeError, OSError, SyntaxError) as error:
-        raise ValueError(
-            f"Expected an image that can be read in row {row}, but got: {error} Repair it or leave it out."
-        ) from error
+            yield image[0]
 
 
 class Detector(Protocol):

@@ -22,6 +22,9 @@ from puregen_transforms.models.classifiers import small_classifier
 LEAST_IMAGES = 20
 """Clean images that can be parted into two halves to learn."""
 
+_BATCH = 32
+"""Clean images of an update, which sees each of them with something added, too."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Frequency(Detector):
@@ -48,6 +51,8 @@ class Frequency(Detector):
         width: channels of the network's first layer.
     """
 
+    uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
+
     false_alarms: float | None = 0.01
     epochs: int = 20
     least_steps: int = 100
@@ -61,8 +66,6 @@ class Frequency(Detector):
                 f"Expected at least one epoch, step and channel, but got epochs={self.epochs}, "
                 f"least_steps={self.least_steps} and width={self.width}."
             )
-
-    batch: ClassVar[int] = 32
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Train both networks, and ask them about every image.
@@ -100,14 +103,14 @@ class Frequency(Detector):
             torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
             classifier = small_classifier(2, self.width).to(device)
         network = FrequencyNetwork(classifier, cosine_transform(clean).square().mean(0).sqrt(), device)
-        steps = max(self.least_steps, self.epochs * math.ceil(len(clean) / self.batch))
+        steps = max(self.least_steps, self.epochs * math.ceil(len(clean) / _BATCH))
         optimizer = torch.optim.AdamW(classifier.parameters(), lr=2e-3, weight_decay=1e-4)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=steps)
-        labels = torch.arange(2, device=device).repeat_interleave(min(self.batch, len(clean)))
+        labels = torch.arange(2, device=device).repeat_interleave(min(_BATCH, len(clean)))
         classifier.train()
         for step in range(steps):
             progress("learning frequencies", step, steps)
-            chosen = clean[torch.randperm(len(clean), generator=generator)[: self.batch]]
+            chosen = clean[torch.randperm(len(clean), generator=generator)[:_BATCH]]
             added = add_trigger_likes(chosen, clean, generator=generator)
             with torch.inference_mode(False), torch.enable_grad():
                 loss = F.cross_entropy(network(torch.cat([chosen, added])), labels)

@@ -46,6 +46,7 @@ class Strip(Detector):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"network"})
+    uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
 
     blends: int = 100
     weight: float = 1.0

@@ -56,7 +56,7 @@ def given_to(demo):
         network = build_classifier("tiny", 10).eval()
     return {
         "class_names": CLASSES,
-        "reserved": ImageSet(demo.images[150:], demo.labels[150:], CLASSES),
+        "reserved": ImageSet(demo.images.flip(3)[::3], demo.labels[::3], CLASSES),  # none is among the suspects
         "network": network,
         "device": "cpu",
     }
