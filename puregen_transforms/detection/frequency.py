@@ -95,6 +95,8 @@ class Frequency(Detector):
             limit = max(limit, limit_of(known, self.false_alarms))
         return DetectionReport(scores=odds - limit, flagged=odds > limit)
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def _train(
         self, clean: Tensor, device: torch.device, progress: Progress, *, generator: torch.Generator
     ) -> FrequencyNetwork:
@@ -112,10 +114,9 @@ class Frequency(Detector):
             progress("learning frequencies", step, steps)
             chosen = clean[torch.randperm(len(clean), generator=generator)[:_BATCH]]
             added = add_trigger_likes(chosen, clean, generator=generator)
-            with torch.inference_mode(False), torch.enable_grad():
-                loss = F.cross_entropy(network(torch.cat([chosen, added])), labels)
-                optimizer.zero_grad()
-                loss.backward()
+            loss = F.cross_entropy(network(torch.cat([chosen, added])), labels)
+            optimizer.zero_grad()
+            loss.backward()
             optimizer.step()
             schedule.step()
         progress("learning frequencies", steps, steps)

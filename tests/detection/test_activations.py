@@ -89,6 +89,12 @@ def test_numbers_do_not_depend_on_whether_gradients_are_taken(demo, network):
         assert torch.equal(one.lowest, other.lowest)
 
 
+def test_gradients_are_taken_where_they_are_off(demo, network):
+    with torch.inference_mode():
+        found = read_activations(network, demo.images[:4], labels=demo.labels[:4], device=CPU)
+    assert found.norms[0].gradients.abs().sum() > 0
+
+
 def test_the_same_network_reads_the_same_images_once(demo, network):
     counted = Counted(network)
     first = read_activations(counted, demo.images, labels=demo.labels, device=CPU)

@@ -5,7 +5,7 @@ import torch
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import detect
-from puregen_transforms.detection.frequency import Frequency, cosine_transform
+from puregen_transforms.detection.frequency import Frequency, FrequencyNetwork, cosine_transform
 from puregen_transforms.detection.statistics import clean_limit, mixed_limit
 from puregen_transforms.detection.trigger_likes import _KINDS, add_trigger_likes
 
@@ -48,7 +48,7 @@ class TestFrequency:
     def test_without_a_reserved_set_no_network_scores_what_it_learned(self, halves, monkeypatch):
         _, images = halves
         learned, asked = [], []
-        train, log_odds = Frequency._train, Frequency._train.__globals__["FrequencyNetwork"].log_odds
+        train, log_odds = Frequency._train, FrequencyNetwork.log_odds
 
         def spy_train(self, clean, *others, **options):
             learned.append({image.numpy().tobytes() for image in clean})
@@ -61,16 +61,23 @@ class TestFrequency:
             return log_odds(self, images)
 
         monkeypatch.setattr(Frequency, "_train", spy_train)
-        monkeypatch.setattr("puregen_transforms.detection.frequency.FrequencyNetwork.log_odds", spy_ask)
+        monkeypatch.setattr(FrequencyNetwork, "log_odds", spy_ask)
         report = detect("frequency", images, settings={"epochs": 1, "least_steps": 2}, device="cpu")
         assert report.scores.isfinite().all()
         assert sum(len(rows) for _, rows in asked) == 100
         assert all(not rows & learned[number] for number, rows in asked)
 
+    @pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad])
+    def test_it_learns_where_gradients_are_off(self, halves, context):
+        settings = {"epochs": 1, "least_steps": 3}
+        with context():
+            found = detect("frequency", halves[1], settings=settings, device="cpu")
+        assert torch.equal(found.scores, detect("frequency", halves[1], settings=settings, device="cpu").scores)
+
     def test_bad_input(self, demo):
         with pytest.raises(ValueError, match="at least 20 images, as there is no `reserved` set, but got 3"):
             detect("frequency", demo.images[:3])
-        few = ImageSet(demo.images[:5], demo.labels[:5], CLASSES)
+        few = ImageSet(demo.images[:5].flip(3), demo.labels[:5], CLASSES)
         with pytest.raises(ValueError, match="at least 20 images in `reserved`, but got 5"):
             detect("frequency", demo.images, reserved=few)
         report = detect("frequency", demo.images[:1].expand(40, -1, -1, -1))
