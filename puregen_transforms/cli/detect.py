@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
@@ -191,7 +191,7 @@ def _table() -> Table:
 
     from puregen_transforms.detection import DETECTORS
 
-    table = Table("detector", "what it does", "needs", "settings")
+    table = Table(Column("detector", no_wrap=True), "what it does", "needs", "settings")
     for name, made in DETECTORS.items():
         fields = getattr(made, "__dataclass_fields__", {})
         settings = ", ".join(f"{field}={fields[field].default!r}" for field in fields)

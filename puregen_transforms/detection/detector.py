@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -15,7 +15,9 @@ from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.functional.images import rounded
 from puregen_transforms.purifier.device import choose_device
+from puregen_transforms.transforms.formats import open_image
 
 NEEDS = {
     "labels": "the class of each image (`labels`)",
@@ -54,6 +56,39 @@ class SuspectSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def tensor(self) -> Tensor:
+        """Read all images as one (N, 3, H, W) uint8 tensor, for detectors that train networks on them.
+
+        Raises:
+            ValueError: no images, a row without one or with one that cannot be read, or images of several sizes.
+        """
+        if not len(self):
+            raise ValueError("Expected at least one image, but got none.")
+        if isinstance(self.images, Tensor) and self.images.dtype == torch.uint8 and self.images.shape[1:2] == (3,):
+            return self.images
+        return torch.stack(list(self._same_size()))
+
+    def _same_size(self) -> Iterator[Tensor]:
+        first: torch.Size | None = None
+        for row, value in enumerate(self.images):
+            if value is None:
+                raise ValueError(f"Expected an image in each row, but row {row} has none. Leave such rows out.")
+            try:
+                image = rounded(open_image(value).rgb)
+            except (ValueError, TypeError, OSError, SyntaxError) as error:
+                raise ValueError(
+                    f"Expected an image that can be read in row {row}, but got: {error} Repair or remove it."
+                ) from error
+            if len(image) != 1:
+                raise ValueError(f"Expected one image in row {row}, but got {len(image)}.")
+            first = first or image.shape
+            if image.shape != first:
+                raise ValueError(
+                    f"Expected images of one size, as a network is trained on them, but got {image.shape[-1]}x"
+                    f"{image.shape[-2]} pixels in row {row} after {first[-1]}x{first[-2]}. Resize them."
+                )
+            yield image[0]
 
 
 class Detector(Protocol):

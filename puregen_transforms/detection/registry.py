@@ -8,13 +8,26 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from puregen_transforms.data.labels import Labels
+from puregen_transforms.detection.agpd import Agpd
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
+from puregen_transforms.detection.flare import Flare
+from puregen_transforms.detection.frequency import Frequency
+from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.scan import SCAn
+from puregen_transforms.detection.strip import Strip
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shared_patterns": SharedPatterns,
     "energy_outliers": EnergyOutliers,
+    "spectral_signatures": SpectralSignatures,
+    "activation_clustering": ActivationClustering,
+    "scan": SCAn,
+    "strip": Strip,
+    "frequency": Frequency,
+    "flare": Flare,
+    "agpd": Agpd,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])

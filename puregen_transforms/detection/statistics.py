@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,36 @@ def robust_scores(values: Tensor) -> Tensor:
     distance = values - values.median()
     spread = 1.4826 * distance.abs().median()
     return distance / spread if spread > 0 else torch.zeros_like(values)
+
+
+def clean_limit(values: Tensor, false_alarms: float) -> float:
+    """Find the value that clean images exceed as rarely as asked for.
+
+    It is the higher of two: the quantile of a normal distribution fitted to them, which knows of rarer values than few
+    images show, and their own quantile, which knows of a longer tail.
+
+    Args:
+        values: (N,) of images that are known to be clean; more than one.
+        false_alarms: share of clean images above the limit.
+    """
+    known = values.double()
+    normal = known.mean() + known.std() * NormalDist().inv_cdf(1 - false_alarms)
+    return float(torch.maximum(normal, known.quantile(1 - false_alarms)))
+
+
+def mixed_limit(values: Tensor, false_alarms: float) -> float:
+    """Find the value that clean images exceed as rarely as asked for, from a set in which some are not clean.
+
+    It is the quantile of the normal distribution with the set's median and median deviation: more clean images exceed
+    it where their values have a longer tail.
+
+    Args:
+        values: (N,).
+        false_alarms: share of clean images above the limit.
+    """
+    known = values.double()
+    spread = 1.4826 * (known - known.median()).abs().median()
+    return float(known.median() + spread * NormalDist().inv_cdf(1 - false_alarms))
 
 
 def binomial_tail(count: int, trials: int, rate: float) -> float:

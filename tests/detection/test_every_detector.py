@@ -13,6 +13,16 @@ from puregen_transforms.detection.detector import NEEDS
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.models.classifiers import build_classifier
 
+FALSE_ALARMS = {
+    # Flags a fixed number in every class by definition: 1.5 times 1 % of the set, in each of ten classes.
+    "spectral_signatures": 0.15,
+    # Parts every class in two; of 20 images and an untrained network, many are as uneven and far apart as it asks for.
+    "activation_clustering": 0.25,
+    # Takes classes for targets by an absolute limit that was set for trained networks, when none stands out.
+    "agpd": 0.15,
+}
+"""Share of the clean demo images that a detector may flag, where what it publishes allows no less."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Brightest(Detector):
@@ -41,10 +51,13 @@ def demo():
 
 def given_to(demo):
     """All that a detector can ask for."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_classifier("tiny", 10).eval()
     return {
         "class_names": CLASSES,
-        "reserved": ImageSet(demo.images[150:], demo.labels[150:], CLASSES),
-        "network": build_classifier("tiny", 10).eval(),
+        "reserved": ImageSet(demo.images.flip(3)[::3], demo.labels[::3], CLASSES),  # none is among the suspects
+        "network": network,
         "device": "cpu",
     }
 
@@ -71,7 +84,9 @@ class TestContract:
         assert torch.equal(first.flagged, second.flagged)
 
     def test_few_images_of_a_clean_set_are_flagged(self, demo, name):
-        assert detect(name, demo.images, demo.labels, **given_to(demo)).flagged.float().mean() <= 0.02
+        assert detect(name, demo.images, demo.labels, **given_to(demo)).flagged.float().mean() <= FALSE_ALARMS.get(
+            name, 0.02
+        )
 
     def test_nothing_given_to_it_is_changed(self, demo, name):
         images, labels = demo.images.clone(), demo.labels.clone()
@@ -103,7 +118,7 @@ def test_a_name_is_taken_once():
 
 
 def test_an_unknown_detector_is_named():
-    with pytest.raises(ValueError, match="detector out of shared_patterns, energy_outliers, brightest, but got 'x'"):
+    with pytest.raises(ValueError, match="detector out of shared_patterns, energy_outliers, .*, but got 'x'"):
         detect("x", torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
