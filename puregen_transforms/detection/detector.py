@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,9 @@ from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.functional.images import rounded
 from puregen_transforms.purifier.device import choose_device
+from puregen_transforms.transforms.formats import open_image
 
 NEEDS = {
     "labels": "the class of each image (`labels`)",
@@ -55,6 +58,39 @@ class SuspectSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def tensor(self) -> Tensor:
+        """Read all images as one (N, 3, H, W) uint8 tensor, for detectors that train networks on them.
+
+        Raises:
+            ValueError: no images, a row without one or with one that cannot be read, or images of several sizes.
+        """
+        if not len(self):
+            raise ValueError("Expected at least one image, but got none.")
+        if isinstance(self.images, Tensor) and self.images.dtype == torch.uint8 and self.images.shape[1:2] == (3,):
+            return self.images
+        return torch.stack(list(self._same_size()))
+
+    def _same_size(self) -> Iterator[Tensor]:
+        first: torch.Size | None = None
+        for row, value in enumerate(self.images):
+            if value is None:
+                raise ValueError(f"Expected an image in each row, but row {row} has none. Leave such rows out.")
+            try:
+                image = rounded(open_image(value).rgb)
+            except (ValueError, TypeError, OSError, SyntaxError) as error:
+                raise ValueError(
+                    f"Expected an image that can be read in row {row}, but got: {error} Repair or remove it."
+                ) from error
+            if len(image) != 1:
+                raise ValueError(f"Expected one image in row {row}, but got {len(image)}.")
+            first = first or image.shape
+            if image.shape != first:
+                raise ValueError(
+                    f"Expected images of one size, as a network is trained on them, but got {image.shape[-1]}x"
+                    f"{image.shape[-2]} pixels in row {row} after {first[-1]}x{first[-2]}. Resize them."
+                )
+            yield image[0]
+
 
 class Detector(Protocol):
     """Finds poisoned images. Make one as a dataclass whose fields are its settings, derived from this."""
@@ -64,6 +100,22 @@ class Detector(Protocol):
 
     version: ClassVar[int] = 1
     """Raised when the same settings give another result than before."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings that differ from the defaults, by preset: "smoke" (seconds), "cpu" (2 cores), "paper" (as published).
+    Detectors that take no longer than a look at every image have none."""
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """Make a detector with the settings of a preset, some of them replaced.
+
+        Raises:
+            ValueError: an unknown preset, or a value out of range.
+        """
+        if name not in cls.presets:
+            known = f"out of {', '.join(cls.presets)}" if cls.presets else "of another detector, as this has none"
+            raise ValueError(f"Expected a preset {known}, but got {name!r} for {cls.__name__}.")
+        return cls(**{**cls.presets[name], **settings})
 
     def identity(self) -> Any:
         """Name, JSON-ready, what decides the result beside settings and data, such as the hash of weights."""
@@ -122,7 +174,8 @@ def run_detector(
         raise ValueError(f"Expected {len(images)} scores from the detector {name!r}, but got {len(found)}.")
     _check_scores(name, found, images)
     counts = found.classes or count_by_class(found.flagged, indices, names)
-    settings: dict[str, Any] = asdict(detector) if is_dataclass(detector) else {}
+    # Through JSON, as a report is saved: tuples become lists.
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(detector))) if is_dataclass(detector) else {}
     about = {"version": detector.version, "identity": detector.identity(), "seed": seed}
     return replace(
         found,

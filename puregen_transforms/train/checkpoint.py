@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,23 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(folder / STATE_FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads(file.metadata()["record"])
+
+
+def kept_tensors(folder: Path | None, make: Callable[[Path | None], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Make tensors in a folder where a killed run can go on, or read those of a finished run.
+
+    What the run has kept on its way is deleted when it has finished.
+    """
+    if folder is None:
+        return make(None)
+    if (folder / STATE_FILE).exists():
+        return load_state(folder)[0]
+    made = make(folder)
+    save_state(folder, made, {})
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    return made
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
