@@ -95,10 +95,10 @@ class ConfusionTraining(Detector):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
             "network": "tiny",
-            "base_epochs": 10,
+            "base_epochs": 30,
             "pretrain_epochs": (10, 10, 5, 5, 5, 5),
-            "iterations": (60, 60, 60, 60, 40, 40),
-            "learning_rates": (1e-2,) * 6,
+            "iterations": (60, 60, 60, 60, 60, 150),
+            "learning_rates": (2e-2,) * 6,
         },
         "cpu": {
             "network": "small",

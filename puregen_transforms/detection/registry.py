@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, cast
 
 from torch import Tensor
@@ -38,6 +39,11 @@ def register(name: str) -> Callable[[D], D]:
     return add
 
 
+def settings_of(made: Callable[..., Detector]) -> dict[str, Any]:
+    """List the settings of a detector with their defaults."""
+    return {field.name: field.default for field in fields(made)} if is_dataclass(made) else {}
+
+
 def build_detector(name: str, *, preset: str | None = None, **settings: Any) -> Detector:
     """Make a detector with its settings.
 
@@ -53,7 +59,7 @@ def build_detector(name: str, *, preset: str | None = None, **settings: Any) -> 
     if key not in DETECTORS:
         raise ValueError(f"Expected a detector out of {', '.join(DETECTORS)}, but got {name!r}.")
     made = DETECTORS[key]
-    known = getattr(made, "__dataclass_fields__", {})
+    known = settings_of(made)
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(
             f"Expected settings of the detector {key!r} out of {', '.join(known) or 'none'}, but got "
