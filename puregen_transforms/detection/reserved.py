@@ -10,7 +10,7 @@ from torch import Tensor
 from puregen_transforms.data.image_set import ImageSet
 
 ALLOWED_OVERLAP = 0.01
-"""Share of the reserved set that may be found among the suspects, as CIFAR-10's own duplicates are; it is left out."""
+"""Share of the reserved set that may be found among the suspects, as sets have duplicates; it is left out."""
 
 
 def checked_reserve(reserved: ImageSet, images: Tensor, classes: int, class_names: tuple[str, ...]) -> ImageSet:

@@ -42,6 +42,9 @@ SHORT = {
 }
 """Two rounds in a second, which find nothing."""
 
+LONGER = {**SHORT, "iterations": (101, 3), "threshold": 1e-9, "highest_threshold": 1e-9}
+"""With a stage that is saved on its way, and thresholds that every class passes, so that there are flags."""
+
 
 def gratings(count, seed):
     """Draw noisy stripes of four directions, one for each class."""
@@ -82,6 +85,11 @@ def search(images, labels, reserved, *, preset=None, settings=SHORT, **options):
     return detect("confusion_training", images, labels, **given, **options)
 
 
+@pytest.fixture(scope="module")
+def whole(poisoned, reserved):
+    return search(*poisoned[:2], reserved, settings=LONGER)
+
+
 class TestWhole:
     def test_images_with_a_patch_are_flagged_and_few_others(self, poisoned, reserved):
         images, labels, rows = poisoned
@@ -102,13 +110,6 @@ class TestWhole:
 
 
 class TestResuming:
-    settings = {**SHORT, "iterations": (101, 3), "threshold": 1.0, "highest_threshold": 1.0}
-    """Thresholds that every class passes, so that there are flags."""
-
-    @pytest.fixture(scope="class")
-    def whole(self, poisoned, reserved):
-        return search(*poisoned[:2], reserved, settings=self.settings)
-
     @pytest.mark.parametrize("killed_at", range(1, 9))
     def test_a_killed_search_goes_on_to_the_same_flags(self, poisoned, reserved, whole, tmp_path, killed_at):
         told, again = [], []
@@ -118,7 +119,7 @@ class TestResuming:
             if len(told) == killed_at:
                 raise KeyboardInterrupt
 
-        given = {"settings": self.settings, "state": tmp_path}
+        given = {"settings": LONGER, "state": tmp_path}
         with pytest.raises(KeyboardInterrupt):
             search(*poisoned[:2], reserved, **given, progress=until_killed)
         report = search(*poisoned[:2], reserved, **given, progress=lambda what, done, total: again.append((what, done)))
