@@ -92,6 +92,7 @@ class ConfusionTraining(Detector):
     highest_threshold: float = 1.5
 
     needs = frozenset({"labels", "reserved"})
+    uses = frozenset({"network"})
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
             "network": "tiny",

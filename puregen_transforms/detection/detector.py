@@ -98,6 +98,9 @@ class Detector(Protocol):
     needs: ClassVar[frozenset[str]] = frozenset()
     """Which of `NEEDS` it cannot do without."""
 
+    uses: ClassVar[frozenset[str]] = frozenset()
+    """Which others of `NEEDS` save it work, where they are given."""
+
     version: ClassVar[int] = 1
     """Raised when the same settings give another result than before."""
 
