@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.detection import ConfusionTraining, detect
+from puregen_transforms.detection import ConfusionTraining, SuspectSet, detect
 from puregen_transforms.detection.confusion_rounds import (
     Batches,
     confusion_labels,
@@ -215,6 +215,22 @@ class TestBadInput:
     def test_pictures_are_searched_like_a_tensor(self, clean, reserved):
         pictures = [PIL.Image.fromarray(np.asarray(image.permute(1, 2, 0))) for image in clean[0]]
         assert torch.equal(search(pictures, clean[1], reserved).scores, search(*clean, reserved).scores)
+
+    def test_labels_may_be_words(self, clean, reserved):
+        words = [NAMES[label] for label in clean[1].tolist()]
+        named = search(clean[0], words, reserved, class_names=NAMES)
+        assert torch.equal(named.scores, search(*clean, reserved, class_names=NAMES).scores)
+
+    def test_gray_images_get_three_channels(self, clean):
+        gray = SuspectSet(images=clean[0][:4, :1]).tensor()
+        assert torch.equal(gray, clean[0][:4, :1].expand(-1, 3, -1, -1))
+
+    def test_a_thousand_classes_are_no_more_than_untested(self, clean, reserved):
+        labels = clean[1] + 4 * (torch.arange(240) // 4)
+        names = tuple(map(str, range(1000)))
+        report = search(clean[0], labels, replace(reserved, class_names=names), class_names=names)
+        assert not report.flagged.any()
+        assert {one.facts["tested"] for one in report.classes} == {0}
 
     def test_images_all_alike_are_not_flagged(self, reserved):
         images, labels = torch.full((80, 3, 32, 32), 100, dtype=torch.uint8), torch.arange(80) % 4
