@@ -177,8 +177,8 @@ def run_detector(
         raise ValueError(f"Expected {len(images)} scores from the detector {name!r}, but got {len(found)}.")
     _check_scores(name, found, images)
     counts = found.classes or count_by_class(found.flagged, indices, names)
-    # Through JSON, as a report is saved: tuples become lists.
-    settings: dict[str, Any] = json.loads(json.dumps(asdict(detector))) if is_dataclass(detector) else {}
+    # Through JSON, as a report is saved: tuples become lists, paths words.
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(detector), default=str)) if is_dataclass(detector) else {}
     about = {"version": detector.version, "identity": detector.identity(), "seed": seed}
     return replace(
         found,
