@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
-    from puregen_transforms.detection import DetectionReport
+    from puregen_transforms.detection import DetectionReport, Detector
 
 
 def detect(
@@ -37,6 +38,10 @@ def detect(
     output: Annotated[Path, typer.Option(help="Folder for the report; an earlier report in it is replaced.")] = Path(
         "detect-report"
     ),
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Settings to begin with, where the detector has presets: smoke, cpu or paper; default: cpu."),
+    ] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the detector; repeat it.")
     ] = None,
@@ -78,20 +83,21 @@ def detect(
     """Score every image of a data set for poison, and flag the suspicious ones.
 
     The folder gets `report.safetensors` (`DetectionReport.load` reads it) and `images.csv`, a line for each image.
-    Nothing in SRC is changed. One detector sees one kind of attack: nothing flagged does not mean nothing poisoned.
+    Nothing in SRC is changed. A long search that was killed goes on when it is started again in the same way.
+    One detector sees one kind of attack: nothing flagged does not mean nothing poisoned.
     """
     with explain_errors():
         console = Console()
         if name == "list":
-            console.print(_table())
+            _list(console)
             return
         if not source:
             raise ValueError("Expected a detector and a data set: puregen detect NAME SRC.")
         check_path(source)
-        from puregen_transforms.detection.registry import build_detector, detect
+        from puregen_transforms.detection.registry import detect
         from puregen_transforms.purifier.device import choose_device
 
-        detector = build_detector(name, **parse_settings(setting or []))
+        detector = _build(name, preset, parse_settings(setting or []))
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
         chosen = choose_source(source, split, column, label_column)
@@ -148,6 +154,15 @@ def _train(
     )
 
 
+def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:
+    """Make a detector with its settings, from the preset "cpu" on where it has presets and none is named."""
+    from puregen_transforms.detection.registry import build_detector
+
+    if preset is None and build_detector(name).presets:
+        preset = "cpu"
+    return build_detector(name, preset=preset, **settings)
+
+
 def _reserved(source: str | None, chosen: ChosenSource) -> ImageSet | None:
     """Read the reserved set.
 
@@ -186,15 +201,20 @@ def _shown(name: str) -> str:
     return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
 
 
-def _table() -> Table:
+def _list(console: Console) -> None:
+    """Print what every detector does, what it needs, and its settings."""
     import inspect
 
-    from puregen_transforms.detection import DETECTORS
+    from rich.padding import Padding
 
-    table = Table(Column("detector", no_wrap=True), "what it does", "needs", "settings")
+    from puregen_transforms.detection.registry import DETECTORS, settings_of
+
     for name, made in DETECTORS.items():
-        fields = getattr(made, "__dataclass_fields__", {})
-        settings = ", ".join(f"{field}={fields[field].default!r}" for field in fields)
-        summary = (inspect.getdoc(made) or "").split("\n")[0]
-        table.add_row(name, summary, ", ".join(sorted(getattr(made, "needs", ()))) or "images alone", settings)
-    return table
+        lines = [(inspect.getdoc(made) or "").split("\n")[0]]
+        lines.append(f"needs: {', '.join(sorted(getattr(made, 'needs', ()))) or 'images alone'}")
+        if presets := getattr(made, "presets", ()):
+            lines.append(f"presets: {', '.join(presets)}")
+        lines.append("settings: " + ", ".join(f"{key}={value!r}" for key, value in settings_of(made).items()))
+        console.print(name, style="bold", highlight=False)
+        for line in lines:
+            console.print(Padding(Text(line), (0, 0, 0, 2)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -97,8 +98,27 @@ class Detector(Protocol):
     needs: ClassVar[frozenset[str]] = frozenset()
     """Which of `NEEDS` it cannot do without."""
 
+    uses: ClassVar[frozenset[str]] = frozenset()
+    """Which others of `NEEDS` save it work, where they are given."""
+
     version: ClassVar[int] = 1
     """Raised when the same settings give another result than before."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings that differ from the defaults, by preset: "smoke" (seconds), "cpu" (2 cores), "paper" (as published).
+    Detectors that take no longer than a look at every image have none."""
+
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> Self:
+        """Make a detector with the settings of a preset, some of them replaced.
+
+        Raises:
+            ValueError: an unknown preset, or a value out of range.
+        """
+        if name not in cls.presets:
+            known = f"out of {', '.join(cls.presets)}" if cls.presets else "of another detector, as this has none"
+            raise ValueError(f"Expected a preset {known}, but got {name!r} for {cls.__name__}.")
+        return cls(**{**cls.presets[name], **settings})
 
     def identity(self) -> Any:
         """Name, JSON-ready, what decides the result beside settings and data, such as the hash of weights."""
@@ -157,7 +177,8 @@ def run_detector(
         raise ValueError(f"Expected {len(images)} scores from the detector {name!r}, but got {len(found)}.")
     _check_scores(name, found, images)
     counts = found.classes or count_by_class(found.flagged, indices, names)
-    settings: dict[str, Any] = asdict(detector) if is_dataclass(detector) else {}
+    # Through JSON, as a report is saved: tuples become lists, paths words.
+    settings: dict[str, Any] = json.loads(json.dumps(asdict(detector), default=str)) if is_dataclass(detector) else {}
     about = {"version": detector.version, "identity": detector.identity(), "seed": seed}
     return replace(
         found,

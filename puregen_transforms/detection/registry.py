@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from dataclasses import fields, is_dataclass
+from typing import Any, TypeVar, cast
 
 from torch import Tensor
 
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.agpd import Agpd
+from puregen_transforms.detection.confusion_training import ConfusionTraining
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
 from puregen_transforms.detection.flare import Flare
@@ -28,6 +30,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "frequency": Frequency,
     "flare": Flare,
     "agpd": Agpd,
+    "confusion_training": ConfusionTraining,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])
@@ -49,27 +52,33 @@ def register(name: str) -> Callable[[D], D]:
     return add
 
 
-def build_detector(name: str, **settings: Any) -> Detector:
+def settings_of(made: Callable[..., Detector]) -> dict[str, Any]:
+    """List the settings of a detector with their defaults."""
+    return {field.name: field.default for field in fields(made)} if is_dataclass(made) else {}
+
+
+def build_detector(name: str, *, preset: str | None = None, **settings: Any) -> Detector:
     """Make a detector with its settings.
 
     Args:
         name: in any case, with hyphens or underscores.
+        preset: settings to begin with, for detectors that have some (`Detector.presets`); None are the defaults.
         settings: fields of its class.
 
     Raises:
-        ValueError: no such detector or setting, or a value out of range.
+        ValueError: no such detector, preset or setting, or a value out of range.
     """
     key = name.lower().replace("-", "_")
     if key not in DETECTORS:
         raise ValueError(f"Expected a detector out of {', '.join(DETECTORS)}, but got {name!r}.")
     made = DETECTORS[key]
-    known = getattr(made, "__dataclass_fields__", {})
+    known = settings_of(made)
     if unknown := sorted(set(settings) - set(known)):
         raise ValueError(
             f"Expected settings of the detector {key!r} out of {', '.join(known) or 'none'}, but got "
             f"{', '.join(unknown)}."
         )
-    return made(**settings)
+    return made(**settings) if preset is None else cast(type[Detector], made).preset(preset, **settings)
 
 
 def detect(
@@ -77,6 +86,7 @@ def detect(
     images: Sequence[Any] | Tensor,
     labels: Labels | None = None,
     *,
+    preset: str | None = None,
     settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> DetectionReport:
@@ -86,15 +96,18 @@ def detect(
         detector: name, see `DETECTORS`, or a detector with its settings.
         images: (N, 3, H, W) uint8 tensor, or a sequence of images in any form that `PureGen` takes.
         labels: class of each image, as an index (negative where it has none) or a word.
+        preset: of the detector, where it is given by name and has some: "smoke", "cpu" or "paper".
         settings: of the detector, where it is given by name.
         options: class_names, reserved, network, seed, device, state, progress; see `run_detector`.
 
     Raises:
-        ValueError: an unknown detector or setting, or something that it needs is missing.
+        ValueError: an unknown detector, preset or setting, or something that it needs is missing.
     """
     if isinstance(detector, str):
-        return run_detector(detector, build_detector(detector, **(settings or {})), images, labels, **options)
-    if settings:
+        return run_detector(
+            detector, build_detector(detector, preset=preset, **(settings or {})), images, labels, **options
+        )
+    if settings or preset:
         raise ValueError("Expected the settings in the detector itself, as it is not given by name.")
     return run_detector(_name_of(detector), detector, images, labels, **options)
 

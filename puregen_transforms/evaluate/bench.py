@@ -173,7 +173,8 @@ class Bench:
         """Run a detector over the poisoned set; the report is kept."""
         detector = build_detector(component.name, **component.settings)
         dataset = self.sets.learned_in(cell.victim.scenario)
-        reserved = self.sets.reserved if "reserved" in detector.needs else None
+        taken = detector.needs | detector.uses
+        reserved = self.sets.reserved if "reserved" in taken else None
         undefended = replace(cell, defense=DefenseSpec())
         key = {
             "detector": portable(asdict(component)),
@@ -181,7 +182,7 @@ class Bench:
             "identity": detector.identity(),
             "images": fingerprint(images, labels),
             "reserved": None if reserved is None else self.sets.fingerprints["reserved"],
-            "network": self.key(undefended) if "network" in detector.needs else None,
+            "network": self.key(undefended) if "network" in taken else None,
             "seed": cell.seed,
         }
         path = self.store.path_of("detections", key, ".safetensors")
@@ -195,7 +196,7 @@ class Bench:
                         labels,
                         class_names=dataset.class_names,
                         reserved=reserved,
-                        network=self._kept_victim(undefended).to(self.device) if "network" in detector.needs else None,
+                        network=self._kept_victim(undefended).to(self.device) if "network" in taken else None,
                         seed=cell.seed,
                         device=self.device,
                         state=state,

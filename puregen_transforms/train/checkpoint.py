@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -27,3 +29,39 @@ def load_state(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(folder / STATE_FILE, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return tensors, json.loads(file.metadata()["record"])
+
+
+def kept_tensors(folder: Path | None, make: Callable[[Path | None], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Make tensors in a folder where a killed run can go on, or read those of a finished run.
+
+    What the run has kept on its way is deleted when it has finished.
+    """
+    if folder is None:
+        return make(None)
+    if (folder / STATE_FILE).exists():
+        return load_state(folder)[0]
+    made = make(folder)
+    save_state(folder, made, {})
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    return made
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Collect what an optimizer keeps of each parameter, such as its momentum, by "index.name"."""
+    return {
+        f"{index}.{name}": value
+        for index, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer back what `optimizer_state` has collected; its settings stay."""
+    kept: dict[int, dict[str, Any]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        kept.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": kept})

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
-from puregen_transforms.train.checkpoint import STATE_FILE, load_state, save_state
+from puregen_transforms.train.checkpoint import (
+    STATE_FILE,
+    load_optimizer_state,
+    load_state,
+    optimizer_state,
+    save_state,
+)
 from puregen_transforms.train.hooks import TrainingHooks
 from puregen_transforms.train.recipes import FastRecipe, TrainingRecipe
 
@@ -86,15 +91,9 @@ def _gather(
     model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, hooks: TrainingHooks
 ) -> dict[str, Tensor]:
     """Collect all that a training is made of, but for its learning rates, which follow from the number of steps."""
-    moments = {
-        f"{index}.{name}": value
-        for index, values in optimizer.state_dict()["state"].items()
-        for name, value in values.items()
-        if isinstance(value, Tensor)
-    }
     parts: dict[str, Mapping[str, Tensor]] = {
         "model": model.state_dict(),
-        "optimizer": moments,
+        "optimizer": optimizer_state(optimizer),
         "hooks": hooks.state(),
         "generator": {"state": generator.get_state()},
     }
@@ -112,10 +111,6 @@ def _restore(
         return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
 
     model.load_state_dict(part("model"))
-    moments: dict[int, dict[str, Any]] = {}
-    for key, value in part("optimizer").items():
-        index, _, name = key.partition(".")
-        moments.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    load_optimizer_state(optimizer, part("optimizer"))
     generator.set_state(part("generator")["state"])
     hooks.load_state(part("hooks"))

@@ -42,6 +42,7 @@ def test_the_list_says_what_each_needs():
     for name in DETECTORS:
         assert name in printed
     assert "images alone" in printed
+    assert "presets: smoke, cpu, paper" in printed
 
 
 def test_carriers_are_flagged_and_written_down(source, tmp_path):
@@ -53,6 +54,30 @@ def test_carriers_are_flagged_and_written_down(source, tmp_path):
     assert report.flagged.nonzero().flatten().tolist() == list(range(7))
     lines = list(csv.DictReader((tmp_path / "out/images.csv").open()))
     assert [line["flagged"] for line in lines] == ["1"] * 7 + ["0"] * 40
+
+
+def test_a_preset_is_chosen_and_the_state_is_cleared(source, demo, tmp_path):
+    rows = demo.labels != 0
+    pictures = [PILImage.fromarray(image.permute(1, 2, 0).numpy()) for image in demo.images[rows].flip(3)]
+    features = Features({"image": Image(), "label": ClassLabel(names=list(CLASSES))})
+    Dataset.from_dict({"image": pictures, "label": demo.labels[rows].tolist()}, features).to_parquet(
+        tmp_path / "reserved.parquet"
+    )
+    out = ("--output", tmp_path / "out", "--device", "cpu", "--reserved", tmp_path / "reserved.parquet")
+    short = ("--set", "iterations=[3,3,3,3,3,3]", "--set", "base_epochs=1", "--set", "pretrain_epochs=[1,1,1,1,1,1]")
+    done = run("confusion-training", source, *out, "--preset", "smoke", *short)
+    assert done.exit_code == 0, done.output
+    settings = DetectionReport.load(tmp_path / "out/report.safetensors").settings
+    assert (settings["network"], settings["iterations"]) == ("tiny", [3] * 6)
+    assert not (tmp_path / "out/state").exists()
+
+
+def test_the_preset_is_cpu_where_none_is_named():
+    from puregen_transforms.cli.detect import _build
+
+    assert _build("confusion-training", None, {}).network == "small"
+    assert _build("confusion-training", "paper", {}).network == "resnet18"
+    assert _build("energy-outliers", None, {"threshold": 2}).threshold == 2
 
 
 def test_pipelines_see_it_in_the_exit_code(source, tmp_path):
@@ -68,6 +93,9 @@ def test_pipelines_see_it_in_the_exit_code(source, tmp_path):
         (("shared-patterns",), "puregen detect NAME SRC"),
         (("shared-patterns", "SRC", "--set", "speed=3"), "settings of the detector 'shared_patterns' out of"),
         (("shared-patterns", "SRC", "--set", "speed"), "Expected a setting NAME=VALUE"),
+        (("shared-patterns", "SRC", "--preset", "cpu"), "preset of another detector, as this has none"),
+        (("confusion-training", "SRC", "--preset", "gpu"), "preset out of smoke, cpu, paper, but got 'gpu'"),
+        (("confusion-training", "SRC"), "`reserved`"),
         (("shared-patterns", "nothing/here"), "nothing/here"),
     ],
 )

@@ -190,8 +190,23 @@ class Curious(Detector):
 SEEN = []
 
 
+def test_a_detector_is_given_the_victim_that_it_can_do_without(sets, tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "curious", Curious)
+    monkeypatch.setattr(Curious, "needs", frozenset({"labels"}))
+    SEEN.clear()
+    bench, one = Bench(sets, Store(tmp_path)), cell(BADNETS, DefenseSpec(detect=[Component(name="curious")]))
+    bench.evaluate(one)
+    monkeypatch.setattr(Curious, "uses", frozenset({"network"}))
+    monkeypatch.setattr(Curious, "version", 2)
+    bench.evaluate(one)
+    without, given = SEEN
+    assert without.network is None
+    assert given.network is not None
+
+
 def test_no_detector_can_reach_the_truth(sets, tmp_path, monkeypatch):
     monkeypatch.setitem(DETECTORS, "curious", Curious)
+    SEEN.clear()
     reserved = sets.test.subset(torch.arange(20))
     bench = Bench(replace(sets, reserved=reserved), Store(tmp_path))
     one = cell(BADNETS, DefenseSpec(name="curious", detect=[Component(name="curious")]))
