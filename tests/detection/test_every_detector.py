@@ -45,13 +45,16 @@ def demo():
     return load_demo()
 
 
-def given_to(demo, name=None):
-    """All that a detector can ask for, and its settings."""
+def given_to(demo, name):
+    """All that a detector can ask for, and its settings; an untrained network only where it must have one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_classifier("tiny", 10).eval() if "network" in build_detector(name).needs else None
     return {
         "settings": SETTINGS.get(name, {}),
         "class_names": CLASSES,
         "reserved": ImageSet(demo.images.flip(3)[::4], demo.labels[::4], CLASSES),  # none is among the suspects
-        "network": build_classifier("tiny", 10).eval(),
+        "network": network,
         "device": "cpu",
     }
 
