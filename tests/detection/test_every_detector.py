@@ -53,11 +53,11 @@ def demo():
     return load_demo()
 
 
-def given_to(demo, name=None):
-    """All that a detector can ask for, and its settings."""
+def given_to(demo, name):
+    """All that a detector can ask for, and its settings; an untrained network only where it must have one."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_classifier("tiny", 10).eval()
+        network = build_classifier("tiny", 10).eval() if "network" in build_detector(name).needs else None
     return {
         "settings": SETTINGS.get(name, {}),
         "class_names": CLASSES,
