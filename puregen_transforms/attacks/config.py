@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
+from puregen_transforms.attacks.aims import ALL_TO_ONE, check_goal
+
 PRESETS = ("smoke", "cpu", "paper")
+VARIATIONS = ("goal",)
+"""Settings that vary a published attack, and that its recipe names only where they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,11 @@ class AttackConfig:
                 raise ValueError(f"Expected `{name}` above 0, but got {value}: nothing would be changed.")
 
     @property
+    def goal(self) -> str:
+        """Name what triggered images are to be taken for, out of `GOALS`."""
+        return ALL_TO_ONE
+
+    @property
     def knows_defense(self) -> bool:
         """Tell whether the attacker uses the energy network of the defense."""
         return False
@@ -54,8 +63,27 @@ class AttackConfig:
         return cls(**{**cls.presets.get(name, {}), **settings})
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all settings, JSON-ready."""
-        return asdict(self)
+        """Give all settings, JSON-ready; variations that are off are left out."""
+        off = {field.name: field.default for field in fields(self) if field.name in VARIATIONS}
+        return {name: value for name, value in asdict(self).items() if name not in off or value != off[name]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalConfig(AttackConfig):
+    """Settings of an attack that relabels, whose triggered images can be taken for more than one class.
+
+    Args:
+        goal: "all_to_one", as published; "all_to_all": each image is to be taken for the class after its own;
+            "untargeted": for any class but its own. The target class is then None.
+    """
+
+    goal: str = ALL_TO_ONE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_goal(self.goal)
+        if self.goal != ALL_TO_ONE:
+            object.__setattr__(self, "target_class", None)
 
 
 @dataclass(frozen=True, kw_only=True)

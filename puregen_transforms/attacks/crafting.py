@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from puregen_transforms import __version__
+from puregen_transforms.attacks.aims import ALL_TO_ALL, ALL_TO_ONE, Aim, next_classes, other_classes
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.poison import Poison, image_hash
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.stored_images import image_hash
 from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.data.image_set import ImageSet
 
@@ -27,6 +29,7 @@ class Crafted:
         covers: (n,) bool; None is no cover.
         source_class: the only class whose triggered images are attacked; None is every class.
         trigger: at test time.
+        others: further triggers, each with its own aim.
         target_images: (k, 3, H, W) uint8, for triggerless attacks.
         target_labels: (k,) their true labels.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
@@ -38,6 +41,7 @@ class Crafted:
     covers: Tensor | None = None
     source_class: int | None = None
     trigger: Trigger | None = None
+    others: tuple[Aim, ...] = ()
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
@@ -56,6 +60,8 @@ class Crafted:
             covers=None if self.covers is None else self.covers[order],  # type: ignore[arg-type]
             source_class=self.source_class,
             trigger=self.trigger,
+            goal=config.goal,
+            others=self.others,
             target_images=self.target_images,
             target_labels=self.target_labels,
             budget=self.budget,
@@ -83,8 +89,9 @@ def with_covers(
     trigger: Trigger,
     source_class: int | None = None,
     budget: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Crafted:
-    """Label poisoned rows as the target class, and covers as they were.
+    """Label poisoned rows as the target class, or as the goal has it, and covers as they were.
 
     Args:
         dataset: the training set.
@@ -95,16 +102,40 @@ def with_covers(
         trigger: at test time.
         source_class: the only class whose triggered images are attacked; None is every class.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
+        generator: of labels that are drawn; needed for an untargeted attack.
     """
     return Crafted(
         ids=torch.cat([ids, cover_ids]),
         images=images,
-        labels=torch.cat([torch.full_like(ids, dataset.class_number(config.target_class)), dataset.labels[cover_ids]]),
+        labels=torch.cat([relabeled(dataset, config, ids, generator), dataset.labels[cover_ids]]),
         covers=torch.arange(len(ids) + len(cover_ids)) >= len(ids),
         source_class=source_class,
         trigger=trigger,
         budget=budget,
     )
+
+
+def relabeled(dataset: ImageSet, config: AttackConfig, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Give poisoned rows the labels that serve the goal: (n,) int64.
+
+    Args:
+        dataset: the training set.
+        config: settings, with the goal and the target class.
+        ids: (n,) rows to poison.
+        generator: of labels that are drawn; needed for an untargeted attack.
+
+    Raises:
+        ValueError: no such class, or a set of one class where others are wanted.
+    """
+    if config.goal == ALL_TO_ONE:
+        return torch.full_like(ids, dataset.class_number(config.target_class))
+    classes = len(dataset.class_names)
+    if classes < 2:
+        raise ValueError(f"Expected at least 2 classes for the goal {config.goal}, but got {classes}.")
+    if config.goal == ALL_TO_ALL:
+        return next_classes(dataset.labels[ids], classes)
+    assert generator is not None
+    return other_classes(dataset.labels[ids], classes, generator)
 
 
 def stamped(
@@ -117,8 +148,9 @@ def stamped(
     cover_ids: Tensor | None = None,
     source_class: int | None = None,
     budget: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Crafted:
-    """Put one trigger on all rows, and label them as the target class; covers keep their label.
+    """Put one trigger on all rows, and label them as the target class, or as the goal has it; covers keep their label.
 
     Args:
         dataset: the training set.
@@ -129,9 +161,18 @@ def stamped(
         cover_ids: (m,) rows of covers.
         source_class: the only class whose triggered images are attacked; None is every class.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
+        generator: of labels that are drawn; needed for an untargeted attack.
     """
     cover_ids = ids[:0] if cover_ids is None else cover_ids
     images = (poisoning or trigger)(dataset.images[torch.cat([ids, cover_ids])])
     return with_covers(
-        dataset, config, ids, cover_ids, images, trigger=trigger, source_class=source_class, budget=budget
+        dataset,
+        config,
+        ids,
+        cover_ids,
+        images,
+        trigger=trigger,
+        source_class=source_class,
+        budget=budget,
+        generator=generator,
     )

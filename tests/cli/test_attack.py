@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from puregen_transforms.attacks import ATTACKS, Poison
-from puregen_transforms.attacks.poison import to_tensor
+from puregen_transforms.attacks.stored_images import to_tensor
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import load_demo
 from puregen_transforms.data.image_set import ImageSet
