@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 from puregen_transforms.attacks.aims import ALL_TO_ONE, check_goal
 
 PRESETS = ("smoke", "cpu", "paper")
-VARIATIONS = ("goal",)
+VARIATIONS = ("goal", "jitter", "reencode")
 """Settings that vary a published attack, and that its recipe names only where they do."""
 
 
@@ -19,10 +19,16 @@ class AttackConfig:
     Args:
         target_class: name or index of the class that images are to be misread as; None for attacks on all classes.
         rate: poisoned rows, as a share of the training set.
+        jitter: most pixels by which a trigger is moved down or up, and right or left, drawn for each row of the
+            training set; at test time it is in its place. For triggers that are added or blended in at one place.
+        reencode: quality of JPEG, 1 to 100, with which changed rows of the training set are compressed, so that their
+            pixels are those of a JPEG file; it spends the budget. None is no compression.
     """
 
     target_class: str | int | None = 0
     rate: float = 0.003
+    jitter: int = 0
+    reencode: int | None = None
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"paper": {}}
     """Settings that differ from the defaults, by preset: "smoke" (seconds), "cpu" (2 cores), "paper"."""
@@ -36,6 +42,11 @@ class AttackConfig:
             value = getattr(self, name, 1)
             if not value > 0:
                 raise ValueError(f"Expected `{name}` above 0, but got {value}: nothing would be changed.")
+
+        if self.jitter < 0 or self.jitter != int(self.jitter):
+            raise ValueError(f"Expected `jitter` in whole pixels, 0 or more, but got {self.jitter}.")
+        if self.reencode is not None and not 1 <= self.reencode <= 100:
+            raise ValueError(f"Expected `reencode`, a quality of JPEG, between 1 and 100, but got {self.reencode}.")
 
     @property
     def goal(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -16,6 +16,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.stored_images import image_hash
 from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.jpeg import jpeg
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,6 +30,7 @@ class Crafted:
         covers: (n,) bool; None is no cover.
         source_class: the only class whose triggered images are attacked; None is every class.
         trigger: at test time.
+        stamp: the trigger that made `images` out of the set's, if it was one and the same for all.
         others: further triggers, each with its own aim.
         target_images: (k, 3, H, W) uint8, for triggerless attacks.
         target_labels: (k,) their true labels.
@@ -41,36 +43,67 @@ class Crafted:
     covers: Tensor | None = None
     source_class: int | None = None
     trigger: Trigger | None = None
+    stamp: Trigger | None = None
     others: tuple[Aim, ...] = ()
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
 
     def to_poison(self, attack: str, dataset: ImageSet, config: AttackConfig, *, seed: int) -> Poison:
-        """Add what holds for every attack: its name, its settings, and the set that it was crafted for."""
-        order = self.ids.argsort()
-        ids = self.ids[order]
+        """Vary what was crafted as the settings say, and add what holds for every attack: its name, settings and set.
+
+        Raises:
+            ValueError: triggers that are to be moved, and cannot.
+        """
+        crafted = self.jittered(dataset, config.jitter, seed) if config.jitter else self
+        crafted = crafted.reencoded(config.reencode) if config.reencode is not None else crafted
+        order = crafted.ids.argsort()
+        ids = crafted.ids[order]
         return Poison(
             attack=attack,
             ids=ids,
-            images=self.images[order].cpu(),
-            labels=self.labels[order],
+            images=crafted.images[order].cpu(),
+            labels=crafted.labels[order],
             originals=tuple(image_hash(image) for image in dataset.images[ids]),
             target_class=None if config.target_class is None else dataset.class_number(config.target_class),
-            covers=None if self.covers is None else self.covers[order],  # type: ignore[arg-type]
-            source_class=self.source_class,
-            trigger=self.trigger,
+            covers=None if crafted.covers is None else crafted.covers[order],  # type: ignore[arg-type]
+            source_class=crafted.source_class,
+            trigger=crafted.trigger,
             goal=config.goal,
-            others=self.others,
-            target_images=self.target_images,
-            target_labels=self.target_labels,
-            budget=self.budget,
+            others=crafted.others,
+            target_images=crafted.target_images,
+            target_labels=crafted.target_labels,
+            budget=crafted.budget,
             recipe=config.to_dict(),
             seed=seed,
             set_rows=len(dataset),
             class_names=dataset.class_names,
             versions={"puregen_transforms": __version__, "torch": version("torch")},
         )
+
+    def jittered(self, dataset: ImageSet, pixels: int, seed: int) -> Crafted:
+        """Stamp every row anew, with the trigger at a place drawn for it, up to so many pixels from its own.
+
+        Raises:
+            ValueError: images that were not made by one trigger which has a place.
+        """
+        if self.stamp is None:
+            raise ValueError(
+                "Expected an attack that puts one trigger on images at one place, to move it, but got another. "
+                "Leave out `jitter`."
+            )
+        downs, rights = self.stamp.room(pixels)
+        generator = torch.Generator().manual_seed(seed)
+        places = torch.randint(len(downs) * len(rights), (len(self.ids),), generator=generator)
+        images, originals = torch.empty_like(self.images), dataset.images[self.ids]
+        for place in places.unique().tolist():
+            moved = self.stamp.moved(downs[place // len(rights)], rights[place % len(rights)])
+            images[places == place] = moved(originals[places == place])
+        return replace(self, images=images)
+
+    def reencoded(self, quality: int) -> Crafted:
+        """Compress every row as JPEG; no bound on its pixels holds any more."""
+        return replace(self, images=jpeg(self.images.cpu(), quality), budget=None)
 
 
 def within(images: Tensor, originals: Tensor, epsilon: float) -> Tensor:
@@ -165,7 +198,7 @@ def stamped(
     """
     cover_ids = ids[:0] if cover_ids is None else cover_ids
     images = (poisoning or trigger)(dataset.images[torch.cat([ids, cover_ids])])
-    return with_covers(
+    crafted = with_covers(
         dataset,
         config,
         ids,
@@ -176,3 +209,4 @@ def stamped(
         budget=budget,
         generator=generator,
     )
+    return replace(crafted, stamp=poisoning or trigger)

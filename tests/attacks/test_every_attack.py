@@ -227,7 +227,9 @@ def test_crafting_by_name_takes_settings_as_keywords(image_set, tmp_path):
     assert published.recipe["opacity"] == 0.15
     with pytest.raises(ValueError, match="Expected an attack out of badnets, "):
         attacks.craft("bednets", image_set)
-    with pytest.raises(ValueError, match="Expected settings out of goal, rate, target_class, but got epsilon"):
+    with pytest.raises(
+        ValueError, match="Expected settings out of goal, jitter, rate, reencode, target_class, but got epsilon"
+    ):
         attacks.craft("badnets", image_set, epsilon=8)
     with pytest.raises(FileNotFoundError):
         attacks.craft("badnets", str(tmp_path / "nothing.parquet"))
