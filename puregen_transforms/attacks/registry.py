@@ -26,6 +26,8 @@ ATTACKS: dict[str, Attack[Any]] = {
         "adaptive_patch",
         "input_aware",
         "issba",
+        "low_frequency",
+        "ctrl",
         "clean_label",
         "narcissus",
         "gradient_matching",

@@ -11,7 +11,16 @@ from puregen_transforms.models.ebm import EBM, EBMConfig
 
 CRAFTED = {}
 FEWER = {"issba": {"epochs": 8}}
-BOUNDED = ("bullseye_polytope", "gradient_matching", "issba", "narcissus", "ntga", "sig")
+BOUNDED = (
+    "bullseye_polytope",
+    "ctrl",
+    "gradient_matching",
+    "issba",
+    "low_frequency",
+    "narcissus",
+    "ntga",
+    "sig",
+)
 TARGETED = [name for name in ATTACKS if "targets" in ATTACKS[name].needs]
 TRIGGERED = [name for name in ATTACKS if name not in TARGETED and name != "ntga"]
 
@@ -139,7 +148,7 @@ def test_settings_are_checked(name, image_set):
             craft(name, image_set, target_class="zebra")
     with pytest.raises(ValueError, match="at least"):
         craft(name, image_set, rate=0.001)
-    if name not in ("badnets", "blended", "trojan", "issba", "ntga"):  # which take images of any class
+    if name not in ("badnets", "blended", "trojan", "issba", "low_frequency", "ntga"):  # which take images of any class
         with pytest.raises(ValueError, match="Lower the rate"):
             craft(name, image_set, rate=0.99)
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -173,12 +182,14 @@ def test_public_images_are_asked_for(name, image_set):
 
 
 SHARED = {
+    "low_frequency": [{"target_class": 3}, {"rate": 0.2}, {"epsilon": 8.0}],
     "clean_label": [{"target_class": 3}, {"rate": 0.1}, {"epsilon": 8.0}],
     "narcissus": [{"epsilon": 4.0}, {"rate": 0.1}, {"defense_aware": "generation", "langevin_steps": 1}],
     "gradient_matching": [{"target_class": 3}, {"source_class": 4}, {"target_index": 2}, {"rate": 0.05}],
     "bullseye_polytope": [{"target_class": 3}, {"target_index": 2}, {"epsilon": 8.0}, {"mode": "end_to_end"}],
 }
 OWN = {
+    "low_frequency": {"surrogate_epochs": 1},
     "clean_label": {"surrogate_epochs": 1},
     "narcissus": {"target_class": 3},
     "gradient_matching": {"ensemble": 2},
