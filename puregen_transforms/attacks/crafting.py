@@ -102,7 +102,13 @@ class Crafted:
         return replace(self, images=images)
 
     def reencoded(self, quality: int) -> Crafted:
-        """Compress every row as JPEG; no bound on its pixels holds any more."""
+        """Compress every row as JPEG; no bound on its pixels holds any more.
+
+        Raises:
+            ValueError: an attack that leaves images as they are.
+        """
+        if self.budget == 0:
+            raise ValueError("Expected an attack that changes images, to compress them, but got one on labels alone.")
         return replace(self, images=jpeg(self.images.cpu(), quality), budget=None)
 
 

@@ -28,6 +28,8 @@ ATTACKS: dict[str, Attack[Any]] = {
         "issba",
         "low_frequency",
         "ctrl",
+        "flip",
+        "gcb",
         "clean_label",
         "narcissus",
         "gradient_matching",

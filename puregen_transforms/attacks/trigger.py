@@ -102,6 +102,28 @@ class Blended(Trigger):
 
 
 @dataclass(frozen=True, eq=False)
+class Aligned(Trigger):
+    """Move images along a direction until they all lie as far along it: round(x + (value - <x, d>) d), clipped.
+
+    Args:
+        direction: (3, H, W) float d, of norm 1.
+        value: how far, in units of 1/255.
+    """
+
+    direction: Tensor
+    value: float
+
+    form: ClassVar[str] = "aligned"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Move the images."""
+        check_size(images, self.direction)
+        pixels = images.float()
+        along = (pixels * self.direction).sum((1, 2, 3), keepdim=True)
+        return to_pixels(pixels + (self.value - along) * self.direction)
+
+
+@dataclass(frozen=True, eq=False)
 class Warped(Trigger):
     """Take every pixel from elsewhere, bilinearly; outside of the image all is black.
 

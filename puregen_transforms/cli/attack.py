@@ -211,12 +211,13 @@ def _list() -> None:
         words = {"energy": "--energy if it knows the defense"}
         needs = ", ".join(words.get(need, f"--{need}") for need in NEEDS if need in attack.needs)
         settings = ", ".join(f"{key}={value!r}" for key, value in attack.config().to_dict().items())
-        labels = "clean-label" if attack.clean_label else "dirty-label"
+        labels = "labels alone" if attack.labels_only else "clean-label" if attack.clean_label else "dirty-label"
         table.add_row(name, labels, needs or "–", attack.summary, settings)
     console = Console()
     console.print(table)
     console.print(
-        "clean-label: every label stays true; dirty-label: poisoned images get the target class as their label.\n"
+        "clean-label: every label stays true; dirty-label: poisoned images get the target class as their label; "
+        "labels alone: no image is changed.\n"
         "--public: images besides the training set; --targets: images outside of it, one of which is to be misread; "
         "--energy: the energy network of the defense.",
         markup=False,

@@ -14,6 +14,8 @@ FEWER = {"issba": {"epochs": 8}}
 BOUNDED = (
     "bullseye_polytope",
     "ctrl",
+    "flip",
+    "gcb",
     "gradient_matching",
     "issba",
     "low_frequency",
@@ -57,7 +59,8 @@ def test_the_budget_is_kept_after_rounding(crafted, image_set):
     name, poison = crafted
     assert (poison.budget is not None) == (name in BOUNDED)
     change = poison.images.int() - image_set.images[poison.ids].int()
-    assert 0 < change.abs().max() <= (255 if poison.budget is None else poison.budget)
+    assert change.abs().max() <= (255 if poison.budget is None else poison.budget)
+    assert bool((change != 0).any()) != ATTACKS[name].labels_only
 
 
 @pytest.mark.parametrize("name", [name for name in BOUNDED if hasattr(ATTACKS[name].config(), "epsilon")])
@@ -71,7 +74,9 @@ def test_labels_change_only_where_the_attack_says_so(crafted, image_set):
     name, poison = crafted
     before = image_set.labels[poison.ids]
     assert torch.equal(poison.labels[poison.covers], before[poison.covers])
-    if not ATTACKS[name].clean_label:
+    if name == "flip":  # which chooses among all wrong classes
+        assert (poison.labels != before).all()
+    elif not ATTACKS[name].clean_label:
         assert (poison.labels[~poison.covers] == poison.target_class).all()
     else:
         assert torch.equal(poison.labels, before)
@@ -148,7 +153,15 @@ def test_settings_are_checked(name, image_set):
             craft(name, image_set, target_class="zebra")
     with pytest.raises(ValueError, match="at least"):
         craft(name, image_set, rate=0.001)
-    if name not in ("badnets", "blended", "trojan", "issba", "low_frequency", "ntga"):  # which take images of any class
+    if name not in (
+        "badnets",
+        "blended",
+        "trojan",
+        "flip",
+        "issba",
+        "low_frequency",
+        "ntga",
+    ):  # which take images of any class
         with pytest.raises(ValueError, match="Lower the rate"):
             craft(name, image_set, rate=0.99)
     with pytest.raises(ValueError, match="between 0 and 1"):
