@@ -35,6 +35,7 @@ class Crafted:
         target_images: (k, 3, H, W) uint8, for triggerless attacks.
         target_labels: (k,) their true labels.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
+        varied: whether triggers were moved, and rows compressed, as the settings say.
     """
 
     ids: Tensor
@@ -48,6 +49,7 @@ class Crafted:
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
+    varied: bool = False
 
     def to_poison(self, attack: str, dataset: ImageSet, config: AttackConfig, *, seed: int) -> Poison:
         """Vary what was crafted as the settings say, and add what holds for every attack: its name, settings and set.
@@ -55,8 +57,7 @@ class Crafted:
         Raises:
             ValueError: triggers that are to be moved, and cannot.
         """
-        crafted = self.jittered(dataset, config.jitter, seed) if config.jitter else self
-        crafted = crafted.reencoded(config.reencode) if config.reencode is not None else crafted
+        crafted = self if self.varied else self.variation(dataset, config, seed)
         order = crafted.ids.argsort()
         ids = crafted.ids[order]
         return Poison(
@@ -80,6 +81,15 @@ class Crafted:
             class_names=dataset.class_names,
             versions={"puregen_transforms": __version__, "torch": version("torch")},
         )
+
+    def variation(self, dataset: ImageSet, config: AttackConfig, seed: int) -> Crafted:
+        """Move triggers, and compress rows, if the settings say so.
+
+        Raises:
+            ValueError: triggers that cannot be moved, or images that are not to be changed.
+        """
+        crafted = self.jittered(dataset, config.jitter, seed) if config.jitter else self
+        return crafted.reencoded(config.reencode) if config.reencode is not None else crafted
 
     def jittered(self, dataset: ImageSet, pixels: int, seed: int) -> Crafted:
         """Stamp every row anew, with the trigger at a place drawn for it, up to so many pixels from its own.

@@ -16,6 +16,7 @@ from puregen_transforms.attacks.crafting import Crafted
 from puregen_transforms.attacks.selection import choose_share, count_of
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.features import head
@@ -166,8 +167,11 @@ def step_distance(model: nn.Module, expert: tuple[Tensor, Tensor], student: tupl
     """
     model.train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    wanted = torch.autograd.grad(F.cross_entropy(model(normalize(expert[0])), expert[1]), weights)
-    own = torch.autograd.grad(F.cross_entropy(model(normalize(student[0])), student[1]), weights, create_graph=True)
+    with autocast(expert[0].device):
+        expert_loss = F.cross_entropy(model(normalize(expert[0])).float(), expert[1])
+        student_loss = F.cross_entropy(model(normalize(student[0])).float(), student[1])
+    wanted = torch.autograd.grad(expert_loss, weights)
+    own = torch.autograd.grad(student_loss, weights, create_graph=True)
     apart = torch.stack([(one - other).square().sum() for one, other in zip(own, wanted, strict=True)]).sum()
     return apart / torch.stack([step.square().sum() for step in wanted]).sum().clamp(min=1e-12)
 

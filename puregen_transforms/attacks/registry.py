@@ -30,6 +30,7 @@ ATTACKS: dict[str, Attack[Any]] = {
         "ctrl",
         "flip",
         "gcb",
+        "mixed",
         "clean_label",
         "narcissus",
         "gradient_matching",

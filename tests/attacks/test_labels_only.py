@@ -7,8 +7,8 @@ from datasets import ClassLabel, Dataset, Features, Image
 from puregen_transforms.attacks import ATTACKS, Attacker, craft
 from puregen_transforms.attacks.flip import FLIPConfig, clearest_flips, learned_scores, step_distance, train_expert
 from puregen_transforms.attacks.gcb import GCBConfig, natural_direction
-from puregen_transforms.attacks.poisoned_set import _png
 from puregen_transforms.data.image_set import ImageSet
+from tests.attacks.test_poison import png
 
 LABELS_ONLY = [name for name, attack in ATTACKS.items() if attack.labels_only]
 
@@ -31,7 +31,7 @@ def test_images_are_not_compressed_either(name, image_set):
 
 def test_files_of_a_data_set_stay_as_they_are_stored(image_set):
     poison = craft("gcb", image_set, preset="smoke")
-    columns = {"image": [{"bytes": _png(image) + b"own", "path": None} for image in image_set.images]}
+    columns = {"image": [{"bytes": png(image) + b"own", "path": None} for image in image_set.images]}
     features = Features({"image": Image(), "label": ClassLabel(names=list(image_set.class_names))})
     rows = Dataset.from_dict({**columns, "label": image_set.labels.tolist()}, features=features)
     poisoned = poison.apply(rows)
