@@ -8,7 +8,10 @@ from typing import Any, ClassVar, Self
 from puregen_transforms.attacks.aims import ALL_TO_ONE, check_goal
 
 PRESETS = ("smoke", "cpu", "paper")
-VARIATIONS = ("goal", "jitter", "reencode")
+OF_ALL = ("jitter", "reencode")
+"""Settings that vary any attack."""
+
+VARIATIONS = ("goal", *OF_ALL)
 """Settings that vary a published attack, and that its recipe names only where they do."""
 
 
@@ -43,9 +46,9 @@ class AttackConfig:
             if not value > 0:
                 raise ValueError(f"Expected `{name}` above 0, but got {value}: nothing would be changed.")
 
-        if self.jitter < 0 or self.jitter != int(self.jitter):
+        if not isinstance(self.jitter, int) or self.jitter < 0:
             raise ValueError(f"Expected `jitter` in whole pixels, 0 or more, but got {self.jitter}.")
-        if self.reencode is not None and not 1 <= self.reencode <= 100:
+        if self.reencode is not None and not (isinstance(self.reencode, int) and 1 <= self.reencode <= 100):
             raise ValueError(f"Expected `reencode`, a quality of JPEG, between 1 and 100, but got {self.reencode}.")
 
     @property
