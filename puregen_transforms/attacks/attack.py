@@ -94,6 +94,7 @@ class Attack(Generic[Config]):
         needs: what else the attacker must have, out of `NEEDS`; "energy" is needed where the settings say that the
             attacker knows the defense.
         clean_label: whether all labels stay true; otherwise it is a dirty-label attack.
+        labels_only: whether all images stay as they are.
         optimizes: whether it trains or optimizes, on the attacker's device; its seed should then be none of a victim's.
     """
 
@@ -102,6 +103,7 @@ class Attack(Generic[Config]):
     function: Callable[[ImageSet, Config, Attacker], Crafted]
     needs: frozenset[str] = frozenset()
     clean_label: bool = False
+    labels_only: bool = False
     optimizes: bool = False
 
     def needed(self, config: Config) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 
 from puregen_transforms.attacks.attack import Attack, Attacker
-from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.config import GoalConfig
 from puregen_transforms.attacks.crafting import Crafted, stamped
 from puregen_transforms.attacks.drawings import picture
 from puregen_transforms.attacks.selection import choose_share
@@ -17,7 +17,7 @@ from puregen_transforms.data.image_set import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlendedConfig(AttackConfig):
+class BlendedConfig(GoalConfig):
     """Settings as in Confusion Training (Qi et al. 2023); V&B (Zhu et al. 2023) takes opacity 0.1.
 
     Args:
@@ -31,9 +31,10 @@ class BlendedConfig(AttackConfig):
 
 def craft(dataset: ImageSet, config: BlendedConfig, attacker: Attacker) -> Crafted:
     """Blend the picture into random images and relabel them."""
-    ids = choose_share(dataset, config.rate, generator=attacker.generator())
+    generator = attacker.generator()
+    ids = choose_share(dataset, config.rate, generator=generator)
     trigger = Blended(picture(dataset.size), torch.full((1, *dataset.size), config.opacity))
-    return stamped(dataset, config, ids, trigger=trigger)
+    return stamped(dataset, config, ids, trigger=trigger, generator=generator)
 
 
 ATTACK = Attack("blended", BlendedConfig, craft)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
 from puregen_transforms import __version__
+from puregen_transforms.attacks.aims import ALL_TO_ALL, ALL_TO_ONE, Aim, next_classes, other_classes
 from puregen_transforms.attacks.config import AttackConfig
-from puregen_transforms.attacks.poison import Poison, image_hash
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.stored_images import image_hash
 from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.jpeg import jpeg
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,9 +30,12 @@ class Crafted:
         covers: (n,) bool; None is no cover.
         source_class: the only class whose triggered images are attacked; None is every class.
         trigger: at test time.
+        stamp: the trigger that made `images` out of the set's, if it was one and the same for all.
+        others: further triggers, each with its own aim.
         target_images: (k, 3, H, W) uint8, for triggerless attacks.
         target_labels: (k,) their true labels.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
+        varied: whether triggers were moved, and rows compressed, as the settings say.
     """
 
     ids: Tensor
@@ -38,33 +44,82 @@ class Crafted:
     covers: Tensor | None = None
     source_class: int | None = None
     trigger: Trigger | None = None
+    stamp: Trigger | None = None
+    others: tuple[Aim, ...] = ()
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
+    varied: bool = False
 
     def to_poison(self, attack: str, dataset: ImageSet, config: AttackConfig, *, seed: int) -> Poison:
-        """Add what holds for every attack: its name, its settings, and the set that it was crafted for."""
-        order = self.ids.argsort()
-        ids = self.ids[order]
+        """Vary what was crafted as the settings say, and add what holds for every attack: its name, settings and set.
+
+        Raises:
+            ValueError: triggers that are to be moved, and cannot.
+        """
+        crafted = self if self.varied else self.variation(dataset, config, seed)
+        order = crafted.ids.argsort()
+        ids = crafted.ids[order]
         return Poison(
             attack=attack,
             ids=ids,
-            images=self.images[order].cpu(),
-            labels=self.labels[order],
+            images=crafted.images[order].cpu(),
+            labels=crafted.labels[order],
             originals=tuple(image_hash(image) for image in dataset.images[ids]),
             target_class=None if config.target_class is None else dataset.class_number(config.target_class),
-            covers=None if self.covers is None else self.covers[order],  # type: ignore[arg-type]
-            source_class=self.source_class,
-            trigger=self.trigger,
-            target_images=self.target_images,
-            target_labels=self.target_labels,
-            budget=self.budget,
+            covers=None if crafted.covers is None else crafted.covers[order],  # type: ignore[arg-type]
+            source_class=crafted.source_class,
+            trigger=crafted.trigger,
+            goal=config.goal,
+            others=crafted.others,
+            target_images=crafted.target_images,
+            target_labels=crafted.target_labels,
+            budget=crafted.budget,
             recipe=config.to_dict(),
             seed=seed,
             set_rows=len(dataset),
             class_names=dataset.class_names,
             versions={"puregen_transforms": __version__, "torch": version("torch")},
         )
+
+    def variation(self, dataset: ImageSet, config: AttackConfig, seed: int) -> Crafted:
+        """Move triggers, and compress rows, if the settings say so.
+
+        Raises:
+            ValueError: triggers that cannot be moved, or images that are not to be changed.
+        """
+        crafted = self.jittered(dataset, config.jitter, seed) if config.jitter else self
+        return crafted.reencoded(config.reencode) if config.reencode is not None else crafted
+
+    def jittered(self, dataset: ImageSet, pixels: int, seed: int) -> Crafted:
+        """Stamp every row anew, with the trigger at a place drawn for it, up to so many pixels from its own.
+
+        Raises:
+            ValueError: images that were not made by one trigger which has a place.
+        """
+        if self.stamp is None:
+            raise ValueError(
+                "Expected an attack that puts one trigger on images at one place, to move it, but got another. "
+                "Leave out `jitter`."
+            )
+        downs, rights = self.stamp.room(pixels)
+        generator = torch.Generator().manual_seed(seed)
+        places = torch.randint(len(downs) * len(rights), (len(self.ids),), generator=generator)
+        images, originals = torch.empty_like(self.images), dataset.images[self.ids]
+        for place in places.unique().tolist():
+            moved = self.stamp.moved(downs[place // len(rights)], rights[place % len(rights)])
+            images[places == place] = moved(originals[places == place])
+        return replace(self, images=images)
+
+    def reencoded(self, quality: int) -> Crafted:
+        """Compress every row as JPEG; no bound on its pixels holds any more.
+
+        Raises:
+            ValueError: an attack that leaves images as they are.
+        """
+        if self.budget == 0:
+            raise ValueError("Expected an attack that changes images, to compress them, but got one on labels alone.")
+        return replace(self, images=jpeg(self.images.cpu(), quality), budget=None)
 
 
 def within(images: Tensor, originals: Tensor, epsilon: float) -> Tensor:
@@ -83,8 +138,9 @@ def with_covers(
     trigger: Trigger,
     source_class: int | None = None,
     budget: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Crafted:
-    """Label poisoned rows as the target class, and covers as they were.
+    """Label poisoned rows as the target class, or as the goal has it, and covers as they were.
 
     Args:
         dataset: the training set.
@@ -95,16 +151,40 @@ def with_covers(
         trigger: at test time.
         source_class: the only class whose triggered images are attacked; None is every class.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
+        generator: of labels that are drawn; needed for an untargeted attack.
     """
     return Crafted(
         ids=torch.cat([ids, cover_ids]),
         images=images,
-        labels=torch.cat([torch.full_like(ids, dataset.class_number(config.target_class)), dataset.labels[cover_ids]]),
+        labels=torch.cat([relabeled(dataset, config, ids, generator), dataset.labels[cover_ids]]),
         covers=torch.arange(len(ids) + len(cover_ids)) >= len(ids),
         source_class=source_class,
         trigger=trigger,
         budget=budget,
     )
+
+
+def relabeled(dataset: ImageSet, config: AttackConfig, ids: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Give poisoned rows the labels that serve the goal: (n,) int64.
+
+    Args:
+        dataset: the training set.
+        config: settings, with the goal and the target class.
+        ids: (n,) rows to poison.
+        generator: of labels that are drawn; needed for an untargeted attack.
+
+    Raises:
+        ValueError: no such class, or a set of one class where others are wanted.
+    """
+    if config.goal == ALL_TO_ONE:
+        return torch.full_like(ids, dataset.class_number(config.target_class))
+    classes = len(dataset.class_names)
+    if classes < 2:
+        raise ValueError(f"Expected at least 2 classes for the goal {config.goal}, but got {classes}.")
+    if config.goal == ALL_TO_ALL:
+        return next_classes(dataset.labels[ids], classes)
+    assert generator is not None
+    return other_classes(dataset.labels[ids], classes, generator)
 
 
 def stamped(
@@ -117,8 +197,9 @@ def stamped(
     cover_ids: Tensor | None = None,
     source_class: int | None = None,
     budget: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> Crafted:
-    """Put one trigger on all rows, and label them as the target class; covers keep their label.
+    """Put one trigger on all rows, and label them as the target class, or as the goal has it; covers keep their label.
 
     Args:
         dataset: the training set.
@@ -129,9 +210,19 @@ def stamped(
         cover_ids: (m,) rows of covers.
         source_class: the only class whose triggered images are attacked; None is every class.
         budget: largest change of a pixel in units of 1/255, if it is bounded.
+        generator: of labels that are drawn; needed for an untargeted attack.
     """
     cover_ids = ids[:0] if cover_ids is None else cover_ids
     images = (poisoning or trigger)(dataset.images[torch.cat([ids, cover_ids])])
-    return with_covers(
-        dataset, config, ids, cover_ids, images, trigger=trigger, source_class=source_class, budget=budget
+    crafted = with_covers(
+        dataset,
+        config,
+        ids,
+        cover_ids,
+        images,
+        trigger=trigger,
+        source_class=source_class,
+        budget=budget,
+        generator=generator,
     )
+    return replace(crafted, stamp=poisoning or trigger)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms.attacks.attack import Attack, Attacker
-from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.config import GoalConfig
 from puregen_transforms.attacks.crafting import Crafted, stamped
 from puregen_transforms.attacks.network_triggers import Encoded, hidden
 from puregen_transforms.attacks.selection import choose_share
@@ -22,7 +22,7 @@ from puregen_transforms.models.image_to_image import ImageToImage
 
 
 @dataclass(frozen=True, kw_only=True)
-class ISSBAConfig(AttackConfig):
+class ISSBAConfig(GoalConfig):
     """Settings with 20 bits, as in the experiments of Confusion Training (Qi et al. 2023).
 
     The published encoder is that of StegaStamp, trained with a perceptual loss and a critic on large images. This one
@@ -54,9 +54,10 @@ class ISSBAConfig(AttackConfig):
 
 def craft(dataset: ImageSet, config: ISSBAConfig, attacker: Attacker) -> Crafted:
     """Train encoder and decoder, and hide one secret in random images."""
-    ids = choose_share(dataset, config.rate, generator=attacker.generator())
+    generator = attacker.generator()
+    ids = choose_share(dataset, config.rate, generator=generator)
     trigger = train_encoder(dataset, config, attacker)
-    return stamped(dataset, config, ids, trigger=trigger, budget=config.epsilon)
+    return stamped(dataset, config, ids, trigger=trigger, budget=config.epsilon, generator=generator)
 
 
 def train_encoder(dataset: ImageSet, config: ISSBAConfig, attacker: Attacker) -> Encoded:

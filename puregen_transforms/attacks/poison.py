@@ -4,7 +4,9 @@ On disk a poison is a folder with two files. `poison.safetensors` has the tensor
 training set; `images` (n, 3, H, W) uint8 and `labels` (n,) int64, what those rows become; `covers` (n,) bool; perhaps
 `target_images` (k, 3, H, W) uint8, `target_labels` (k,) int64 and `trigger.*`, the tensors of the trigger. Everything
 else is in `poison.json`, with the sha256 of the tensors' file. `trigger.form` there says how the trigger acts: see
-`puregen_transforms/attacks/trigger_forms.py`.
+`puregen_transforms/attacks/trigger_forms.py`. Format 2 adds `goal`, which says what triggered images are to be taken
+for (see `puregen_transforms/attacks/aims.py`), and `others`, further triggers with their own aims, whose tensors are
+`trigger1.*`, `trigger2.*` and so on; a poison that needs neither is written in format 1.
 """
 
 from __future__ import annotations
@@ -18,24 +20,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import PIL.Image
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
-from torch.utils.data import Dataset as TorchDataset
 
+from puregen_transforms.attacks.aims import ALL_TO_ONE, Aim, check_goal
+from puregen_transforms.attacks.poisoned_dataset import PoisonedDataset
+from puregen_transforms.attacks.stored_images import image_hash, to_pil, to_tensor
 from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.attacks.trigger_forms import to_trigger
 from puregen_transforms.data.atomic import complete_or_absent
-from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT = 1
+FORMATS = (1, 2)
 TENSORS, DESCRIPTION = "poison.safetensors", "poison.json"
 
 
@@ -50,10 +51,12 @@ class Poison:
         labels: (n,) int64, the labels they then have.
         originals: `image_hash` of each row's image before, by which `apply` knows the set again.
         target_class: the class that triggered images, or those in `target_images`, are to be misread as; None for
-            attacks on all that is learned.
+            another goal, and for attacks on all that is learned.
         covers: (n,) bool, the covers: rows with the trigger that keep their label, to hide the others. None is no row.
         source_class: the only class whose triggered images are attacked; None is every class.
         trigger: put on images at test time; None for triggerless attacks, which aim at `target_images`.
+        goal: what triggered images are to be taken for, out of `GOALS`.
+        others: further triggers, each with its own aim.
         target_images: (k, 3, H, W) uint8, test images to be misread.
         target_labels: (k,) int64, their true labels.
         budget: largest change of a pixel in units of 1/255; None for attacks that have no such bound.
@@ -73,6 +76,8 @@ class Poison:
     covers: Tensor = field(default=None)  # type: ignore[assignment]
     source_class: int | None = None
     trigger: Trigger | None = None
+    goal: str = ALL_TO_ONE
+    others: tuple[Aim, ...] = ()
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
@@ -92,6 +97,21 @@ class Poison:
             raise ValueError("Expected `ids` in increasing order, each once.")
         if len(self.ids) and not 0 <= int(self.ids[0]) <= int(self.ids[-1]) < self.set_rows:
             raise ValueError(f"Expected `ids` of a set of {self.set_rows} rows, but got {int(self.ids[-1])}.")
+        check_goal(self.goal)
+        if self.trigger is None and (self.others or self.goal != ALL_TO_ONE):
+            raise ValueError(
+                f"Expected a trigger for the goal {self.goal} with {len(self.others)} others, but got none."
+            )
+        for aim in self.aims:
+            aim.check(len(self.class_names))
+
+    @property
+    def aims(self) -> tuple[Aim, ...]:
+        """List what each trigger is to do, that of `trigger` first; empty without one."""
+        if self.trigger is None:
+            return ()
+        own = Aim(trigger=self.trigger, goal=self.goal, target_class=self.target_class, source_class=self.source_class)
+        return (own, *self.others)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -99,7 +119,9 @@ class Poison:
     def __repr__(self) -> str:
         covers = int(self.covers.sum())
         about = f"{len(self) - covers} poisoned" + (f" and {covers} cover" if covers else "")
-        aim = "" if self.target_class is None else f", target class {self.target_class}"
+        aim = f", {self.goal}" if self.goal != ALL_TO_ONE else ""
+        aim += "" if self.target_class is None else f", target class {self.target_class}"
+        aim += "".join(f" and {other.target_class}" for other in self.others)
         return f"Poison({self.attack!r}, {about} rows of {self.set_rows}{aim})"
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,18 +163,23 @@ class Poison:
         try:
             about = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
             tensors = parse_safetensors(content)
-            if about["format"] != FORMAT:
-                raise ValueError(f"it is of format {about['format']}, and this version reads {FORMAT}")
+            if about["format"] not in FORMATS:
+                raise ValueError(f"it is of format {about['format']}, and this version reads up to {FORMATS[-1]}")
             if hashlib.sha256(content).hexdigest() != about["tensors_sha256"]:
                 raise ValueError(f"{TENSORS} is not the file that {DESCRIPTION} was written with")
             own: dict[str, Any] = {name: tensors.pop(name, None) for name in _OWN_TENSORS}
             form = about.pop("trigger")
-            parts = {name.removeprefix("trigger."): value for name, value in tensors.items()}
-            trigger = to_trigger(form.pop("form"), form, parts) if form else None
+            trigger = _read_trigger(form, "trigger", tensors) if form else None
+            others = tuple(
+                Aim(trigger=_read_trigger(aim.pop("trigger"), f"trigger{number}", tensors), **aim)
+                for number, aim in enumerate(about.pop("others", ()), 1)
+            )
+            if tensors:
+                raise ValueError(f"{TENSORS} has {', '.join(tensors)}, which {DESCRIPTION} does not speak of")
             del about["format"], about["tensors_sha256"]
             for name in ("originals", "class_names"):
                 about[name] = tuple(about[name])
-            return cls(**own, **about, trigger=trigger)
+            return cls(**own, **about, trigger=trigger, others=others)
         except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise ValueError(f"Expected a poison in {path}, but got: {error}.") from error
 
@@ -197,13 +224,13 @@ class Poison:
         """
         self._check_rows(len(images))
         for place, row in enumerate(self.ids.tolist()):
-            self._check_original(place, images[row])
+            self.check_original(place, images[row])
         images, labels = images.clone(), labels.clone()
         images[self.ids], labels[self.ids] = self.images, self.labels
         return images, labels
 
     def trigger_test_set(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Put the trigger on the test images that the attack wants misread as the target class.
+        """Put the trigger on the test images that the attack wants misread; of several triggers, the first.
 
         Args:
             images: (N, 3, H, W) uint8.
@@ -211,31 +238,46 @@ class Poison:
 
         Returns:
             (M, 3, H, W) uint8, the triggered images of all classes but the target class, or of the source class alone;
-            and (M,), their true labels.
+            and (M,), their true labels. `wanted_labels` gives the classes as which they are to be misread.
 
         Raises:
             ValueError: the attack has no trigger.
         """
-        if self.trigger is None:
+        return self._first_aim().triggered(images, labels)
+
+    def wanted_labels(self, labels: Tensor) -> Tensor | None:
+        """Give the classes as which images from `trigger_test_set`, of these true labels (M,), are to be misread.
+
+        Returns:
+            (M,) classes; None where any wrong class will do.
+
+        Raises:
+            ValueError: the attack has no trigger.
+        """
+        return self._first_aim().wanted(labels, len(self.class_names))
+
+    def _first_aim(self) -> Aim:
+        if not self.aims:
             where = "it spoils the whole set" if self.target_images is None else "its targets are in `target_images`"
             raise ValueError(f"Attack {self.attack!r} has no trigger: {where}.")
-        chosen = labels != self.target_class if self.source_class is None else labels == self.source_class
-        return self.trigger(images[chosen]), labels[chosen]
+        return self.aims[0]
 
     def _apply_to_rows(self, dataset: Dataset, image: str, label: str) -> Dataset:
         from datasets import Image
 
-        place_of = self._places()
+        place_of = self.places()
 
         def replace(rows: dict[str, list[Any]], indices: list[int]) -> dict[str, list[Any]]:
             for position, index in enumerate(indices):
                 if index in place_of:
                     place = place_of[index]
-                    self._check_original(place, to_tensor(dataset[index][image]))
-                    buffer = io.BytesIO()
-                    to_pil(self.images[place]).save(buffer, "PNG")
-                    rows[image][position] = {"bytes": buffer.getvalue(), "path": None}
-                    rows[label][position] = self._label(place, rows[label][position])
+                    before = to_tensor(dataset[index][image])
+                    self.check_original(place, before)
+                    if not torch.equal(before, self.images[place]):  # attacks on labels alone leave the files alone
+                        buffer = io.BytesIO()
+                        to_pil(self.images[place]).save(buffer, "PNG")
+                        rows[image][position] = {"bytes": buffer.getvalue(), "path": None}
+                    rows[label][position] = self.label_of(place, rows[label][position])
             return rows
 
         encoded = dataset.cast_column(image, Image(decode=False))
@@ -245,19 +287,21 @@ class Poison:
         poisoned = encoded.map(replace, with_indices=True, batched=True, new_fingerprint=fingerprint)
         return poisoned.cast(dataset.features)
 
-    def _label(self, place: int, before: Any) -> Any:
+    def label_of(self, place: int, before: Any) -> Any:
         """Give the new label of a row in the form of its label before: a word or a number."""
         number = int(self.labels[place])
         return self.class_names[number] if isinstance(before, str) else number
 
-    def _places(self) -> dict[int, int]:
+    def places(self) -> dict[int, int]:
+        """Give the place of each poisoned row in `ids`."""
         return {row: place for place, row in enumerate(self.ids.tolist())}
 
     def _check_rows(self, rows: int) -> None:
         if rows != self.set_rows:
             raise ValueError(f"Expected the set of {self.set_rows} rows that was attacked, but got one of {rows}.")
 
-    def _check_original(self, place: int, image: Tensor) -> None:
+    def check_original(self, place: int, image: Tensor) -> None:
+        """Raise ValueError unless this is the image that was attacked, before the attack."""
         if image_hash(image) != self.originals[place]:
             raise ValueError(
                 f"Expected the set that was attacked, but the image in row {int(self.ids[place])} is another. "
@@ -266,15 +310,18 @@ class Poison:
 
     def _tensor_bytes(self) -> bytes:
         tensors = {name: value for name in _OWN_TENSORS if (value := getattr(self, name)) is not None}
-        for name, value in (self.trigger.tensors() if self.trigger else {}).items():
-            tensors[f"trigger.{name}"] = value
+        for number, aim in enumerate(self.aims):
+            for name, value in aim.trigger.tensors().items():
+                tensors[f"trigger{number or ''}.{name}"] = value
         return to_safetensors({name: value.contiguous().cpu() for name, value in tensors.items()})
 
     def _description(self, content: bytes) -> str:
         """Write the JSON of the poison whose tensors' file has this content."""
-        trigger = None if self.trigger is None else {"form": self.trigger.form, **self.trigger.numbers()}
+        later: dict[str, Any] = {}
+        if self.others or self.goal != ALL_TO_ONE:
+            later = {"goal": self.goal, "others": [_describe_aim(aim) for aim in self.others]}
         about = {
-            "format": FORMAT,
+            "format": 2 if later else 1,
             "attack": self.attack,
             "target_class": self.target_class,
             "source_class": self.source_class,
@@ -282,7 +329,8 @@ class Poison:
             "seed": self.seed,
             "set_rows": self.set_rows,
             "class_names": list(self.class_names),
-            "trigger": trigger,
+            "trigger": None if self.trigger is None else _describe_trigger(self.trigger),
+            **later,
             "recipe": dict(self.recipe),
             "versions": dict(self.versions),
             "tensors_sha256": hashlib.sha256(content).hexdigest(),
@@ -294,76 +342,15 @@ class Poison:
 _OWN_TENSORS = ("ids", "images", "labels", "covers", "target_images", "target_labels")
 
 
-class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
-    """Replace some rows of a map-style torch data set; every other attribute is the data set's own."""
-
-    def __init__(self, dataset: Any, poison: Poison) -> None:
-        self.dataset = without_transforms(dataset)
-        self.poison = poison
-        own = transforms_of(dataset)
-        self.transform, self.target_transform = own.get("transform"), own.get("target_transform")
-        self.transforms = own.get("transforms")
-        self._place_of = poison._places()
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        index = range(len(self))[index]
-        image, label, *rest = self.dataset[index]
-        place = self._place_of.get(index)
-        if place is not None:
-            self.poison._check_original(place, to_tensor(image))
-            label = self.poison._label(place, label)
-            image = to_pil(self.poison.images[place]) if _is_pil(image) else self.poison.images[place].clone()
-        return (*self._transformed(image, label), *rest)
-
-    def _transformed(self, image: Any, label: Any) -> tuple[Any, Any]:
-        if self.transforms is not None:
-            image, label = self.transforms(image, label)
-        if self.transform is not None:
-            image = self.transform(image)
-        if self.target_transform is not None:
-            label = self.target_transform(label)
-        return image, label
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("dataset", "poison") or name.startswith("__"):
-            raise AttributeError(name)
-        if name == "targets":
-            targets = list(self.dataset.targets)
-            for place, row in enumerate(self.poison.ids.tolist()):
-                targets[row] = self.poison._label(place, targets[row])
-            return targets
-        return getattr(self.dataset, name)
+def _describe_trigger(trigger: Trigger) -> dict[str, Any]:
+    return {"form": trigger.form, **trigger.numbers()}
 
 
-def image_hash(image: Tensor) -> str:
-    """Name a (3, H, W) uint8 image by 16 hexadecimal digits of a hash."""
-    pixels = image.contiguous().cpu().numpy()
-    return hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()[:16]
+def _describe_aim(aim: Aim) -> dict[str, Any]:
+    return {**vars(aim), "trigger": _describe_trigger(aim.trigger)}
 
 
-def to_tensor(image: Any) -> Tensor:
-    """Convert a stored image, PIL or (3, H, W) uint8, to a tensor.
-
-    Raises:
-        ValueError: something else, such as an image that a transform has changed.
-    """
-    if _is_pil(image):
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    if isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3 and image.shape[0] == 3:
-        return image
-    raise ValueError(
-        f"Expected stored images, PIL or (3, H, W) uint8, but got {type(image).__name__}. "
-        "Apply the poison to the data set without transforms, and the transforms to the result."
-    )
-
-
-def to_pil(image: Tensor) -> PIL.Image.Image:
-    """Convert a (3, H, W) uint8 image to PIL."""
-    return PIL.Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-
-
-def _is_pil(image: Any) -> bool:
-    return isinstance(image, PIL.Image.Image)
+def _read_trigger(about: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Trigger:
+    """Build a trigger from its JSON and the tensors under its name, which are taken out."""
+    own = [key for key in tensors if key.startswith(f"{name}.")]
+    return to_trigger(about.pop("form"), about, {key.removeprefix(f"{name}."): tensors.pop(key) for key in own})

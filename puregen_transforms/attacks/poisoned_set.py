@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from puregen_transforms.attacks.poison import Poison, to_pil
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.stored_images import to_pil
 from puregen_transforms.data.atomic import complete_or_absent
 from puregen_transforms.data.image_set import ImageSet
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from puregen_transforms.attacks.config import AttackConfig
 from puregen_transforms.attacks.crafting import Crafted
-from puregen_transforms.attacks.poison import Poison, to_tensor
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.stored_images import to_tensor
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 

@@ -21,6 +21,21 @@ class Trigger(ABC):
     def __call__(self, images: Tensor) -> Tensor:
         """Put the trigger on images: uint8, of the same shape; the argument is not modified."""
 
+    def room(self, pixels: int) -> tuple[range, range]:
+        """List by how many pixels the trigger can be moved down and right without leaving the image.
+
+        Args:
+            pixels: at most so far, either way.
+
+        Raises:
+            ValueError: a trigger that has no place.
+        """
+        raise ValueError(f"Expected a trigger that can be moved, but one that is {self.form} has no place of its own.")
+
+    def moved(self, down: int, right: int) -> Trigger:
+        """Move the trigger by pixels; what leaves the image comes in at the other side."""
+        raise NotImplementedError
+
     def numbers(self) -> dict[str, Any]:
         """List the parts that go into JSON."""
         return {name: value for name, value in vars(self).items() if not isinstance(value, Tensor)}
@@ -49,6 +64,14 @@ class Added(Trigger):
         check_size(images, self.pattern)
         return to_pixels(images.float() + self.scale * self.pattern)
 
+    def room(self, pixels: int) -> tuple[range, range]:
+        """List how far the pattern can be moved, see `Trigger.room`."""
+        return _room(self.pattern.abs().amax(0), pixels)
+
+    def moved(self, down: int, right: int) -> Added:
+        """Move the pattern."""
+        return Added(self.pattern.roll((down, right), (1, 2)), self.scale)
+
 
 @dataclass(frozen=True, eq=False)
 class Blended(Trigger):
@@ -68,6 +91,36 @@ class Blended(Trigger):
         """Blend the image in."""
         check_size(images, self.image)
         return to_pixels(images.float().lerp(self.image, self.opacity))
+
+    def room(self, pixels: int) -> tuple[range, range]:
+        """List how far the picture can be moved, see `Trigger.room`."""
+        return _room(self.opacity.amax(0), pixels)
+
+    def moved(self, down: int, right: int) -> Blended:
+        """Move the picture."""
+        return Blended(self.image.roll((down, right), (1, 2)), self.opacity.roll((down, right), (1, 2)))
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned(Trigger):
+    """Move images along a direction until they all lie as far along it: round(x + (value - <x, d>) d), clipped.
+
+    Args:
+        direction: (3, H, W) float d, of norm 1.
+        value: how far, in units of 1/255.
+    """
+
+    direction: Tensor
+    value: float
+
+    form: ClassVar[str] = "aligned"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Move the images."""
+        check_size(images, self.direction)
+        pixels = images.float()
+        along = (pixels * self.direction).sum((1, 2, 3), keepdim=True)
+        return to_pixels(pixels + (self.value - along) * self.direction)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +145,19 @@ class Warped(Trigger):
 def warp(images: Tensor, grids: Tensor) -> Tensor:
     """Look at (N, 3, H, W) images through (N, H, W, 2) grids: float, not rounded."""
     return F.grid_sample(images.float(), grids, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def _room(shown: Tensor, pixels: int) -> tuple[range, range]:
+    """List how far what is shown, where (H, W) is above 0, can be moved; over half a side long, it wraps."""
+    return _room_along((shown > 0).any(1), pixels), _room_along((shown > 0).any(0), pixels)
+
+
+def _room_along(shown: Tensor, pixels: int) -> range:
+    places = shown.nonzero().flatten().tolist()
+    before, after = places[0], len(shown) - 1 - places[-1]
+    if before + after < len(shown) / 2:
+        return range(-pixels, pixels + 1)
+    return range(-min(pixels, before), min(pixels, after) + 1)
 
 
 def check_size(images: Tensor, trigger: Tensor) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from puregen_transforms.attacks.network_triggers import Encoded, Generated
-from puregen_transforms.attacks.trigger import Added, Blended, Trigger, Warped
+from puregen_transforms.attacks.trigger import Added, Aligned, Blended, Trigger, Warped
 
 _FORMS: dict[str, Callable[..., Trigger]] = {
     Added.form: Added,
     Blended.form: Blended,
+    Aligned.form: Aligned,
     Warped.form: Warped,
     Generated.form: Generated.of_parts,
     Encoded.form: Encoded.of_parts,

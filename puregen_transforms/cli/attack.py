@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -203,6 +204,7 @@ def _list() -> None:
     """Print a table of all attacks."""
     from puregen_transforms.attacks import ATTACKS
     from puregen_transforms.attacks.attack import NEEDS
+    from puregen_transforms.attacks.config import OF_ALL
 
     table = Table(title="Attacks")
     for heading in ("name", "labels", "needs besides the training set", "what it does", "settings, as published"):
@@ -210,14 +212,18 @@ def _list() -> None:
     for name, attack in ATTACKS.items():
         words = {"energy": "--energy if it knows the defense"}
         needs = ", ".join(words.get(need, f"--{need}") for need in NEEDS if need in attack.needs)
-        settings = ", ".join(f"{key}={value!r}" for key, value in attack.config().to_dict().items())
-        labels = "clean-label" if attack.clean_label else "dirty-label"
+        own = {key: value for key, value in asdict(attack.config()).items() if key not in OF_ALL}
+        settings = ", ".join(f"{key}={value!r}" for key, value in own.items())
+        labels = "labels alone" if attack.labels_only else "clean-label" if attack.clean_label else "dirty-label"
         table.add_row(name, labels, needs or "–", attack.summary, settings)
     console = Console()
     console.print(table)
     console.print(
-        "clean-label: every label stays true; dirty-label: poisoned images get the target class as their label.\n"
+        "clean-label: every label stays true; dirty-label: poisoned images get the target class as their label; "
+        "labels alone: no image is changed.\n"
         "--public: images besides the training set; --targets: images outside of it, one of which is to be misread; "
-        "--energy: the energy network of the defense.",
+        "--energy: the energy network of the defense.\n"
+        "Of any attack: --set reencode=75 compresses poisoned images as JPEG of that quality; --set jitter=2 moves the "
+        "trigger of each by up to so many pixels, where it is put on at one place.",
         markup=False,
     )

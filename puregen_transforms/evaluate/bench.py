@@ -28,7 +28,7 @@ from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store, fingerprint
-from puregen_transforms.evaluate.victim import accuracy, poison_success
+from puregen_transforms.evaluate.victim import accuracy, poison_success, success_by_trigger
 from puregen_transforms.evaluate.victims import train_victim
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.transforms.puregen import PureGen
@@ -118,6 +118,8 @@ class Bench:
             for key, model in (("success", victim), ("success_never_poisoned", unpoisoned)):
                 if (success := poison_success(model, poison, test.images, test.labels)) is not None:
                     record[key] = success
+                if len(poison.aims) > 1:
+                    record[f"{key}_by_trigger"] = success_by_trigger(model, poison, test.images, test.labels)
         return {**record, "seconds": {**seconds, "all": time.time() - started}}
 
     def _victim(self, cell: Cell, poison: Poison | None) -> tuple[nn.Module, dict[str, Any], dict[str, float]]:

@@ -28,21 +28,42 @@ def share_called_target(model: nn.Module, images: Tensor, target: int) -> float:
 
 
 def poison_success(model: nn.Module, poison: Poison, images: Tensor, labels: Tensor) -> float | None:
-    """Share of what the attack aims at that the model calls the target class.
+    """Share of what the attack aims at that the model misreads as the attacker wants.
 
     Args:
         model: the victim.
         poison: with a trigger: test images outside the target class (or of the source class) that carry it, at its
-            magnification. Without: its target images; so 0 or 1 for a single one, to be averaged over attacks.
+            magnification, called the target class; all-to-all: test images called the class after their own;
+            untargeted: test images called any other class than their own. Of several triggers, the mean. Without a
+            trigger: its target images; so 0 or 1 for a single one, to be averaged over attacks.
         images: (N, 3, H, W) uint8, the test set.
         labels: (N,) int64.
 
     Returns:
         The share; None for an attack on all that is learned, whose success is a low accuracy.
     """
+    if poison.aims:
+        shares = success_by_trigger(model, poison, images, labels)
+        return sum(shares) / len(shares)
     if poison.target_class is None:
         return None
-    if poison.trigger is None:
-        assert poison.target_images is not None
-        return share_called_target(model, poison.target_images, poison.target_class)
-    return share_called_target(model, poison.trigger_test_set(images, labels)[0], poison.target_class)
+    assert poison.target_images is not None
+    return share_called_target(model, poison.target_images, poison.target_class)
+
+
+def success_by_trigger(model: nn.Module, poison: Poison, images: Tensor, labels: Tensor) -> list[float]:
+    """Share of attacked test images that the model misreads as the attacker wants, for each trigger of a poison.
+
+    Args:
+        model: the victim.
+        poison: with one trigger or more; without, the list is empty.
+        images: (N, 3, H, W) uint8, the test set.
+        labels: (N,) int64.
+    """
+    shares = []
+    for aim in poison.aims:
+        triggered, truth = aim.triggered(images, labels)
+        wanted = aim.wanted(truth, len(poison.class_names))
+        share = 1 - accuracy(model, triggered, truth) if wanted is None else accuracy(model, triggered, wanted)
+        shares.append(share)
+    return shares

@@ -11,7 +11,18 @@ from puregen_transforms.models.ebm import EBM, EBMConfig
 
 CRAFTED = {}
 FEWER = {"issba": {"epochs": 8}}
-BOUNDED = ("bullseye_polytope", "gradient_matching", "issba", "narcissus", "ntga", "sig")
+BOUNDED = (
+    "bullseye_polytope",
+    "ctrl",
+    "flip",
+    "gcb",
+    "gradient_matching",
+    "issba",
+    "low_frequency",
+    "narcissus",
+    "ntga",
+    "sig",
+)
 TARGETED = [name for name in ATTACKS if "targets" in ATTACKS[name].needs]
 TRIGGERED = [name for name in ATTACKS if name not in TARGETED and name != "ntga"]
 
@@ -48,7 +59,8 @@ def test_the_budget_is_kept_after_rounding(crafted, image_set):
     name, poison = crafted
     assert (poison.budget is not None) == (name in BOUNDED)
     change = poison.images.int() - image_set.images[poison.ids].int()
-    assert 0 < change.abs().max() <= (255 if poison.budget is None else poison.budget)
+    assert change.abs().max() <= (255 if poison.budget is None else poison.budget)
+    assert bool((change != 0).any()) != ATTACKS[name].labels_only
 
 
 @pytest.mark.parametrize("name", [name for name in BOUNDED if hasattr(ATTACKS[name].config(), "epsilon")])
@@ -62,8 +74,11 @@ def test_labels_change_only_where_the_attack_says_so(crafted, image_set):
     name, poison = crafted
     before = image_set.labels[poison.ids]
     assert torch.equal(poison.labels[poison.covers], before[poison.covers])
-    if not ATTACKS[name].clean_label:
-        assert (poison.labels[~poison.covers] == poison.target_class).all()
+    if name == "flip":  # which chooses among all wrong classes
+        assert (poison.labels != before).all()
+    elif not ATTACKS[name].clean_label:
+        targets = {aim.target_class for aim in poison.aims} or {poison.target_class}
+        assert set(poison.labels[~poison.covers].tolist()) == targets
     else:
         assert torch.equal(poison.labels, before)
 
@@ -139,7 +154,15 @@ def test_settings_are_checked(name, image_set):
             craft(name, image_set, target_class="zebra")
     with pytest.raises(ValueError, match="at least"):
         craft(name, image_set, rate=0.001)
-    if name not in ("badnets", "blended", "trojan", "issba", "ntga"):  # which take images of any class
+    if name not in (
+        "badnets",
+        "blended",
+        "trojan",
+        "flip",
+        "issba",
+        "low_frequency",
+        "ntga",
+    ):  # which take images of any class
         with pytest.raises(ValueError, match="Lower the rate"):
             craft(name, image_set, rate=0.99)
     with pytest.raises(ValueError, match="between 0 and 1"):
@@ -173,12 +196,14 @@ def test_public_images_are_asked_for(name, image_set):
 
 
 SHARED = {
+    "low_frequency": [{"target_class": 3}, {"rate": 0.2}, {"epsilon": 8.0}],
     "clean_label": [{"target_class": 3}, {"rate": 0.1}, {"epsilon": 8.0}],
     "narcissus": [{"epsilon": 4.0}, {"rate": 0.1}, {"defense_aware": "generation", "langevin_steps": 1}],
     "gradient_matching": [{"target_class": 3}, {"source_class": 4}, {"target_index": 2}, {"rate": 0.05}],
     "bullseye_polytope": [{"target_class": 3}, {"target_index": 2}, {"epsilon": 8.0}, {"mode": "end_to_end"}],
 }
 OWN = {
+    "low_frequency": {"surrogate_epochs": 1},
     "clean_label": {"surrogate_epochs": 1},
     "narcissus": {"target_class": 3},
     "gradient_matching": {"ensemble": 2},
@@ -227,7 +252,9 @@ def test_crafting_by_name_takes_settings_as_keywords(image_set, tmp_path):
     assert published.recipe["opacity"] == 0.15
     with pytest.raises(ValueError, match="Expected an attack out of badnets, "):
         attacks.craft("bednets", image_set)
-    with pytest.raises(ValueError, match="Expected settings out of rate, target_class, but got epsilon"):
+    with pytest.raises(
+        ValueError, match="Expected settings out of goal, jitter, rate, reencode, target_class, but got epsilon"
+    ):
         attacks.craft("badnets", image_set, epsilon=8)
     with pytest.raises(FileNotFoundError):
         attacks.craft("badnets", str(tmp_path / "nothing.parquet"))

@@ -19,7 +19,8 @@ from torchvision.transforms import v2
 
 from puregen_transforms.attacks import craft
 from puregen_transforms.attacks import poison as poison_module
-from puregen_transforms.attacks.poison import Poison, image_hash, to_tensor
+from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.attacks.stored_images import image_hash, to_tensor
 from puregen_transforms.attacks.trigger_forms import to_trigger
 
 

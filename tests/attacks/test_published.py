@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from puregen_transforms.attacks.poison import to_pil
 from puregen_transforms.attacks.published import load_narcissus_trigger, load_poisoning_benchmark
+from puregen_transforms.attacks.stored_images import to_pil
 
 
 def write(folder, **content):

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from puregen_transforms.attacks import ATTACKS, Poison
-from puregen_transforms.attacks.poison import to_tensor
+from puregen_transforms.attacks.stored_images import to_tensor
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import load_demo
 from puregen_transforms.data.image_set import ImageSet
@@ -83,6 +83,16 @@ def test_every_attack_takes_an_image_folder(folder, tmp_path, name):
         assert torch.equal(poison.target_images[0], to_tensor(dog))
 
 
+def test_goals_and_variations(folder, tmp_path):
+    options = ["--rate", "0.5", "--set", "goal=all_to_all", "--set", "jitter=2", "--set", "reencode=90"]
+    result = run("trojan", folder, tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    poison = Poison.load(tmp_path / "out")
+    dataset = ImageSet.load(str(folder))
+    assert torch.equal(poison.labels, 1 - dataset.labels[poison.ids])
+    assert (poison.goal, poison.recipe["jitter"], poison.recipe["reencode"]) == ("all_to_all", 2, 90)
+
+
 def test_an_attacker_who_knows_the_defense(folder, tmp_path):
     options = ["--preset", "smoke", "--rate", "0.2", "--public", folder, "--set", "defense_aware=both"]
     options += ["--set", "langevin_steps=1", "--set", "rounds=2"]
@@ -101,6 +111,10 @@ def test_the_list_names_every_attack(monkeypatch):
     assert set(ATTACKS) <= set(lines)
     assert lines["badnets"][1:3] == ["dirty-label", "–"]
     assert lines["sig"][1:3] == ["clean-label", "–"]
+    assert lines["gcb"][1:4] == ["labels", "alone", "–"]
+    assert "goal='all_to_one'" in result.output
+    assert "jitter=0" not in result.output
+    assert "--set reencode=75" in " ".join(result.output.split())
     assert lines["bullseye_polytope"][1:4] == ["clean-label", "--public,", "--targets"]
     assert " ".join(lines["narcissus"][2:5]) == "--public, --energy if"
 
@@ -129,6 +143,11 @@ def test_the_preset_is_cpu_unless_another_is_named(folder, tmp_path):
         ("gradient_matching", ["--epsilon", "0"], "`epsilon` above 0"),
         ("ntga", ["--epsilon", "0"], "`epsilon` above 0"),
         ("sig", ["--set", "strength"], "NAME=VALUE"),
+        ("sig", ["--set", "goal=all_to_all"], "Expected settings out of"),
+        ("badnets", ["--set", "goal=next"], "all_to_one, all_to_all, untargeted"),
+        ("wanet", ["--rate", "0.2", "--set", "jitter=1"], "Leave out `jitter`"),
+        ("gcb", ["--rate", "0.2", "--set", "reencode=75"], "labels alone"),
+        ("badnets", ["--set", "jitter=two"], "`jitter`"),
         ("badnets", ["--split", "test"], "Expected one of the splits"),
         ("badnets", ["--rate", "0.2", "--poisoned-set", "poisoned.csv"], ".parquet"),
     ],

@@ -89,3 +89,32 @@ def test_images_that_an_attack_needs_are_asked_for(bench):
     poor = Bench(replace(bench.sets, public=None), bench.store)
     with pytest.raises(ValueError, match="Expected public images, which 'narcissus' needs"):
         poor.poison(Cell(attack=attack("narcissus", "smoke", "x"), victim=TINY))
+
+
+def test_cells_of_other_goals_and_of_several_triggers(bench):
+    found = {}
+    for name, settings in (
+        ("badnets", {"goal": "all_to_all"}),
+        ("blended", {"goal": "untargeted", "target_class": 3}),
+        ("mixed", {}),
+        ("gcb", {}),
+    ):
+        found[name] = bench.evaluate(Cell(attack=attack(name, "smoke", name, rate=0.1, **settings), victim=TINY))
+    assert {name: "success_by_trigger" in record for name, record in found.items()} == {
+        "badnets": False,
+        "blended": False,
+        "mixed": True,
+        "gcb": False,
+    }
+    assert found["blended"]["success_never_poisoned"] > 0.5, "whatever a victim that knows nothing gets wrong"
+    parts = found["mixed"]["success_by_trigger"]
+    assert found["mixed"]["success"] == pytest.approx(sum(parts) / 2)
+    assert len(found["mixed"]["success_never_poisoned_by_trigger"]) == 2
+
+
+def test_the_key_of_a_cell_is_as_before_unless_it_is_varied(bench):
+    plain, moved = (bench.key(Cell(attack=attack("sig", "smoke", "x", jitter=n), victim=TINY)) for n in (0, 2))
+    assert set(plain["attack"]["config"]) == {"target_class", "rate", "strength", "frequency"}
+    assert moved["attack"]["config"]["jitter"] == 2
+    aimed = [attack("badnets", "smoke", "x", goal="untargeted", target_class=number).settings for number in (0, 3)]
+    assert aimed[0] == aimed[1], "a target class that is not used decides nothing"
