@@ -44,8 +44,8 @@ def test_the_smoke_preset_shows_a_backdoor(tmp_path, monkeypatch, capsys):
         cell["cell"]["attack"]["name"]: cell for cell in record["cells"] if cell["cell"]["defense"]["name"] == "none"
     }
     assert undefended["none"]["accuracy"] > 0.75
-    assert undefended["trojan"]["success"] > 0.6
-    assert undefended["trojan"]["success_never_poisoned"] < 0.3
+    assert undefended["trojan"]["success"] > 0.7
+    assert undefended["trojan"]["success"] > undefended["trojan"]["success_never_poisoned"] + 0.3
 
 
 def check(name, runs, monkeypatch, capsys):
