@@ -67,7 +67,14 @@ def given_to(demo, name):
     }
 
 
-@pytest.mark.parametrize("name", [*DETECTORS, "brightest"])
+TRAINED = ("confusion_training", "frequency")
+"""Detectors that train networks, which takes a minute here: files of their own test them by default."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in TRAINED else name for name in [*DETECTORS, "brightest"]],
+)
 class TestContract:
     def test_every_image_gets_a_score_and_a_flag(self, demo, name, tmp_path):
         report = detect(name, demo.images[:150], demo.labels[:150], **given_to(demo, name))
