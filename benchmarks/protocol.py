@@ -50,7 +50,8 @@ def main(name: str, description: str | None) -> None:
     output = arguments.output or RESULTS / f"{name}{'' if preset == 'cpu' else '-' + preset}.json"
     given = (arguments.train, arguments.test, arguments.public, arguments.natural)
     scale = SCALES[preset]
-    sets = demo_sets(scale) if preset == "smoke" else load_sets(*given, scale=scale, needs=find_protocol(name).needs)
+    needs = find_protocol(name).needs
+    sets = demo_sets(scale, needs) if preset == "smoke" else load_sets(*given, scale=scale, needs=needs)
     bench = Bench(sets, Store(arguments.runs), arguments.device, partial(print, flush=True))
     command = f"python benchmarks/{name}.py --preset {preset}"
     if arguments.defenses is not None:

@@ -30,11 +30,18 @@ class Trigger(ABC):
         Raises:
             ValueError: a trigger that has no place.
         """
-        raise ValueError(f"Expected a trigger that can be moved, but one that is {self.form} has no place of its own.")
+        raise self._fixed()
 
     def moved(self, down: int, right: int) -> Trigger:
-        """Move the trigger by pixels; what leaves the image comes in at the other side."""
-        raise NotImplementedError
+        """Move the trigger by pixels; what leaves the image comes in at the other side.
+
+        Raises:
+            ValueError: a trigger that has no place.
+        """
+        raise self._fixed()
+
+    def _fixed(self) -> ValueError:
+        return ValueError(f"Expected a trigger that can be moved, but one that is {self.form} has no place of its own.")
 
     def numbers(self) -> dict[str, Any]:
         """List the parts that go into JSON."""

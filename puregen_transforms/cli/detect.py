@@ -94,6 +94,7 @@ def detect(
         if not source:
             raise ValueError("Expected a detector and a data set: puregen detect NAME SRC.")
         check_path(source)
+        from puregen_transforms.detection.detector import check_needs
         from puregen_transforms.detection.registry import detect
         from puregen_transforms.purifier.device import choose_device
 
@@ -101,6 +102,9 @@ def detect(
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
         chosen = choose_source(source, split, column, label_column)
+        clean = _reserved(reserved, chosen)
+        there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
+        check_needs(name, detector, {need for need, given in there.items() if given})
         state = output / "state"
         with shown_progress(Console(stderr=True)) as progress:
             network = None
@@ -111,7 +115,7 @@ def detect(
                 chosen.images,
                 chosen.labels,
                 class_names=chosen.class_names,
-                reserved=_reserved(reserved, chosen),
+                reserved=clean,
                 network=network,
                 seed=seed,
                 device=device,

@@ -124,7 +124,7 @@ def _sets(
     if train is None:
         if scale.name != "smoke":
             raise ValueError("Expected a training set and a test set: puregen evaluate PROTOCOL TRAIN TEST.")
-        return demo_sets(scale)
+        return demo_sets(scale, protocol.needs)
     return load_sets(train, test, public, natural, scale=scale, needs=protocol.needs, size=size)
 
 

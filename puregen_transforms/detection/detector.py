@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -157,9 +157,7 @@ def run_detector(
         if len(indices) != len(images):
             raise ValueError(f"Expected one label for each of the {len(images)} images, but got {len(indices)}.")
     given = {"labels": indices, "reserved": reserved, "network": network}
-    for need in sorted(detector.needs):
-        if given[need] is None:
-            raise ValueError(f"Expected {NEEDS[need]}, which the detector {name!r} needs, but got none.")
+    check_needs(name, detector, {need for need, value in given.items() if value is not None})
     suspects = SuspectSet(
         images=images,
         labels=indices,
@@ -189,8 +187,23 @@ def run_detector(
     )
 
 
+def check_needs(name: str, detector: Detector, given: Set[str]) -> None:
+    """Refuse to run a detector without something that it needs.
+
+    Args:
+        name: of the detector.
+        detector: with its settings.
+        given: which of `NEEDS` there are.
+
+    Raises:
+        ValueError: something is missing.
+    """
+    for need in sorted(detector.needs - given):
+        raise ValueError(f"Expected {NEEDS[need]}, which the detector {name!r} needs, but got none.")
+
+
 def _check_scores(name: str, found: DetectionReport, images: Sequence[Any] | Tensor) -> None:
-    """Scores are finite, but where there is no image, and there nothing is flagged."""
+    """Refuse scores that are not finite, but where there is no image; there nothing may be flagged."""
     missing = found.scores.isnan()
     if found.scores.isinf().any() or (isinstance(images, Tensor) and missing.any()):
         bad = (~found.scores.isfinite()).nonzero().flatten().tolist()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ def train_network(
         epochs: of `FastRecipe`.
         seed: of its first weights, of order and augmentation.
         device: where to train.
-        state: folder that a killed training goes on from; None keeps nothing.
+        state: folder in which a killed training is kept, by all that decides it; None keeps nothing.
         progress: told the epochs.
 
     Returns:
@@ -50,8 +52,16 @@ def train_network(
         labels.to(device),
         generator=torch.Generator().manual_seed(seed),
         recipe=FastRecipe(epochs=epochs),
-        state=state,
+        state=state and state / _digest(images, labels, [classes, classifier, epochs, seed]),
     )
     for done, _ in enumerate(losses, 1):
         progress("training the classifier that the detector looks into", done, epochs)
     return model.eval()
+
+
+def _digest(images: Tensor, labels: Tensor, settings: list[Any]) -> str:
+    """Name a training by its images, labels and settings."""
+    found = hashlib.sha256(repr([tuple(images.shape), *settings]).encode())
+    for part in (images, labels):
+        found.update(part.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -67,7 +67,7 @@ class Bench:
         names = {"scratch": ("train", "test")}.get(cell.victim.scenario, ("train", "transfer", "test"))
         about = cell.to_dict()
         images = {name: self.sets.fingerprints[name] for name in names}
-        if "reserved" in self._needs(cell.defense):
+        if "reserved" in _taken(cell.defense):
             images["reserved"] = self.sets.fingerprints.get("reserved", "")
         return {
             "attack": attack,
@@ -207,10 +207,6 @@ class Bench:
                 report.save(path)
         return DetectionReport.load(path)
 
-    def _needs(self, spec: DefenseSpec) -> frozenset[str]:
-        """Collect what the detectors of a defense need."""
-        return frozenset().union(*(build_detector(one.name, **one.settings).needs for one in spec.detect))
-
     def _kept_victim(self, cell: Cell) -> nn.Module:
         """Train a victim whose weights are kept, or read them."""
         classes = len(self.sets.train.class_names)
@@ -239,6 +235,12 @@ class Bench:
     @cached_property
     def _workshop(self) -> Workshop:
         return Workshop(self.sets, self.store, self.device, self._tell)
+
+
+def _taken(spec: DefenseSpec) -> frozenset[str]:
+    """Collect what the detectors of a defense need, or use where it is there."""
+    detectors = [build_detector(one.name, **one.settings) for one in spec.detect]
+    return frozenset().union(*(detector.needs | detector.uses for detector in detectors))
 
 
 def run_cells(bench: Bench, cells: Sequence[Cell], *, jobs: int = 1) -> Iterator[tuple[Cell, dict[str, Any]]]:

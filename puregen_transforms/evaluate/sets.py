@@ -131,23 +131,26 @@ def load_sets(
     return Sets(chosen, judged_on, about, transfer, targets, others, reserved, natural)
 
 
-def demo_sets(scale: Scale) -> Sets:
-    """Part the 200 packaged images, as vehicles and animals: two classes that a tiny network learns in seconds."""
+def demo_sets(scale: Scale, needs: Collection[str] = ()) -> Sets:
+    """Part the 200 packaged images, as vehicles and animals: two classes that a tiny network learns in seconds.
+
+    Args:
+        scale: how many images are used.
+        needs: of the protocol; see `load_sets`. Public images are those outside the test set, by their own ten classes.
+    """
     demo = load_demo()
-    vehicle = torch.isin(demo.labels, torch.tensor([CLASSES.index(name) for name in VEHICLES]))
-    whole = ImageSet(demo.images, (~vehicle).long(), ("vehicle", "animal"))
-    full, test = hold_out(whole, _HELD_OUT)
+    public, judged_on = hold_out(ImageSet(demo.images, demo.labels, CLASSES), _HELD_OUT)
+    full, test = _vehicles_and_animals(public), _vehicles_and_animals(judged_on)
+    test, reserved = _reserve(test) if "reserved" in needs else (test, None)
     split = transfer_split(full, pretrain=scale.pretrain, fine_tune=scale.fine_tune)
     train = per_class(full, 0, scale.images_per_class)
-    return Sets(
-        train,
-        test,
-        f"packaged images: {len(train)} vehicles and animals to learn, {len(test)} to judge",
-        transfer=split.fine_tune,
-        targets=split.targets,
-        public=ImageSet(demo.images, demo.labels, CLASSES),
-        reserved=test,
-    )
+    about = f"packaged images: {len(train)} vehicles and animals to learn, {len(test)} to judge"
+    return Sets(train, test, about, split.fine_tune, split.targets, public, reserved)
+
+
+def _vehicles_and_animals(images: ImageSet) -> ImageSet:
+    vehicle = torch.isin(images.labels, torch.tensor([CLASSES.index(name) for name in VEHICLES]))
+    return ImageSet(images.images, (~vehicle).long(), ("vehicle", "animal"))
 
 
 def as_stored(public: ImageSet, like: ImageSet) -> ImageSet:

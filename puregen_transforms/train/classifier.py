@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -63,8 +64,10 @@ def train_classifier(
         optimizer.step()  # without gradients it changes nothing, and schedules want it to be first
         for _ in range(len(losses) * steps):
             schedule.step()
-        _restore(tensors, model, optimizer, generator, hooks)
+        _restore(tensors, model, optimizer, generator)
+        hooks.load_state(load_state(state / record["hooks"])[0] if record["hooks"] else {})
         yield from losses
+    kept = _KeptHooks(hooks)
     for epoch in range(len(losses), recipe.epochs):
         rows = hooks.rows(epoch, model, images, labels).cpu()
         order = rows[torch.randperm(len(rows), generator=generator)]
@@ -83,29 +86,49 @@ def train_classifier(
             schedule.step()
         losses.append(float(torch.stack(found).mean()))
         if state is not None:
-            save_state(state, _gather(model, optimizer, generator, hooks), {"about": about, "losses": losses})
+            folder = kept.save(state, epoch)
+            save_state(state, _gather(model, optimizer, generator), {"about": about, "losses": losses, "hooks": folder})
+            kept.forget_older(state)
         yield losses[-1]
 
 
-def _gather(
-    model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator, hooks: TrainingHooks
-) -> dict[str, Tensor]:
+class _KeptHooks:
+    """Saves what hooks have learned, and only when it has changed: noise on every image is as large as the set."""
+
+    def __init__(self, hooks: TrainingHooks) -> None:
+        self.hooks = hooks
+        self._saved: tuple[object, ...] = ()
+        self._held: list[Tensor] = []  # so that no other tensor gets the identity of a saved one
+        self._folder = ""
+
+    def save(self, state: Path, epoch: int) -> str:
+        """Write a new folder if something has changed; give the name of the one that holds."""
+        found = self.hooks.state()
+        changes = tuple((name, id(value), value._version) for name, value in found.items())
+        if changes != self._saved:
+            self._saved, self._held, self._folder = changes, list(found.values()), f"hooks-{epoch}"
+            save_state(state / self._folder, found, {})
+        return self._folder
+
+    def forget_older(self, state: Path) -> None:
+        """Delete the folders before, when nothing refers to them any more."""
+        for folder in state.glob("hooks-*"):
+            if folder.name != self._folder:
+                shutil.rmtree(folder)
+
+
+def _gather(model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
     """Collect all that a training is made of, but for its learning rates, which follow from the number of steps."""
     parts: dict[str, Mapping[str, Tensor]] = {
         "model": model.state_dict(),
         "optimizer": optimizer_state(optimizer),
-        "hooks": hooks.state(),
         "generator": {"state": generator.get_state()},
     }
     return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
 
 
 def _restore(
-    tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    hooks: TrainingHooks,
+    tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
 ) -> None:
     def part(name: str) -> dict[str, Tensor]:
         return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
@@ -113,4 +136,3 @@ def _restore(
     model.load_state_dict(part("model"))
     load_optimizer_state(optimizer, part("optimizer"))
     generator.set_state(part("generator")["state"])
-    hooks.load_state(part("hooks"))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
+from puregen_transforms.detection.network import train_network
 from puregen_transforms.functional.images import normalize
 
 
@@ -130,3 +131,21 @@ def test_a_network_is_trained_for_detectors_that_look_into_one(source, tmp_path,
         scores.append(DetectionReport.load(tmp_path / folder / "report.safetensors").scores)
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["images.csv", "report.safetensors"]
     assert torch.equal(*scores)
+
+
+def test_what_is_missing_is_said_before_a_network_is_trained(source, monkeypatch):
+    monkeypatch.setattr("puregen_transforms.detection.network.train_network", lambda *given, **settings: 1 / 0)
+    done = run("scan", source, "--device", "cpu")
+    assert done.exit_code == 1
+    assert "clean labelled set" in " ".join(done.stderr.split())
+
+
+def test_a_network_of_another_seed_is_not_taken_for_this_one(tmp_path):
+    demo = load_demo()
+    given = {"classes": 10, "classifier": "tiny", "epochs": 1, "state": tmp_path}
+    first, again, other = (
+        train_network(demo.images[:40], demo.labels[:40], seed=seed, **given).state_dict() for seed in (0, 0, 1)
+    )
+    name = next(iter(first))
+    assert torch.equal(first[name], again[name])
+    assert not torch.equal(first[name], other[name])

@@ -166,3 +166,20 @@ def test_epic_drops_for_good(task):
     assert 0 not in defense.rows(4, model, images, labels)
     with pytest.raises(ValueError, match="between 0 and 1"):
         Epic(share=1.5)
+
+
+def test_noise_on_every_image_is_written_once(task, tmp_path):
+    written = []
+
+    def look(epoch, loss):
+        files = {path: path.stat().st_mtime_ns for path in tmp_path.glob("state/hooks-*/state.safetensors")}
+        written.append(files)
+
+    model, images, labels = task
+    recipe = FastRecipe(epochs=6, batch=16)
+    Friends(start=2, iterations=2).train(
+        lambda: model, images, labels, recipe=recipe, seed=0, state=tmp_path / "state", progress=look
+    )
+    assert written[1] == {}, "nothing is learned yet"
+    assert len(written[2]) == 1
+    assert written[2] == written[5]

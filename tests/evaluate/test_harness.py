@@ -229,6 +229,13 @@ def test_no_detector_can_reach_the_truth(sets, tmp_path, monkeypatch):
         (suspects.network.eval()(normalize(sets.test.images)).argmax(1) == sets.test.labels).float().mean().item(),
         abs=0.02,
     ), "the network is the undefended victim"
+    keys = {json.dumps(Bench(part, bench.store).key(one)) for part in (bench.sets, sets)}
+    monkeypatch.setattr(Curious, "needs", frozenset())
+    monkeypatch.setattr(Curious, "uses", frozenset({"reserved"}))
+    keys |= {json.dumps(Bench(part, bench.store).key(one)) for part in (bench.sets, sets)}
+    assert len(keys) == 2, "the reserved set decides a cell whether it is needed or used"
+    monkeypatch.undo()
+    monkeypatch.setitem(DETECTORS, "curious", Curious)
     lacking = Bench(sets, Store(tmp_path / "other"))
     with pytest.raises(ValueError, match="clean labelled set .* 'curious' needs"):
         lacking.evaluate(one)

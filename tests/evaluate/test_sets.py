@@ -95,3 +95,7 @@ def test_the_packaged_sets_have_two_classes_and_no_image_twice():
     parts = (sets.train, sets.test, sets.transfer, sets.targets)
     contents = [{image.numpy().tobytes() for image in part.images} for part in parts]
     assert sum(map(len, contents)) == len(set().union(*contents))
+    public = {image.numpy().tobytes() for image in sets.public.images}
+    assert not public & contents[1], "attackers do not learn the images that victims are judged on"
+    reserving = demo_sets(SMOKE, {"reserved"})
+    assert (len(reserving.test), len(reserving.reserved)) == (25, 25)
