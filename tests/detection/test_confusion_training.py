@@ -11,13 +11,7 @@ from torch import nn
 
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import ConfusionTraining, SuspectSet, detect
-from puregen_transforms.detection.confusion_rounds import (
-    Batches,
-    confusion_labels,
-    distill,
-    inverse_frequencies,
-    weighted_loss,
-)
+from puregen_transforms.detection import confusion_rounds as rounds
 from puregen_transforms.detection.confusion_training import margins_of
 from puregen_transforms.detection.likelihood_ratio import (
     classes_at_risk,
@@ -284,27 +278,27 @@ class TestPresets:
 class TestConfusion:
     def test_wrong_labels_go_through_all_classes_but_the_predicted(self):
         predicted = torch.arange(5)
-        given = torch.stack([confusion_labels(predicted, iteration, 5) for iteration in range(8)])
+        given = torch.stack([rounds.confusion_labels(predicted, iteration, 5) for iteration in range(8)])
         assert not (given == predicted).any()
         assert all(len(given[start : start + 4, 0].unique()) == 4 for start in range(4))
 
     def test_two_classes_leave_one_wrong_label(self):
-        assert confusion_labels(torch.tensor([0, 1]), 7, 2).tolist() == [1, 0]
+        assert rounds.confusion_labels(torch.tensor([0, 1]), 7, 2).tolist() == [1, 0]
 
     def test_rare_classes_weigh_more(self):
-        weights = inverse_frequencies(torch.tensor([0] * 75 + [1] * 25), 3)
+        weights = rounds.inverse_frequencies(torch.tensor([0] * 75 + [1] * 25), 3)
         assert weights.tolist() == pytest.approx([share**-0.5 for share in (0.751, 0.251, 0.001)], rel=1e-5)
         scores, labels = torch.tensor([[0.0, 1.0], [0.0, 1.0]]), torch.tensor([0, 1])
         losses = torch.tensor([math.log(1 + math.e), math.log(1 + 1 / math.e)])
-        found = weighted_loss(scores, labels, torch.tensor([3.0, 1.0]))
+        found = rounds.weighted_loss(scores, labels, torch.tensor([3.0, 1.0]))
         assert float(found) == pytest.approx(float((3 * losses[0] + losses[1]) / 4), rel=1e-6)
 
     def test_batches_go_through_all_rows_and_depend_on_their_number_alone(self):
-        batches = Batches(10, 5, ("x", 1))
+        batches = rounds.Batches(10, 5, ("x", 1))
         first, second, third = (batches.rows(number) for number in range(3))
         assert sorted([*first.tolist(), *second.tolist()]) == list(range(10))
-        assert torch.equal(Batches(10, 5, ("x", 1)).rows(2), third)
-        assert len(Batches(3, 5, ("x", 1)).rows(4)) == 3
+        assert torch.equal(rounds.Batches(10, 5, ("x", 1)).rows(2), third)
+        assert len(rounds.Batches(3, 5, ("x", 1)).rows(4)) == 3
 
     def test_a_round_ends_once_the_reserved_set_is_misread_but_the_last_one_does_not(self, poisoned, reserved):
         told = []
@@ -329,15 +323,17 @@ class TestConfusion:
 class TestDistillation:
     def test_the_lowest_losses_are_kept(self):
         losses, labels = torch.tensor([5.0, 1.0, 4.0, 0.0, 3.0, 2.0]), torch.zeros(6, dtype=torch.int64)
-        assert distill(losses, labels, share=0.5, floor=50).tolist() == [1, 3, 5]
+        assert rounds.distill(losses, labels, share=0.5, floor=50).tolist() == [1, 3, 5]
 
     def test_each_class_keeps_its_lowest_up_to_its_floor(self):
         losses = torch.cat([torch.arange(100.0), 1000 + torch.arange(100.0).flip(0)])
-        kept = distill(losses, torch.arange(200) // 100, share=0.05, floor=50)
+        kept = rounds.distill(losses, torch.arange(200) // 100, share=0.05, floor=50)
         assert kept.tolist() == [*range(10), 198, 199]
 
     def test_two_images_are_kept_at_least(self):
-        assert distill(torch.arange(20.0), torch.zeros(20, dtype=torch.int64), share=0.01, floor=50).tolist() == [0, 1]
+        assert rounds.distill(
+            torch.arange(20.0), torch.zeros(20, dtype=torch.int64), share=0.01, floor=50
+        ).tolist() == [0, 1]
 
 
 class TestLikelihoodRatio:
