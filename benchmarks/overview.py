@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from puregen_transforms.evaluate.tables import NO_ATTACK, Groups, Table, energy_network, grouped, summarize
+from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Table, grouped, summarize
+from puregen_transforms.evaluate.tables import energy_network
 
 LEFT_OUT = "PureGen-inspect, found images left out"
 STOPPED = 0.1

@@ -27,7 +27,8 @@ import whole_sets
 from puregen_transforms._files import write_atomically
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.records import write_record
-from puregen_transforms.evaluate.tables import grouped, markdown, summarize
+from puregen_transforms.evaluate.summaries import grouped, summarize
+from puregen_transforms.evaluate.tables import markdown
 from puregen_transforms.hub.cards import write_card
 from puregen_transforms.hub.catalogue import CATALOGUE
 

@@ -258,7 +258,7 @@ class Poison:
 
     def _first_aim(self) -> Aim:
         if not self.aims:
-            where = "it spoils the whole set" if self.target_images is None else "its targets are in `target_images`"
+            where = "it aims at no class" if self.target_images is None else "its targets are in `target_images`"
             raise ValueError(f"Attack {self.attack!r} has no trigger: {where}.")
         return self.aims[0]
 

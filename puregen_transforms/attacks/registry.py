@@ -36,6 +36,7 @@ ATTACKS: dict[str, Attack[Any]] = {
         "gradient_matching",
         "bullseye_polytope",
         "ntga",
+        "label_noise",
     )
 }
 """Every attack by its name."""

@@ -136,6 +136,7 @@ def _list() -> Table:
     words = {
         "public": "images of other classes (--public)",
         "transfer": f"{cpu.pretrain + cpu.fine_tune:,} and more images of each class",
+        "reserved": "a test set of which at most 2,000 images, or half, are kept for detectors",
         "natural": "any images (--natural; default TRAIN)",
     }
     table = Table("protocol", "what it asks", "needs beside TRAIN and TEST", "takes, on 2 cores")

@@ -54,6 +54,7 @@ class Agpd(Detector):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "reserved", "network"})
+    least_classes: ClassVar[int] = LEAST_CLASSES
 
     threshold: float = math.exp(2)
     several_targets: float | None = 0.3

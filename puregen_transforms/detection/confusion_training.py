@@ -93,6 +93,7 @@ class ConfusionTraining(Detector):
 
     needs = frozenset({"labels", "reserved"})
     uses = frozenset({"network"})
+    least_classes = 2
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
             "network": "tiny",

@@ -101,6 +101,9 @@ class Detector(Protocol):
     uses: ClassVar[frozenset[str]] = frozenset()
     """Which others of `NEEDS` save it work, where they are given."""
 
+    least_classes: ClassVar[int] = 1
+    """Classes that a set must have, for detectors that compare them with each other."""
+
     version: ClassVar[int] = 1
     """Raised when the same settings give another result than before."""
 

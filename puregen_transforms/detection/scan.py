@@ -42,6 +42,7 @@ class SCAn(Detector):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "reserved", "network"})
+    least_classes: ClassVar[int] = LEAST_CLASSES
 
     threshold: float = math.exp(2)
 

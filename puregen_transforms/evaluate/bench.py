@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.defenses.training_defense import Trained
 from puregen_transforms.detection.detector import run_detector
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.detection.report import DetectionReport
@@ -32,6 +33,9 @@ from puregen_transforms.evaluate.victim import accuracy, poison_success, success
 from puregen_transforms.evaluate.victims import train_victim
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.transforms.puregen import PureGen
+
+_SECONDS = "seconds"
+"""Kept with a victim's weights: how long its training took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,18 +91,14 @@ class Bench:
 
     def extractor(self, cell: Cell) -> nn.Module:
         """Train the network that a transferring victim starts from, whatever its seed: a victim of the clean set."""
-        return self._kept_victim(Cell(victim=replace(cell.victim, scenario="scratch", transfer_epochs=None)))
+        return self._undefended(Cell(victim=replace(cell.victim, scenario="scratch", transfer_epochs=None)))
 
     def _evaluate(self, cell: Cell) -> dict[str, Any]:
         started = time.time()
         poison = self.poison(cell)
         seconds = {"craft": time.time() - started}
-        look: dict[str, Any] = {}
-        if not cell.defense.acts:  # kept, as detectors may look into it
-            victim = self._kept_victim(cell).to(self.device)
-        else:
-            victim, look, more = self._victim(cell, poison)
-            seconds |= more
+        victim, look, more = self._victim(cell, poison)
+        seconds |= more
         test = self.sets.test
         record: dict[str, Any] = {
             **describe_machine(),
@@ -107,7 +107,7 @@ class Bench:
             **look,
         }
         if poison is not None:
-            unpoisoned = self._kept_victim(cell.unpoisoned).to(self.device)
+            unpoisoned = self._undefended(cell.unpoisoned)
             record["poison"] = {
                 "digest": poison.digest,
                 "poisoned_rows": int((~poison.covers).sum()),
@@ -135,23 +135,10 @@ class Bench:
             search=lambda detector: self._search(detector, cell, images, labels),
             purify=KeptPurifier(images, dataset.images, self.store, self.device),
         )
-        trained = time.time()
+        seconds = {"defend": time.time() - started}
         rows = torch.arange(len(images)) if defended.rows is None else defended.rows
-        with self.store.workspace("training", self.key(cell)) as state:
-            victim = train_victim(
-                cell.victim,
-                defended.images[rows],
-                labels[rows],
-                classes=len(dataset.class_names),
-                defense=cell.defense.train,
-                extractor=lambda: self.extractor(cell),
-                seed=cell.seed,
-                device=self.device,
-                state=state,
-                progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
-            )
-        seconds = {"defend": trained - started, "train": time.time() - trained}
-        if defended.seconds:
+        victim, seconds["train"] = self._learn(cell, defended.images[rows], labels[rows])
+        if cell.defense.detect:
             seconds["search"] = defended.seconds
         look: dict[str, Any] = {}
         if not torch.equal(defended.images, images):
@@ -169,7 +156,52 @@ class Bench:
             look["detection"] = detection(flagged, poisoned, scores)
         if defended.rows is not None:
             look["rows_learned"] = len(defended.rows)
+        taken = _taken(cell.defense)
+        look |= {"network_read": True} if "network" in taken else {}
+        look |= {"reserved_images": len(self.sets.reserved)} if "reserved" in taken and self.sets.reserved else {}
         return victim.model, look, seconds
+
+    def _learn(self, cell: Cell, images: Tensor, labels: Tensor) -> tuple[Trained, float]:
+        """Train a victim of images, as they are, and tell how long that took.
+
+        Without a training defense it is kept by what it learns: cells whose detectors leave the same images share it.
+        """
+        train = partial(
+            train_victim,
+            cell.victim,
+            images,
+            labels,
+            classes=len(self.sets.train.class_names),
+            defense=cell.defense.train,
+            extractor=lambda: self.extractor(cell),
+            seed=cell.seed,
+            device=self.device,
+            progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
+        )
+        if cell.defense.train is not None:
+            started = time.time()
+            with self.store.workspace("training", self.key(cell)) as state:
+                return train(state=state), time.time() - started
+        transfers = cell.victim.scenario != "scratch"
+        key = {
+            "victim": cell.to_dict()["victim"],
+            "seed": cell.seed,
+            "classes": len(self.sets.train.class_names),
+            "learned": fingerprint(images, labels),
+            "extractor": self.sets.fingerprints["train"] if transfers else None,
+        }
+
+        def keep() -> dict[str, Tensor]:
+            started = time.time()
+            with self.store.workspace("training", key) as state:
+                weights = train(state=state).model.state_dict()
+            return {**weights, _SECONDS: torch.tensor(time.time() - started, dtype=torch.float64)}
+
+        weights = self.store.tensors("victims", key, keep)
+        seconds = float(weights.pop(_SECONDS))
+        model = build_classifier(cell.victim.classifier, len(self.sets.train.class_names))
+        model.load_state_dict(weights)
+        return Trained(model.to(self.device).eval()), seconds
 
     def _search(self, component: Component, cell: Cell, images: Tensor, labels: Tensor) -> DetectionReport:
         """Run a detector over the poisoned set; the report is kept."""
@@ -198,7 +230,7 @@ class Bench:
                         labels,
                         class_names=dataset.class_names,
                         reserved=reserved,
-                        network=self._kept_victim(undefended).to(self.device) if "network" in taken else None,
+                        network=self._undefended(cell) if "network" in taken else None,
                         seed=cell.seed,
                         device=self.device,
                         state=state,
@@ -207,15 +239,13 @@ class Bench:
                 report.save(path)
         return DetectionReport.load(path)
 
-    def _kept_victim(self, cell: Cell) -> nn.Module:
-        """Train a victim whose weights are kept, or read them."""
-        classes = len(self.sets.train.class_names)
-        weights = self.store.tensors(
-            "victims", self.key(cell), lambda: self._victim(cell, self.poison(cell))[0].state_dict()
-        )
-        model = build_classifier(cell.victim.classifier, classes)
-        model.load_state_dict(weights)
-        return model.eval()
+    def _undefended(self, cell: Cell) -> nn.Module:
+        """Train the victim of a cell without its defense, or read the kept one."""
+        dataset, poison = self.sets.learned_in(cell.victim.scenario), self.poison(cell)
+        images, labels = dataset.images, dataset.labels
+        if poison is not None:
+            images, labels = poison.apply_to_tensors(images, labels)
+        return self._learn(replace(cell, defense=DefenseSpec()), images, labels)[0].model
 
     @cached_property
     def _energy(self) -> PureGen:

@@ -49,6 +49,7 @@ class DefenseSpec:
         name: its row in tables.
         detect: detectors; what any of them flags is flagged.
         purify_flagged: options of `PureGen` to purify flagged images with; None leaves them out of training.
+        keep_flagged: whether flagged images are learned as they are, so that the detectors alone are judged.
         purify_others: the same for all other images; None leaves them as they are.
         train: the training defense; None trains as usual.
     """
@@ -56,8 +57,13 @@ class DefenseSpec:
     name: str = "none"
     detect: Sequence[Component] = ()
     purify_flagged: Mapping[str, Any] | None = None
+    keep_flagged: bool = False
     purify_others: Mapping[str, Any] | None = None
     train: Component | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_flagged and self.purify_flagged is not None:
+            raise ValueError("Expected flagged images to be kept as they are or to be purified, but got both.")
 
     @property
     def acts(self) -> bool:

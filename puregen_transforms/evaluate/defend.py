@@ -77,6 +77,8 @@ def defend(
             return Defended(changed, flagged=purified.flagged, scores=purified.scores)
     if flagged is None:
         return Defended(changed)
+    if spec.keep_flagged:
+        return Defended(changed, flagged=flagged, scores=scores, seconds=seconds)
     if spec.purify_flagged is None:
         return Defended(changed, rows=(~flagged).nonzero().flatten(), flagged=flagged, scores=scores, seconds=seconds)
     rows = flagged.nonzero().flatten()

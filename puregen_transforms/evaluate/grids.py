@@ -32,11 +32,13 @@ class Grid:
         victim: of all cells.
         attacks: with their groups, the columns.
         defenses: the rows.
+        seeds: victims of each cell.
     """
 
     victim: VictimSpec
     attacks: Sequence[AttackSpec]
     defenses: Sequence[DefenseSpec]
+    seeds: int = 1
 
 
 def attack(name: str, preset: str, group: str, *, known: bool = False, **settings: Any) -> AttackSpec:
@@ -87,7 +89,7 @@ _TRIGGERS = {
 def triggers(scale: Scale, bench: Bench) -> list[Grid]:
     """Make the grid of attacks with one trigger for all images."""
     every = [name for name, about in ATTACKS.items() if "targets" not in about.needs]
-    others = [name for name in every if name not in ("narcissus", "ntga")]
+    others = [name for name in every if name != "narcissus" and ATTACKS[name].config().target_class is not None]
     many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
     attacks = [
         attack(name, scale.name, name, **settings, **many)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from puregen_transforms.evaluate import grids
+from puregen_transforms.evaluate import detection_grids, grids
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.presets import SCALES, Scale
@@ -23,8 +23,8 @@ class Protocol:
         summary: what it asks, in a sentence.
         grids: makes the grids at a preset, for the classes of the images at hand.
         needs: of "public" (images of other classes, for attackers who learn from them), "transfer" (images for
-            feature extractors and for a small set beside), "natural" (images that generators learn).
-        seeds: victims of each cell.
+            feature extractors and for a small set beside), "natural" (images that generators learn), "reserved" (clean
+            images of the same classes, for detectors).
         extras: rows, by name, that are left out at the preset "cpu" unless they are asked for.
         duration: how long it takes, by preset: measured on 2 cores, where there is a figure.
     """
@@ -34,12 +34,11 @@ class Protocol:
     summary: str
     grids: Callable[[Scale, Bench], Sequence[grids.Grid]]
     needs: frozenset[str] = frozenset()
-    seeds: int = 1
     extras: Sequence[str] = ()
     duration: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self, scale: Scale, bench: Bench, defenses: Sequence[str] | None = None) -> list[Cell]:
-        """List all cells; in each grid those without attack, which show what a defense costs, come first.
+        """List all cells, each once; in each grid those without attack, which show what a defense costs, come first.
 
         Args:
             scale: the preset.
@@ -55,12 +54,13 @@ class Protocol:
             raise ValueError(f"Expected defenses out of {', '.join(map(repr, names))}, but got {unknown[0]!r}.")
         extras = self.extras if scale.name == "cpu" else ()
         chosen = [name for name in names if name not in extras] if defenses is None else defenses
-        return [
-            Cell(attack=attack, defense=defense, victim=grid.victim, seed=seed)
-            for grid in made
-            for seed, attack, defense in product(range(self.seeds), (AttackSpec(), *grid.attacks), grid.defenses)
-            if defense.name in chosen
-        ]
+        cells: list[Cell] = []
+        for grid in made:
+            for seed, attack, defense in product(range(grid.seeds), (AttackSpec(), *grid.attacks), grid.defenses):
+                cell = Cell(attack=attack, defense=defense, victim=grid.victim, seed=seed)
+                if defense.name in chosen and cell not in cells:
+                    cells.append(cell)
+        return cells
 
 
 PROTOCOLS = {
@@ -116,6 +116,13 @@ PROTOCOLS = {
             summary="The generator was trained on images unlike those to be purified (PureGen's Figure 4).",
             grids=grids.shifted_generator,
             needs=frozenset({"public", "natural"}),
+        ),
+        Protocol(
+            name="detection",
+            title="Detectors",
+            summary="Who finds what, at what price, with how many false alarms; then victims of what is left.",
+            grids=detection_grids.detection,
+            needs=frozenset({"public", "reserved"}),
         ),
         Protocol(
             name="attacks",

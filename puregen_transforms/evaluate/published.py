@@ -1,8 +1,4 @@
-"""Figures of the PureGen paper (arXiv 2405.18627), to stand beside ours.
-
-Of each: poison success, natural accuracy and success of the worst class, in percent; (success, accuracy) where there is
-no worst class.
-"""
+"""Published figures, to stand beside ours."""
 
 from __future__ import annotations
 
@@ -60,3 +56,67 @@ PUBLISHED: Mapping[str, Mapping[str, Mapping[str, Figures]]] = {
         },
     },
 }
+"""Of the PureGen paper (arXiv 2405.18627), by protocol, group of attacks and defense, in percent: poison success,
+natural accuracy and success of the worst class; (success, accuracy) where there is no worst class."""
+
+PUBLISHED_DETECTION: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]] = {
+    # arXiv 2411.19479, by the authors of FLARE: CIFAR-10, 50,000 images, ResNet-18.
+    "FLARE's paper": {
+        "no attack": {
+            "activation_clustering": (0, 0.49),
+            "confusion_training": (0, 18.65),
+            "flare": (0, 2.89),
+        },
+        "badnets": {
+            "activation_clustering": (0, 0.2),
+            "confusion_training": (100, 0.7),
+            "flare": (100, 0),
+        },
+        "blended": {
+            "activation_clustering": (46.5, 0),
+            "confusion_training": (94.1, 14),
+            "flare": (100, 0),
+        },
+        "trojan": {
+            "activation_clustering": (0, 0),
+            "confusion_training": (100, 11.6),
+            "flare": (100, 0),
+        },
+        "wanet": {
+            "activation_clustering": (62.2, 0),
+            "confusion_training": (79.4, 3.4),
+            "flare": (93.7, 0),
+        },
+        "badnets, all-to-all": {
+            "activation_clustering": (0, 0.5),
+            "confusion_training": (0.7, 10.2),
+            "flare": (100, 0),
+        },
+        "badnets, untargeted": {
+            "activation_clustering": (0.5, 0.4),
+            "confusion_training": (0.6, 27.5),
+            "flare": (100, 0),
+        },
+    },
+    # ICLR 2025, by the authors of AGPD: CIFAR-10, 10 % of 50,000 images, PreActResNet-18.
+    "AGPD's paper": {
+        "badnets": {"agpd": (90.1, 0.03)},
+        "blended": {"agpd": (100, 0.02)},
+        "sig": {"agpd": (100, 0.04)},
+        "wanet": {"agpd": (97.8, 0.31)},
+        "input_aware": {"agpd": (88.3, 1.13)},
+        "tact": {"agpd": (100, 0.07)},
+        "adaptive_blend": {"agpd": (89.3, 0.33)},
+        "badnets, all-to-all": {"agpd": (97.3, 0.02)},
+    },
+}
+"""Poisoned images that are found, and others that are flagged, in percent, by source, group of attacks and detector."""
+
+PUBLISHED_MEANS: Mapping[str, tuple[float, float]] = {
+    "scan": (72.8, 0.56),
+    "strip": (51.2, 10.7),
+    "spectral_signatures": (10.7, 2.6),
+    "activation_clustering": (6.6, 1.9),
+    "agpd": (96.66, 0.17),
+}
+"""The same over the twelve attacks of AGPD's table, by detector."""

@@ -12,7 +12,8 @@ import jinja2
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms._files import write_atomically
-from puregen_transforms.evaluate.tables import Table, by_victim, markdown, remarks, tables
+from puregen_transforms.evaluate.summaries import Table, by_victim
+from puregen_transforms.evaluate.tables import markdown, remarks, tables
 
 PAGE, TEXT = "report.html", "report.md"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from puregen_transforms.detection.detector import Detector
+from puregen_transforms.detection.registry import DETECTORS
 from puregen_transforms.evaluate.cells import Component, DefenseSpec
 from puregen_transforms.evaluate.presets import Scale
 
@@ -50,6 +53,25 @@ def patterns_purified() -> DefenseSpec:
     """Purify the images in which a shared pattern is found, twice as far as usual and by both networks."""
     options = {"method": "naive", "dynamics": "cooled", "ebm_steps": 300, "ddpm_steps": 150, "ddpm_inference_steps": 15}
     return DefenseSpec(name="PureGen-inspect, found images purified", detect=[PATTERNS], purify_flagged=options)
+
+
+def only_detect(detector: Component) -> DefenseSpec:
+    """Run a detector, and train on all images."""
+    return DefenseSpec(name=detector.name, detect=[detector], keep_flagged=True)
+
+
+def leave_out(detector: Component) -> DefenseSpec:
+    """Leave out the images that a detector flags."""
+    return DefenseSpec(name=f"{detector.name}, found left out", detect=[detector])
+
+
+def every_detector(scale: Scale) -> list[Component]:
+    """List the registered detectors, with the settings that they have for the preset."""
+    return [Component(name=name, settings=_settings(made, scale)) for name, made in DETECTORS.items()]
+
+
+def _settings(made: Callable[..., Detector], scale: Scale) -> dict[str, Any]:
+    return dict(getattr(made, "presets", {}).get(scale.name, {}))
 
 
 def every_defense(scale: Scale) -> list[DefenseSpec]:

@@ -3,99 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any
 
+from puregen_transforms.evaluate.detection_tables import detection_tables
 from puregen_transforms.evaluate.published import CLASSES, PUBLISHED, Figures
+from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Summary, Table, by_victim, grouped, summarize
 from puregen_transforms.hub.catalogue import CATALOGUE
 
-NO_ATTACK = "no attack"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The cells of one defense against one group of attacks.
-
-    Args:
-        cells: how many.
-        accuracy: mean over them.
-        success: mean over attacks and seeds; None without attack, or for attacks on all that is learned.
-        deviation: of the success over attacks, each averaged over its seeds (of the population).
-        worst: success of the worst attack, averaged over its seeds.
-        floor: mean success against victims that never saw poison.
-        detection: means of what a detector reached.
-    """
-
-    cells: int
-    accuracy: float
-    success: float | None = None
-    deviation: float | None = None
-    worst: float | None = None
-    floor: float | None = None
-    detection: Mapping[str, float] | None = None
-
-
-def summarize(records: Sequence[Mapping[str, Any]]) -> Summary:
-    """Average the records of cells with one defense and one group of attacks."""
-    accuracy = fmean(record["accuracy"] for record in records)
-    found = [record["detection"] for record in records if record.get("detection")]
-    names = set.intersection(*(set(one) for one in found)) if found else set()
-    detection = {name: fmean(one[name] for one in found) for name in sorted(names)} or None
-    by_attack: dict[str, list[float]] = {}
-    for record in records:
-        if "success" in record:
-            by_attack.setdefault(record["poison"]["digest"], []).append(record["success"])
-    if not by_attack:
-        return Summary(len(records), accuracy, detection=detection)
-    means = [fmean(values) for values in by_attack.values()]
-    floor = fmean(record["success_never_poisoned"] for record in records)
-    return Summary(len(records), accuracy, fmean(means), pstdev(means), max(means), floor, detection)
-
-
-@dataclass(frozen=True)
-class Table:
-    """A heading, and rows of text."""
-
-    title: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-    def markdown(self) -> str:
-        """Without its title."""
-        lines = [self.head, ["---"] * len(self.head), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-
-
-Groups = dict[str, dict[str, list[Mapping[str, Any]]]]
-
-
-def grouped(cells: Sequence[Mapping[str, Any]]) -> Groups:
-    """Group records of cells by defense and by group of attacks, in the order in which they come."""
-    found: Groups = {}
-    for record in cells:
-        cell = record["cell"]
-        found.setdefault(cell["defense"]["name"], {}).setdefault(cell["attack"]["group"], []).append(record)
-    return found
-
-
-def by_victim(record: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    """Group the cells of a benchmark by kind of victim, in words."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for cell in record["cells"]:
-        found.setdefault(victim_in_words(cell["cell"]["victim"]), []).append(cell)
-    return found
-
-
-def victim_in_words(victim: Mapping[str, Any]) -> str:
-    """Describe a victim, such as "small network, 12 epochs from scratch"."""
-    how = {
-        "scratch": f"{victim['epochs']} epochs from scratch",
-        "linear": "its last layer anew",
-        "fine_tune": "all its layers tuned",
-    }
-    name = {"small": "small network", "tiny": "tiny network"}.get(victim["classifier"], victim["classifier"])
-    return f"{name}, {how[victim['scenario']]}"
+DETECTION = "detection"
+"""The protocol whose tables have detectors as columns."""
 
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
@@ -103,6 +20,8 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 
     Lines are defenses; or, where there is one alone, attacks.
     """
+    if record["name"] == DETECTION:
+        return detection_tables(record, published=_is_comparable(record))
     published = _published(record)
     found = [
         _outcomes(words, grouped(cells), published) if len(grouped(cells)) > 1 else _attacks(words, grouped(cells))
@@ -117,15 +36,20 @@ def markdown(record: Mapping[str, Any]) -> str:
     kinds = len(by_victim(record))
     parts = []
     for index, table in enumerate(tables(record)):
-        heading = f"**{table.title}**\n\n" if kinds > 1 or index >= kinds else ""
+        titled = kinds > 1 or index >= kinds or record["name"] == DETECTION
+        heading = f"**{table.title}**\n\n" if titled else ""
         parts.append(heading + table.markdown())
     return "\n".join([*parts, remarks(record)])
 
 
 def _published(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Figures]]:
     """Choose the published figures that may stand beside a record: those of the same classes."""
-    same = tuple(record["class_names"]) == CLASSES and record["preset"] != "smoke"
-    return PUBLISHED.get(record["name"], {}) if same else {}
+    return PUBLISHED.get(record["name"], {}) if _is_comparable(record) else {}
+
+
+def _is_comparable(record: Mapping[str, Any]) -> bool:
+    """Tell whether a record is of the same classes as published figures."""
+    return tuple(record["class_names"]) == CLASSES and record["preset"] != "smoke"
 
 
 def remarks(record: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def without_times(record):
     return {key: value for key, value in record.items() if key != "seconds"}
 
 
-def test_a_deleted_cell_is_computed_again_and_alone(bench, ebm):
+def test_a_deleted_cell_is_computed_again_from_what_is_kept(bench, ebm):
     cells = [cell(a, d) for a in (None, BADNETS) for d in (None, ebm)]
     before = [bench.evaluate(one) for one in cells]
     files = [bench.store.path_of("cells", bench.key(one), ".json") for one in cells]
@@ -70,7 +70,7 @@ def test_a_deleted_cell_is_computed_again_and_alone(bench, ebm):
     talking = Bench(bench.sets, bench.store, say=computed.append)
     after = [talking.evaluate(one) for one in cells]
     assert [without_times(one) for one in after] == [without_times(one) for one in before]
-    assert len(computed) == TINY.epochs  # one victim
+    assert computed == [], "its victim is kept"
     assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
@@ -157,6 +157,33 @@ def test_a_detector_from_elsewhere_needs_no_change_of_the_harness(bench, monkeyp
     before = bench.key(cell(BADNETS, spec))
     monkeypatch.setattr(LastRows, "version", 2)
     assert bench.key(cell(BADNETS, spec)) != before, "cells of an older algorithm are not taken for new ones"
+
+
+def test_victims_of_the_same_images_are_trained_once(sets, tmp_path, monkeypatch):
+    monkeypatch.setitem(DETECTORS, "last_rows", LastRows)
+    said = []
+    bench = Bench(sets, Store(tmp_path), say=said.append)
+
+    def epochs(**parts):
+        said.clear()
+        record = bench.evaluate(cell(BADNETS, DefenseSpec(**parts)))
+        assert record["seconds"]["train"] > 0, "told also where the victim was kept"
+        return record, sum("epoch" in line for line in said)
+
+    last, none, half = (Component(name="last_rows", settings={"kept": kept}) for kept in (60, 1000, 61))
+    plain, _ = epochs()
+    kept, trained = epochs(detect=[last], keep_flagged=True)
+    assert (kept["accuracy"], kept["success"], trained) == (plain["accuracy"], plain["success"], 0)
+    assert kept["detection"]["fpr"] > 0, "the detector itself is judged"
+    assert "rows_learned" not in kept
+    assert epochs(detect=[none])[1] == 0, "nothing is left out"
+    assert epochs(detect=[last])[1] == TINY.epochs
+    assert epochs(detect=[last, half])[1] == 0, "the same rows are left, whoever found them"
+
+
+def test_flagged_images_are_not_both_kept_and_purified():
+    with pytest.raises(ValueError, match="but got both"):
+        DefenseSpec(keep_flagged=True, purify_flagged={})
 
 
 def test_detect_purify_and_train_are_parts_that_combine(bench, monkeypatch, tiny_checkpoint):

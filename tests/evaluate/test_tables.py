@@ -11,7 +11,8 @@ from puregen_transforms.data.demo import CLASSES
 from puregen_transforms.evaluate.cells import VictimSpec
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.report import read_record, write_report
-from puregen_transforms.evaluate.tables import markdown, summarize, tables
+from puregen_transforms.evaluate.summaries import summarize
+from puregen_transforms.evaluate.tables import markdown, tables
 from puregen_transforms.hub.catalogue import CATALOGUE
 
 

@@ -1,0 +1,95 @@
+"""Which poisoned sets every detector is measured on, and what is learned from what they leave."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from puregen_transforms.detection.detector import Detector
+from puregen_transforms.detection.registry import build_detector
+from puregen_transforms.evaluate.bench import Bench
+from puregen_transforms.evaluate.cells import AttackSpec, Component, DefenseSpec
+from puregen_transforms.evaluate.grids import Grid, attack, fitting_settings
+from puregen_transforms.evaluate.presets import Scale
+from puregen_transforms.evaluate.rows import NO_DEFENSE, every_detector, leave_out, only_detect
+
+_ATTACKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "label noise": ("label_noise", {}),
+    "badnets": ("badnets", {}),
+    "blended": ("blended", {}),
+    "trojan": ("trojan", {}),
+    "tact": ("tact", {}),
+    "wanet": ("wanet", {}),
+    "adaptive_blend": ("adaptive_blend", {}),
+    "narcissus, ε 16": ("narcissus", {"epsilon": 16.0}),
+    "badnets, all-to-all": ("badnets", {"goal": "all_to_all"}),
+    "sig": ("sig", {}),
+    "adaptive_patch": ("adaptive_patch", {}),
+    "input_aware": ("input_aware", {}),
+    "issba": ("issba", {}),
+    "clean_label": ("clean_label", {}),
+    "narcissus, ε 8": ("narcissus", {"epsilon": 8.0}),
+    "badnets, untargeted": ("badnets", {"goal": "untargeted"}),
+    "flip (labels alone)": ("flip", {}),
+    "gcb (labels alone)": ("gcb", {}),
+    "badnets and blended": ("mixed", {}),
+    "gradient_matching": ("gradient_matching", {"source_class": 1}),
+}
+"""Attacks by group, with settings; no attack comes before them, and label noise is no attack."""
+
+_OF_SMOKE = ("label noise", "trojan")
+
+_SLOW = "confusion_training"
+_SLOW_ONCE = ("label noise", "wanet", "adaptive_blend", "narcissus, ε 16", "badnets, all-to-all")
+_SLOW_TWICE = ("badnets", "blended", "trojan", "tact")
+"""On two cores Confusion Training has time for these alone; no attack comes before them."""
+
+
+def detection(scale: Scale, bench: Bench) -> list[Grid]:
+    """Make the grids: victims, then detectors alone, then victims of what each detector leaves.
+
+    What trains or reads a network is measured with two victims, seeds 0 and 1; victims of what is left have seed 0.
+    """
+    attacks = _attacks(scale, bench.sets.train.class_names)
+    by_group = {one.group: one for one in attacks}
+    seeds = 1 if scale.name == "smoke" else 2
+    count = len(bench.sets.train.class_names)
+    detectors = [one for one in every_detector(scale) if _built(one).least_classes <= count]
+    slow = [one for one in detectors if one.name == _SLOW and scale.name == "cpu"]
+    others = [one for one in detectors if one not in slow]
+    random = [one for one in others if _depends_on_seed(_built(one))]
+    fixed = [one for one in others if one not in random]
+
+    def grid(attacks: Sequence[AttackSpec], defenses: Sequence[DefenseSpec], seeds: int) -> Grid:
+        return Grid(scale.victim, attacks, defenses, seeds)
+
+    found = [
+        grid(attacks, [NO_DEFENSE], seeds),
+        grid(attacks, [only_detect(one) for one in fixed], 1),
+        grid(attacks, [only_detect(one) for one in random], seeds),
+    ]
+    if slow:
+        twice, once = ([by_group[name] for name in names if name in by_group] for names in (_SLOW_TWICE, _SLOW_ONCE))
+        found += [grid([*twice, *once], [only_detect(one) for one in slow], 1)]
+        found += [grid([*twice, *once], [leave_out(one) for one in slow], 1)]
+        found += [grid(twice, [only_detect(one) for one in slow], seeds)]
+    return [*found, grid(attacks, [leave_out(one) for one in others], 1)]
+
+
+def _built(component: Component) -> Detector:
+    return build_detector(component.name, **component.settings)
+
+
+def _depends_on_seed(detector: Detector) -> bool:
+    """Tell whether a detector's result depends on the victim or on its own seed."""
+    return "network" in detector.needs | detector.uses or bool(detector.presets)
+
+
+def _attacks(scale: Scale, classes: Sequence[str]) -> list[AttackSpec]:
+    chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
+    many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
+    return [
+        attack(name, scale.name, group, **{**fitting, **settings, **many})
+        for group, (name, settings) in _ATTACKS.items()
+        if group in chosen and (fitting := fitting_settings(name, classes)) is not None
+    ]

@@ -1,0 +1,179 @@
+"""Tables of who finds what: attacks as rows, detectors as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from puregen_transforms.evaluate.published import PUBLISHED_DETECTION, PUBLISHED_MEANS
+from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Table, grouped, summarize
+
+NO_POISON = (NO_ATTACK, "label noise")
+"""Groups in which nothing is poisoned: what is flagged there is flagged without need."""
+
+GOOD_TPR, GOOD_FPR = 0.9, 0.005
+
+_NO_DEFENSE = "none"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What detectors found, and what victims of the rest learned.
+
+    Args:
+        alone: records by detector and group, in which the detector alone is judged.
+        left: records by detector and group, of victims that learn what it leaves.
+        victims: records by group, of victims that learn everything.
+    """
+
+    alone: Groups
+    left: Groups
+    victims: dict[str, list[Mapping[str, Any]]]
+
+    @classmethod
+    def of(cls, cells: Sequence[Mapping[str, Any]]) -> Measured:
+        """Part the records of a benchmark by what their defense does."""
+        parts: dict[bool, list[Mapping[str, Any]]] = {True: [], False: []}
+        for record in cells:
+            if record["cell"]["defense"]["detect"]:
+                parts[record["cell"]["defense"]["keep_flagged"]].append(record)
+        left: Groups = {}
+        for records in grouped(parts[False]).values():
+            for group, found in records.items():
+                left.setdefault(detector_of(found[0]), {})[group] = found
+        return cls(grouped(parts[True]), left, grouped(cells).get(_NO_DEFENSE, {}))
+
+    @property
+    def groups(self) -> list[str]:
+        """List the groups of attacks, in the order in which they were measured."""
+        return list(dict.fromkeys([*self.victims, *(group for rows in self.alone.values() for group in rows)]))
+
+    def found(self, detector: str, group: str, figure: str) -> list[float]:
+        """List a figure of a detector, one for each victim."""
+        records = self.alone.get(detector, {}).get(group, [])
+        return [record["detection"][figure] for record in records if figure in record.get("detection", {})]
+
+
+def detector_of(record: Mapping[str, Any]) -> str:
+    """Name the detectors of a record."""
+    return " and ".join(one["name"] for one in record["cell"]["defense"]["detect"])
+
+
+def detection_tables(record: Mapping[str, Any], *, published: bool) -> list[Table]:
+    """Make the tables of the protocol `detection`, from its record alone.
+
+    Args:
+        record: of the protocol.
+        published: whether published figures stand beside.
+    """
+    measured = Measured.of(record["cells"])
+    found = [_overview(measured, PUBLISHED_MEANS if published else {})]
+    found.append(_matrix("Poisoned images found / other images flagged (%)", measured, _found_and_flagged))
+    found.append(_matrix("AUROC / found where 0.5 % of the others are flagged (%)", measured, _ranking))
+    if measured.left:
+        found.append(_outcomes(measured))
+    return [*found, _published(measured)] if published else found
+
+
+def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) -> Table:
+    """Make a line for each detector: over all attacks, and where there is no poison."""
+    head = [
+        "detector", "needs", "cost", "found, mean", "attacks found", "highest share of others flagged",
+        "flagged without poison", "with label noise: right labels flagged", *["published mean: found / flagged"] * bool(published),
+    ]  # fmt: skip
+    lines = []
+    for detector, rows in measured.alone.items():
+        attacks = [group for group in rows if group not in NO_POISON and measured.found(detector, group, "tpr")]
+        tpr = {group: fmean(measured.found(detector, group, "tpr")) for group in attacks}
+        fpr = {group: fmean(measured.found(detector, group, "fpr")) for group in attacks}
+        good = sum(tpr[group] >= GOOD_TPR and fpr[group] <= GOOD_FPR for group in attacks)
+        clean = [measured.found(detector, group, "fpr") for group in NO_POISON]
+        some = [record for records in rows.values() for record in records]
+        lines.append(
+            [
+                detector,
+                _needs(some[0]),
+                _cost(some),
+                _percent(list(tpr.values())),
+                f"{good} of {len(attacks)}",
+                f"{100 * max(fpr.values()):.1f}" if fpr else "–",
+                *(_percent(values) for values in clean),
+                *[_pair(published.get(detector))] * bool(published),
+            ]
+        )
+    return Table(f"Detectors (found: {GOOD_TPR:.0%} or more, and {GOOD_FPR:.1%} of the others or less)", head, lines)
+
+
+def _matrix(title: str, measured: Measured, cell: Callable[[Measured, str, str], str]) -> Table:
+    """Make a line for each group of attacks, with a column for each detector."""
+    detectors = list(measured.alone)
+    lines = [[group, *(cell(measured, name, group) for name in detectors)] for group in measured.groups]
+    return Table(title, ["attack", *detectors], lines)
+
+
+def _found_and_flagged(measured: Measured, detector: str, group: str) -> str:
+    tpr, fpr = measured.found(detector, group, "tpr"), measured.found(detector, group, "fpr")
+    return f"{_percent(tpr)} / {_percent(fpr)}" if tpr or fpr else "–"
+
+
+def _ranking(measured: Measured, detector: str, group: str) -> str:
+    auroc, found_at = measured.found(detector, group, "auroc"), measured.found(detector, group, "found_at")
+    return f"{_percent(auroc)} / {_percent(found_at)}" if auroc else "–"
+
+
+def _outcomes(measured: Measured) -> Table:
+    """Make a line for each group of attacks: success and accuracy of victims of what each detector leaves."""
+    detectors = list(measured.left)
+    head = ["attack", "never poisoned", _NO_DEFENSE, *detectors]
+    lines = []
+    for group in measured.groups:
+        floors = [one["success_never_poisoned"] for one in measured.victims.get(group, []) if "success" in one]
+        columns = [measured.victims, *(measured.left[name] for name in detectors)]
+        outcomes = [_outcome(rows[group]) if group in rows else "–" for rows in columns]
+        lines.append([group, _percent(floors), *outcomes])
+    return Table("Attack success / accuracy of victims of what is left (%)", head, lines)
+
+
+def _outcome(records: Sequence[Mapping[str, Any]]) -> str:
+    summary = summarize(records)
+    success = "–" if summary.success is None else f"{100 * summary.success:.1f}"
+    return f"{success} / {100 * summary.accuracy:.1f}"
+
+
+def _published(measured: Measured) -> Table:
+    """Set published shares beside ours: found / flagged, ours first."""
+    head, lines = ["source", "attack", "detector", "published", "ours"], []
+    for source, groups in PUBLISHED_DETECTION.items():
+        for group, detectors in groups.items():
+            for name, figures in detectors.items():
+                if (ours := _found_and_flagged(measured, name, group)) != "–":
+                    shown = _pair(figures) if group != NO_ATTACK else f"– / {figures[1]:g}"
+                    lines.append([source, group, name, shown, ours])
+    return Table("Published: poisoned images found / other images flagged (%)", head, lines)
+
+
+def _needs(record: Mapping[str, Any]) -> str:
+    needs = ["a victim"] if record.get("network_read") else []
+    needs += [f"{record['reserved_images']:,} clean images"] if "reserved_images" in record else []
+    return ", ".join(needs) or "nothing"
+
+
+def _cost(records: Sequence[Mapping[str, Any]]) -> str:
+    """Compare the time of searches with that of training a victim; "1 +" where a victim has to be trained first."""
+    shares = [one["seconds"]["search"] / one["seconds"]["train"] for one in records if one["seconds"]["train"]]
+    return ("1 + " if records[0].get("network_read") else "") + f"{fmean(shares):.2f}"
+
+
+def _pair(figures: tuple[float, float] | None) -> str:
+    return "–" if figures is None else f"{figures[0]:g} / {figures[1]:g}"
+
+
+def _percent(values: Sequence[float]) -> str:
+    """Write the mean of shares in percent, with their range where they differ."""
+    if not values:
+        return "–"
+    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
+    mean = f"{100 * fmean(values):.1f}"
+    return mean if low == high or len(values) > 3 else f"{mean} ({low}–{high})"
