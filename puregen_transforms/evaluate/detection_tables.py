@@ -81,8 +81,9 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
     """Make a line for each detector: over all attacks, and where there is no poison."""
     head = [
         "detector", "needs", "cost", "found, mean", "attacks found", "highest share of others flagged",
-        "flagged without poison", "with label noise: right labels flagged", *["published mean: found / flagged"] * bool(published),
+        "flagged without poison", "with label noise: right labels flagged",
     ]  # fmt: skip
+    head += ["published mean: found / flagged"] if published else []
     lines = []
     for detector, rows in measured.alone.items():
         attacks = [group for group in rows if group not in NO_POISON and measured.found(detector, group, "tpr")]
