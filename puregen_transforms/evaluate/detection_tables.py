@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from puregen_transforms.evaluate.metrics import FALSE_ALARMS
 from puregen_transforms.evaluate.published import PUBLISHED_DETECTION, PUBLISHED_MEANS
 from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Table, grouped, summarize
 
 NO_POISON = (NO_ATTACK, "label noise")
 """Groups in which nothing is poisoned: what is flagged there is flagged without need."""
 
-GOOD_TPR, GOOD_FPR = 0.9, 0.005
+GOOD_TPR = 0.9
 
 _NO_DEFENSE = "none"
 
@@ -55,6 +56,21 @@ class Measured:
         records = self.alone.get(detector, {}).get(group, [])
         return [record["detection"][figure] for record in records if figure in record.get("detection", {})]
 
+    def means(self) -> dict[str, dict[str, tuple[float | None, float | None]]]:
+        """Average by group and detector the shares of poisoned images found and of others flagged; None without any."""
+
+        def mean(values: Sequence[float]) -> float | None:
+            return fmean(values) if values else None
+
+        return {
+            group: {
+                name: (mean(self.found(name, group, "tpr")), mean(self.found(name, group, "fpr")))
+                for name, rows in self.alone.items()
+                if group in rows
+            }
+            for group in self.groups
+        }
+
 
 def detector_of(record: Mapping[str, Any]) -> str:
     """Name the detectors of a record."""
@@ -89,7 +105,7 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
         attacks = [group for group in rows if group not in NO_POISON and measured.found(detector, group, "tpr")]
         tpr = {group: fmean(measured.found(detector, group, "tpr")) for group in attacks}
         fpr = {group: fmean(measured.found(detector, group, "fpr")) for group in attacks}
-        good = sum(tpr[group] >= GOOD_TPR and fpr[group] <= GOOD_FPR for group in attacks)
+        good = sum(tpr[group] >= GOOD_TPR and fpr[group] <= FALSE_ALARMS for group in attacks)
         clean = [measured.found(detector, group, "fpr") for group in NO_POISON]
         some = [record for records in rows.values() for record in records]
         lines.append(
@@ -104,7 +120,9 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
                 *[_pair(published.get(detector))] * bool(published),
             ]
         )
-    return Table(f"Detectors (found: {GOOD_TPR:.0%} or more, and {GOOD_FPR:.1%} of the others or less)", head, lines)
+    return Table(
+        f"Detectors (found: {GOOD_TPR:.0%} or more, and {FALSE_ALARMS:.1%} of the others or less)", head, lines
+    )
 
 
 def _matrix(title: str, measured: Measured, cell: Callable[[Measured, str, str], str]) -> Table:

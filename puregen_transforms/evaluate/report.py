@@ -12,8 +12,9 @@ import jinja2
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms._files import write_atomically
+from puregen_transforms.evaluate.detection_tables import Measured
 from puregen_transforms.evaluate.summaries import Table, by_victim
-from puregen_transforms.evaluate.tables import markdown, remarks, tables
+from puregen_transforms.evaluate.tables import DETECTION, markdown, remarks, tables
 
 PAGE, TEXT = "report.html", "report.md"
 
@@ -87,6 +88,10 @@ def draw_figures(record: Mapping[str, Any], folder: Path) -> dict[str, str]:
     from puregen_transforms.evaluate import figures
 
     drawn: dict[str, str] = {}
+    if record["name"] == DETECTION:
+        name = f"{record['name']}-found.png"
+        figures.draw_detectors(folder / name, Measured.of(record["cells"]).means())
+        return {name: "Who finds what"}
     for index, (victim, cells) in enumerate(by_victim(record).items()):
         start = record["name"] + (f"-{index + 1}" if index else "")
         if any("success" in cell for cell in cells):
