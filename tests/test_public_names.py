@@ -85,6 +85,7 @@ SUB_PACKAGES = {
     },
     "attacks": {"ATTACKS", "Attack", "Attacker", "Poison", "craft"},
     "detection": {
+        "ClassSplit",
         "ConfusionTraining",
         "DETECTORS",
         "DetectionReport",

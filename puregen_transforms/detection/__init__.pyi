@@ -1,3 +1,4 @@
+from .class_split import ClassSplit as ClassSplit
 from .confusion_training import ConfusionTraining as ConfusionTraining
 from .detector import Detector as Detector
 from .detector import SuspectSet as SuspectSet

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.agpd import Agpd
+from puregen_transforms.detection.class_split import ClassSplit
 from puregen_transforms.detection.confusion_training import ConfusionTraining
 from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
@@ -30,6 +31,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "frequency": Frequency,
     "flare": Flare,
     "agpd": Agpd,
+    "class_split": ClassSplit,
     "confusion_training": ConfusionTraining,
 }
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from puregen_transforms.evaluate.metrics import FALSE_ALARMS
 from puregen_transforms.evaluate.published import PUBLISHED_DETECTION, PUBLISHED_MEANS
-from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Table, grouped, summarize
+from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, Groups, Table, grouped, summarize
 
 NO_POISON = (NO_ATTACK, "label noise")
 """Groups in which nothing is poisoned: what is flagged there is flagged without need."""

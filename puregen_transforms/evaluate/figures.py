@@ -12,8 +12,7 @@ import numpy as np
 import PIL.Image
 
 from puregen_transforms._figures import COLORS, INK, new_figure, save_figure
-from puregen_transforms.evaluate.metrics import FALSE_ALARMS
-from puregen_transforms.evaluate.summaries import NO_ATTACK, grouped, summarize
+from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, grouped, summarize
 
 _OURS = "PureGen", "EBM"
 _MOST_PANELS = 6

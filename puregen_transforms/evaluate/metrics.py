@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from puregen_transforms.evaluate.summaries import FALSE_ALARMS
+
 
 def psnr(images: Tensor, originals: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image.
@@ -85,10 +87,6 @@ def auroc(positives: Tensor, negatives: Tensor) -> float:
     below = torch.searchsorted(ordered, positives)
     not_above = torch.searchsorted(ordered, positives, right=True)
     return float((below + not_above).double().mean() / 2 / len(negatives))
-
-
-FALSE_ALARMS = 0.005
-"""Share of other rows that may be flagged, for `found_at`: a set of 10,000 loses 50 images."""
 
 
 def found_at(positives: Tensor, negatives: Tensor, rate: float = FALSE_ALARMS) -> float:

@@ -9,6 +9,9 @@ from typing import Any
 
 NO_ATTACK = "no attack"
 
+FALSE_ALARMS = 0.005
+"""Share of other rows that may be flagged, for `found_at`: a set of 10,000 loses 50 images."""
+
 
 @dataclass(frozen=True)
 class Summary:
