@@ -32,6 +32,9 @@ from puregen_transforms.functional.jpeg import jpeg
 LEAST_IMAGES = 50
 """Images of a class from which on it is searched."""
 
+CLEAN_FLAGGED = 0.05
+"""Share of the clean images of a poisoned class that may be flagged, where its sides overlap."""
+
 OTHERS = 500
 """Images of other classes that tell the sides apart where there are no clean ones of the class."""
 
@@ -118,8 +121,10 @@ class ClassSplit(Detector):
         lacking = split.chance is not None and split.chance < self.chance
         return split.distance >= (self.least if lacking else self.alone)
 
-    def _evidence(self, split: Split) -> tuple[bool, float]:
-        return self._is_poisoned(split), split.distance
+    def _evidence(self, split: Split) -> tuple[bool, float, float, float]:
+        """Order splits: the farthest of those that are far enough alone, then by what clean images say."""
+        far = split.distance if split.distance >= self.alone else 0.0
+        return self._is_poisoned(split), far, -1.0 if split.chance is None else -split.chance, split.distance
 
 
 def spaces_of(
@@ -155,6 +160,8 @@ def spaces_of(
 def refined(spaces: list[Space], split: Split, *, seed: int) -> Tensor:
     """Decide about each image of a poisoned class by all spaces together: (n,) posterior of the poisoned side.
 
+    No more than a half for images that lie below where one in twenty clean images of the class, if there are any, lies.
+
     Args:
         spaces: of the class, that of all layers first.
         split: the most telling one.
@@ -163,12 +170,13 @@ def refined(spaces: list[Space], split: Split, *, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     folds = torch.randperm(len(split.posterior), generator=generator) % FOLDS
     first, second = split.posterior > SURE, split.posterior < 1 - SURE
-    by_sides = torch.stack([_standardized(cross_fitted(space, first, second, folds)[0]) for space in spaces])
-    values = _standardized(by_sides.sum(0))
-    if spaces[0].same_class and len(spaces[0].reference) >= LEAST_IMAGES:
-        unlike = torch.stack([against_references(spaces[0], folds, generator)[0] for _ in range(FOLDS)])
-        values = values + _standardized(unlike.mean(0))
-    return two_gaussians(values, split.posterior > 0.5)[0]
+    values, of_clean = _sum([cross_fitted(space, first, second, folds) for space in spaces])
+    if not (spaces[0].same_class and len(of_clean) >= LEAST_IMAGES):
+        return two_gaussians(values, split.posterior > 0.5)[0]
+    unlike = _sum([against_references(spaces[0], folds, generator) for _ in range(FOLDS)])
+    values, of_clean = _sum([(values, of_clean), unlike])
+    posterior, _ = two_gaussians(values, split.posterior > 0.5)
+    return torch.where(values > of_clean.quantile(1 - CLEAN_FLAGGED), posterior, posterior.clamp(max=0.5))
 
 
 def loss_under_changes(
@@ -220,5 +228,8 @@ def _columns(found: Activations, rows: Tensor) -> list[Tensor]:
     return [*layers, found.features[rows]]
 
 
-def _standardized(values: Tensor) -> Tensor:
-    return (values - values.mean()) / values.std().clamp(min=1e-12)
+def _sum(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Add up values of images, each brought to mean 0 and variance 1, and those of clean images on the same scales."""
+    scales = [(own.mean(), own.std().clamp(min=1e-12)) for own, _ in parts]
+    scaled = [((own - m) / s, (clean - m) / s) for (own, clean), (m, s) in zip(parts, scales, strict=True)]
+    return torch.stack([own for own, _ in scaled]).sum(0), torch.stack([clean for _, clean in scaled]).sum(0)
