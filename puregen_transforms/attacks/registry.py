@@ -36,6 +36,12 @@ ATTACKS: dict[str, Attack[Any]] = {
         "gradient_matching",
         "bullseye_polytope",
         "ntga",
+        "lsp",
+        "urp",
+        "autoregressive",
+        "one_pixel_shortcut",
+        "error_minimizing",
+        "targeted_adversarial",
     )
 }
 """Every attack by its name."""
