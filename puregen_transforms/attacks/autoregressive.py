@@ -35,14 +35,14 @@ class AutoregressiveConfig(AvailabilityConfig):
         radius: Euclidean length of an image's change at 32 x 32 pixels in [0, 1]; it grows with the side, so that
             pixels are changed alike.
         response: how strongly the filter that cancels the signals of one class must answer to those of another, as the
-            sum of what is positive of its convolution with a signal of length 1. The authors have 10 for 10 classes,
-            and 3 for 100.
+            sum of what is positive of its convolution with a signal of length 1. None is 10 for up to 10 classes, and 3
+            for more: the authors have these for 10 and for 100.
     """
 
     radius: float = 1.0
-    response: float = 10.0
+    response: float | None = None
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {"response": 3.0}, "cpu": {}, "paper": {}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "cpu": {}, "paper": {}}
 
 
 def craft(dataset: ImageSet, config: AutoregressiveConfig, attacker: Attacker) -> Crafted:
@@ -51,9 +51,10 @@ def craft(dataset: ImageSet, config: AutoregressiveConfig, attacker: Attacker) -
     Raises:
         ValueError: no rules that differ enough.
     """
-    generator = attacker.generator()
+    generator, classes = attacker.generator(), len(dataset.class_names)
+    response = (10.0 if classes <= 10 else 3.0) if config.response is None else config.response
     ids = choose_share(dataset, config.rate, generator=generator)
-    rules = find_rules(len(dataset.class_names), config.response, generator)
+    rules = find_rules(classes, response, generator)
     originals, labels = dataset.images[ids], dataset.labels[ids]
     height, width = dataset.size
     radius = config.radius * (height * width) ** 0.5 / _SIDE

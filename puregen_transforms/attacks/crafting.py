@@ -142,10 +142,10 @@ def within_length(changes: Tensor, originals: Tensor, radius: float) -> Tensor:
     start, scale = originals.float(), torch.ones(len(originals), 1, 1, 1)
     while True:
         images = (start + scale * changes).round().clamp(0, 255)
-        length = (images - start).flatten(1).norm(dim=1).div(255).view_as(scale)
+        length = (images - start).double().flatten(1).norm(dim=1).div(255).view_as(scale)
         if not bool((length > radius).any()):
             return images.to(torch.uint8)
-        scale = torch.where(length > radius, 0.999 * scale * radius / length, scale)
+        scale = torch.where(length > radius, 0.999 * scale * radius / length.float(), scale)
 
 
 def with_covers(

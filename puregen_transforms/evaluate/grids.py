@@ -15,6 +15,7 @@ from puregen_transforms.evaluate.generators import trained_ebm
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.rows import (
     NO_DEFENSE,
+    availability_defenses,
     every_defense,
     main_defenses,
     patterns_and_outliers_left_out,
@@ -86,8 +87,8 @@ _TRIGGERS = {
 
 def triggers(scale: Scale, bench: Bench) -> list[Grid]:
     """Make the grid of attacks with one trigger for all images."""
-    every = [name for name, about in ATTACKS.items() if "targets" not in about.needs]
-    others = [name for name in every if name not in ("narcissus", "ntga")]
+    every = [name for name, about in ATTACKS.items() if "targets" not in about.needs and not about.availability]
+    others = [name for name in every if name != "narcissus"]
     many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
     attacks = [
         attack(name, scale.name, name, **settings, **many)
@@ -217,6 +218,14 @@ def shifted_generator(scale: Scale, bench: Bench) -> list[Grid]:
         folder = trained_ebm(bench.store, scale.generator, images, device=bench.device, say=bench.say)
         defenses.append(purify(name, scale, checkpoint=str(folder)))
     return [Grid(scale.victim, [_strong_narcissus(scale, bench)], defenses)]
+
+
+def availability(scale: Scale, bench: Bench) -> list[Grid]:
+    """Make the grid of attacks on all that is learned, whose success is a low accuracy."""
+    every = [name for name, about in ATTACKS.items() if about.availability]
+    names = ["lsp", "targeted_adversarial"] if scale.name == "smoke" else every
+    found = [attack(name, scale.name, name) for name in names]
+    return [Grid(scale.victim, found, availability_defenses(scale))]
 
 
 def attacks(scale: Scale, bench: Bench) -> list[Grid]:

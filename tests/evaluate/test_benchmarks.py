@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.evaluate.cells import VictimSpec
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
@@ -60,7 +61,7 @@ def check(name, runs, monkeypatch, capsys):
     assert poisoned
     for cell in poisoned:
         measured = {"success", "success_never_poisoned"} & cell.keys()
-        assert len(measured) == (0 if cell["cell"]["attack"]["name"] == "ntga" else 2)  # NTGA aims at no class
+        assert len(measured) == (0 if ATTACKS[cell["cell"]["attack"]["name"]].availability else 2)
         assert cell["poison"]["poisoned_rows"] >= 1
     lines = {cell["cell"]["defense"]["name"] for cell in record["cells"]}
     if len(lines) == 1:
