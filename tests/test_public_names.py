@@ -69,7 +69,7 @@ SUB_PACKAGES = {
         "resolve_ebm",
         "write_card",
     },
-    "transforms": {"ImageCache", "PureGen", "PureGenTransform"},
+    "transforms": {"ImageCache", "PureGen", "PureGenTransform", "eclipse_compensation"},
     "data": {"Demo", "ImageSet", "iterate_images", "load_demo", "load_image_tensor", "open_source"},
     "train": {
         "DDPMTrainer",
@@ -98,7 +98,15 @@ SUB_PACKAGES = {
         "find_patterns",
         "register",
     },
-    "defenses": {"Epic", "Friends", "TRAINING_DEFENSES", "Trained", "TrainingDefense", "build_training_defense"},
+    "defenses": {
+        "CorruptionCompensation",
+        "Epic",
+        "Friends",
+        "TRAINING_DEFENSES",
+        "Trained",
+        "TrainingDefense",
+        "build_training_defense",
+    },
     "inspection": {"Inspection", "inspect_images"},
     "evaluate": {
         "AttackSpec",

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from puregen_transforms._progress import Progress, silent
-from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.config import AttackConfig, AvailabilityConfig
 from puregen_transforms.attacks.crafting import Crafted
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.surrogates import Surrogates
@@ -124,6 +124,11 @@ class Attack(Generic[Config]):
         for name in sorted(self.needed(config)):
             attacker.get(name)
         return self.function(dataset, config, attacker).to_poison(self.name, dataset, config, seed=attacker.seed)
+
+    @property
+    def availability(self) -> bool:
+        """Tell whether it attacks all that is learned, with neither trigger nor target: success is a low accuracy."""
+        return issubclass(self.config, AvailabilityConfig)
 
     @property
     def summary(self) -> str:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.attacks.adversarial import descend, summed_loss
 from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AttackConfig
 from puregen_transforms.attacks.crafting import Crafted, within
@@ -16,8 +16,6 @@ from puregen_transforms.attacks.drawings import checker_patch
 from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.functional.arithmetic import autocast
-from puregen_transforms.functional.images import normalize
 
 _BATCH = 128
 
@@ -68,16 +66,13 @@ def craft(dataset: ImageSet, config: CleanLabelConfig, attacker: Attacker) -> Cr
 
 def adversarial(model: nn.Module, images: Tensor, labels: Tensor, config: CleanLabelConfig) -> Tensor:
     """Raise the loss by projected gradient ascent (Madry et al. 2018): (N, 3, H, W) uint8, within epsilon."""
-    start = images.float()
-    x = start.clone()
-    for _ in range(config.pgd_steps):
-        x.requires_grad_()
-        with autocast(x.device):
-            loss = F.cross_entropy(model(normalize(x)), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, x)
-        with torch.no_grad():
-            x = x + config.pgd_step_size * gradient.sign()
-            x = torch.minimum(torch.maximum(x, start - config.epsilon), start + config.epsilon).clamp(0, 255)
+    x = descend(
+        lambda x: -summed_loss(model, x, labels),
+        images,
+        epsilon=config.epsilon,
+        steps=config.pgd_steps,
+        step_size=config.pgd_step_size,
+    )
     return within(x, images, config.epsilon)
 
 

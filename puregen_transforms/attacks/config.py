@@ -41,7 +41,7 @@ class AttackConfig:
             value = getattr(self, name, 0.5)
             if not 0 < value <= 1:
                 raise ValueError(f"Expected `{name}` between 0 and 1, but got {value}.")
-        for name in ("epsilon", "strength", "opacity"):
+        for name in ("epsilon", "strength", "opacity", "radius"):
             value = getattr(self, name, 1)
             if not value > 0:
                 raise ValueError(f"Expected `{name}` above 0, but got {value}: nothing would be changed.")
@@ -80,6 +80,19 @@ class AttackConfig:
         """Give all settings, JSON-ready; variations that are off are left out."""
         off = {field.name: field.default for field in fields(self) if field.name in VARIATIONS}
         return {name: value for name, value in asdict(self).items() if name not in off or value != off[name]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AvailabilityConfig(AttackConfig):
+    """Settings of an attack on all that is learned: images become unlearnable, every label stays true.
+
+    Args:
+        target_class: None; no class is aimed at.
+        rate: poisoned rows, as a share of the training set; by default all, as published.
+    """
+
+    target_class: None = None
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,8 @@ class Crafted:
         others: further triggers, each with its own aim.
         target_images: (k, 3, H, W) uint8, for triggerless attacks.
         target_labels: (k,) their true labels.
-        budget: largest change of a pixel in units of 1/255, if it is bounded.
+        budget: most that an image is changed, in `norm`, if it is bounded.
+        norm: what the budget bounds, out of `NORMS`.
         varied: whether triggers were moved, and rows compressed, as the settings say.
     """
 
@@ -49,6 +50,7 @@ class Crafted:
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
+    norm: str = "linf"
     varied: bool = False
 
     def to_poison(self, attack: str, dataset: ImageSet, config: AttackConfig, *, seed: int) -> Poison:
@@ -75,6 +77,7 @@ class Crafted:
             target_images=crafted.target_images,
             target_labels=crafted.target_labels,
             budget=crafted.budget,
+            norm=crafted.norm,
             recipe=config.to_dict(),
             seed=seed,
             set_rows=len(dataset),
@@ -119,13 +122,30 @@ class Crafted:
         """
         if self.budget == 0:
             raise ValueError("Expected an attack that changes images, to compress them, but got one on labels alone.")
-        return replace(self, images=jpeg(self.images.cpu(), quality), budget=None)
+        return replace(self, images=jpeg(self.images.cpu(), quality), budget=None, norm="linf")
 
 
 def within(images: Tensor, originals: Tensor, epsilon: float) -> Tensor:
     """Round crafted images, 0 ... 255, to uint8 that is at most epsilon away from the originals."""
     start, limit = originals.float(), math.floor(epsilon)
     return images.float().round().clamp(start - limit, start + limit).clamp(0, 255).to(torch.uint8)
+
+
+def within_length(changes: Tensor, originals: Tensor, radius: float) -> Tensor:
+    """Add changes to images, shrunk where rounding would make them longer than a radius: (N, 3, H, W) uint8.
+
+    Args:
+        changes: (N, 3, H, W) float, in units of 1/255.
+        originals: (N, 3, H, W) uint8.
+        radius: largest Euclidean length of an image's change, for pixels in [0, 1].
+    """
+    start, scale = originals.float(), torch.ones(len(originals), 1, 1, 1)
+    while True:
+        images = (start + scale * changes).round().clamp(0, 255)
+        length = (images - start).double().flatten(1).norm(dim=1).div(255).view_as(scale)
+        if not bool((length > radius).any()):
+            return images.to(torch.uint8)
+        scale = torch.where(length > radius, 0.999 * scale * radius / length.float(), scale)
 
 
 def with_covers(

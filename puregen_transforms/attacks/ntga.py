@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.attacks.attack import Attack, Attacker
-from puregen_transforms.attacks.config import AttackConfig
+from puregen_transforms.attacks.config import AvailabilityConfig
 from puregen_transforms.attacks.crafting import Crafted, within
 from puregen_transforms.attacks.selection import choose_rows, choose_share
 from puregen_transforms.data.image_set import ImageSet
@@ -22,15 +22,13 @@ _TAYLOR_TERMS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class NTGAConfig(AttackConfig):
+class NTGAConfig(AvailabilityConfig):
     """Settings as in the authors' code with the surrogate FNN.
 
     Their second surrogate, an infinitely wide CNN, is not built here. In their loop each step starts anew from the
     clean images; here the steps follow one another.
 
     Args:
-        target_class: None; no class is aimed at.
-        rate: poisoned rows, as a share of the training set.
         epsilon: largest change of a pixel, in units of 1/255.
         steps: of projected gradient ascent, each 1.1 * epsilon / steps long.
         time: for which the surrogate is trained, in units of its learning rate.
@@ -39,8 +37,6 @@ class NTGAConfig(AttackConfig):
         validation: other images of the set, on which the surrogate is to fail.
     """
 
-    target_class: None = None
-    rate: float = 1.0
     epsilon: float = 8.0
     steps: int = 10
     time: float = 64.0

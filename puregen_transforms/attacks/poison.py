@@ -6,7 +6,8 @@ training set; `images` (n, 3, H, W) uint8 and `labels` (n,) int64, what those ro
 else is in `poison.json`, with the sha256 of the tensors' file. `trigger.form` there says how the trigger acts: see
 `puregen_transforms/attacks/trigger_forms.py`. Format 2 adds `goal`, which says what triggered images are to be taken
 for (see `puregen_transforms/attacks/aims.py`), and `others`, further triggers with their own aims, whose tensors are
-`trigger1.*`, `trigger2.*` and so on; a poison that needs neither is written in format 1.
+`trigger1.*`, `trigger2.*` and so on; and `norm`, where the budget is of another norm than the largest change of a
+pixel. A poison that needs none of them is written in format 1.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FORMATS = (1, 2)
+NORMS = {
+    "linf": "largest change of a pixel, in units of 1/255",
+    "l2": "Euclidean length of an image's change, for pixels in [0, 1]",
+    "l0": "changed pixels of an image",
+}
+"""By name, what a budget bounds in each image."""
+
 TENSORS, DESCRIPTION = "poison.safetensors", "poison.json"
 
 
@@ -59,7 +67,8 @@ class Poison:
         others: further triggers, each with its own aim.
         target_images: (k, 3, H, W) uint8, test images to be misread.
         target_labels: (k,) int64, their true labels.
-        budget: largest change of a pixel in units of 1/255; None for attacks that have no such bound.
+        budget: most that an image is changed, in `norm`; None for attacks that have no such bound.
+        norm: what the budget bounds, out of `NORMS`.
         recipe: every setting.
         seed: of all that is random.
         set_rows: length of the training set.
@@ -81,6 +90,7 @@ class Poison:
     target_images: Tensor | None = None
     target_labels: Tensor | None = None
     budget: float | None = None
+    norm: str = "linf"
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     set_rows: int = 0
@@ -98,6 +108,8 @@ class Poison:
         if len(self.ids) and not 0 <= int(self.ids[0]) <= int(self.ids[-1]) < self.set_rows:
             raise ValueError(f"Expected `ids` of a set of {self.set_rows} rows, but got {int(self.ids[-1])}.")
         check_goal(self.goal)
+        if self.norm not in NORMS:
+            raise ValueError(f"Expected a norm out of {', '.join(NORMS)}, but got {self.norm!r}.")
         if self.trigger is None and (self.others or self.goal != ALL_TO_ONE):
             raise ValueError(
                 f"Expected a trigger for the goal {self.goal} with {len(self.others)} others, but got none."
@@ -320,6 +332,8 @@ class Poison:
         later: dict[str, Any] = {}
         if self.others or self.goal != ALL_TO_ONE:
             later = {"goal": self.goal, "others": [_describe_aim(aim) for aim in self.others]}
+        if self.norm != "linf":
+            later["norm"] = self.norm
         about = {
             "format": 2 if later else 1,
             "attack": self.attack,

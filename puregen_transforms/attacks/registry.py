@@ -37,6 +37,12 @@ ATTACKS: dict[str, Attack[Any]] = {
         "bullseye_polytope",
         "ntga",
         "label_noise",
+        "lsp",
+        "urp",
+        "autoregressive",
+        "one_pixel_shortcut",
+        "error_minimizing",
+        "targeted_adversarial",
     )
 }
 """Every attack by its name."""

@@ -1,3 +1,4 @@
+from .corruption import CorruptionCompensation as CorruptionCompensation
 from .epic import Epic as Epic
 from .friends import Friends as Friends
 from .registry import TRAINING_DEFENSES as TRAINING_DEFENSES

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.defenses.friends import Friends
 from puregen_transforms.defenses.training_defense import Hooked, TrainingDefense
 
-TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {"none": Hooked, "friends": Friends, "epic": Epic}
+TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
+    "none": Hooked,
+    "friends": Friends,
+    "epic": Epic,
+    "corruption_compensation": CorruptionCompensation,
+}
 
 
 def build_training_defense(name: str, **settings: Any) -> TrainingDefense:

@@ -114,6 +114,7 @@ class Bench:
                 "cover_rows": int(poison.covers.sum()),
                 "set_rows": poison.set_rows,
                 "budget": poison.budget,
+                "norm": poison.norm,
             }
             for key, model in (("success", victim), ("success_never_poisoned", unpoisoned)):
                 if (success := poison_success(model, poison, test.images, test.labels)) is not None:

@@ -15,6 +15,7 @@ from puregen_transforms.evaluate.generators import trained_ebm
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.rows import (
     NO_DEFENSE,
+    availability_defenses,
     every_defense,
     main_defenses,
     patterns_and_outliers_left_out,
@@ -219,6 +220,14 @@ def shifted_generator(scale: Scale, bench: Bench) -> list[Grid]:
         folder = trained_ebm(bench.store, scale.generator, images, device=bench.device, say=bench.say)
         defenses.append(purify(name, scale, checkpoint=str(folder)))
     return [Grid(scale.victim, [_strong_narcissus(scale, bench)], defenses)]
+
+
+def availability(scale: Scale, bench: Bench) -> list[Grid]:
+    """Make the grid of attacks on all that is learned, whose success is a low accuracy."""
+    every = [name for name, about in ATTACKS.items() if about.availability]
+    names = ["lsp", "targeted_adversarial"] if scale.name == "smoke" else every
+    found = [attack(name, scale.name, name) for name in names]
+    return [Grid(scale.victim, found, availability_defenses(scale), seeds=1 if scale.name == "smoke" else 2)]
 
 
 def attacks(scale: Scale, bench: Bench) -> list[Grid]:

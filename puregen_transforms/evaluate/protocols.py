@@ -125,9 +125,15 @@ PROTOCOLS = {
             needs=frozenset({"public", "reserved"}),
         ),
         Protocol(
+            name="availability",
+            title="Data made unlearnable",
+            summary="Whole sets of which nothing general is learned: success is a low accuracy.",
+            grids=grids.availability,
+        ),
+        Protocol(
             name="attacks",
             title="Attacks without a defense",
-            summary="Every attack with a trigger, and NTGA, on victims without defense.",
+            summary="Every attack with a trigger or on all that is learned, on victims without defense.",
             grids=grids.attacks,
             needs=frozenset({"public"}),
         ),

@@ -27,6 +27,12 @@ def jpeg(quality: int) -> DefenseSpec:
     return DefenseSpec(name=f"JPEG {quality}", purify_others={"method": "jpeg", "jpeg_quality": quality})
 
 
+def grayscale() -> DefenseSpec:
+    """Train on gray images (Liu et al. 2023); those of the test keep their color."""
+    settings = {"grayscale": 1.0, "noise": 0.0}
+    return DefenseSpec(name="grayscale", train=Component(name="corruption_compensation", settings=settings))
+
+
 def friends(scale: Scale, noise: str = "bernoulli") -> DefenseSpec:
     """Train with FrieNDs; its friendly noise is made after 5 epochs."""
     settings = {"noise": noise, **scale.friends}
@@ -104,6 +110,17 @@ def main_defenses(scale: Scale) -> list[DefenseSpec]:
     """List the same, without those that say least where there is no time for all."""
     left_out = (*EXTRAS, patterns_purified().name) if scale.name == "cpu" else ()
     return [defense for defense in every_defense(scale) if defense.name not in left_out]
+
+
+def availability_defenses(scale: Scale) -> list[DefenseSpec]:
+    """List defenses of whole sets that were made unlearnable."""
+    return [
+        NO_DEFENSE,
+        jpeg(10),
+        grayscale(),
+        purify("PureGen-EBM", scale),
+        purify("PureGen-DDPM", scale, method="ddpm"),
+    ]
 
 
 def transfer_defenses(scale: Scale, langevin_steps: int) -> list[DefenseSpec]:

@@ -91,22 +91,32 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
     attacks = [group for group in groups if group != NO_ATTACK]
     head = ["defense", "accuracy, no attack"]
     several = any(_attacks_in(rows.get(group, [])) > 1 for rows in defenses.values() for group in attacks)
+    aimed = _with_success(defenses)
     for group in attacks:
-        head += [f"{group}: attack success{' (worst)' * several}", "accuracy"]
+        head += [f"{group}: attack success{' (worst)' * several}"] * (group in aimed)
+        head += ["accuracy" if group in aimed else f"{group}: accuracy"]
         head += ["paper: success / accuracy / worst class, %"] * (group in published)
     lines = []
     for name, rows in defenses.items():
         line = [name, _percent(summarize(rows[NO_ATTACK]).accuracy) if NO_ATTACK in rows else "–"]
         for group in attacks:
             summary = summarize(rows[group]) if group in rows else None
-            line += [_success(summary, several), _percent(summary.accuracy) if summary else "–"]
+            line += [_success(summary, several)] * (group in aimed)
+            line += [_percent(summary.accuracy) if summary else "–"]
             line += [_in_words(published[group].get(name))] if group in published else []
         lines.append(line)
     line = ["never poisoned", ""]
     for group in attacks:
         floor = summarize(next(rows[group] for rows in defenses.values() if group in rows)).floor
-        line += ["–" if floor is None else _percent(floor), ""] + [""] * (group in published)
-    return Table(title, head, [*lines, line])
+        line += ["–" if floor is None else _percent(floor)] * (group in aimed) + [""] * (1 + (group in published))
+    return Table(title, head, [*lines, line] if aimed else lines)
+
+
+def _with_success(defenses: Groups) -> set[str]:
+    """Find the groups of attacks that have another success than a low accuracy."""
+    return {
+        group for rows in defenses.values() for group, cells in rows.items() if any("success" in one for one in cells)
+    }
 
 
 def _attacks(title: str, defenses: Groups) -> Table:

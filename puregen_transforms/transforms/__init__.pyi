@@ -1,3 +1,4 @@
 from .cache import ImageCache as ImageCache
+from .eclipse import eclipse_compensation as eclipse_compensation
 from .puregen import PureGen as PureGen
 from .puregen import PureGenTransform as PureGenTransform

@@ -12,21 +12,28 @@ from puregen_transforms.models.ebm import EBM, EBMConfig
 CRAFTED = {}
 FEWER = {"issba": {"epochs": 8}}
 BOUNDED = (
+    "autoregressive",
     "bullseye_polytope",
     "ctrl",
+    "error_minimizing",
     "flip",
     "gcb",
     "gradient_matching",
     "issba",
     "label_noise",
     "low_frequency",
+    "lsp",
     "narcissus",
     "ntga",
+    "one_pixel_shortcut",
     "sig",
+    "targeted_adversarial",
+    "urp",
 )
 TARGETED = [name for name in ATTACKS if "targets" in ATTACKS[name].needs]
-UNAIMED = ("ntga", "label_noise")
-TRIGGERED = [name for name in ATTACKS if name not in (*TARGETED, *UNAIMED)]
+AVAILABILITY = [name for name in ATTACKS if ATTACKS[name].availability]
+UNAIMED = [*AVAILABILITY, "label_noise"]
+TRIGGERED = [name for name in ATTACKS if name not in TARGETED + UNAIMED]
 
 
 def given(dataset):
@@ -60,9 +67,21 @@ def test_only_listed_rows_change(crafted, image_set):
 def test_the_budget_is_kept_after_rounding(crafted, image_set):
     name, poison = crafted
     assert (poison.budget is not None) == (name in BOUNDED)
-    change = poison.images.int() - image_set.images[poison.ids].int()
-    assert change.abs().max() <= (255 if poison.budget is None else poison.budget)
-    assert bool((change != 0).any()) != ATTACKS[name].labels_only
+    sizes = changes_of(poison, image_set)
+    assert sizes.max() <= (255 if poison.budget is None else poison.budget)
+    assert bool((sizes != 0).any()) != ATTACKS[name].labels_only
+
+
+def changes_of(poison, dataset):
+    """How far each image is changed, in the norm of the poison's budget."""
+    change = (poison.images.double() - dataset.images[poison.ids].double()).abs()
+    match poison.norm:
+        case "linf":
+            return change.flatten(1).amax(1)
+        case "l2":
+            return (change / 255).flatten(1).norm(dim=1)
+        case "l0":
+            return (change != 0).any(1).flatten(1).sum(1)
 
 
 @pytest.mark.parametrize("name", [name for name in BOUNDED if hasattr(ATTACKS[name].config(), "epsilon")])
@@ -151,7 +170,7 @@ def test_other_sizes_and_sets(name, large_image_set):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_settings_are_checked(name, image_set):
-    if name not in UNAIMED:
+    if name not in UNAIMED:  # which aim at no class
         with pytest.raises(ValueError, match="airplane, automobile"):
             craft(name, image_set, target_class="zebra")
     with pytest.raises(ValueError, match="at least"):
@@ -164,7 +183,7 @@ def test_settings_are_checked(name, image_set):
         "issba",
         "label_noise",
         "low_frequency",
-        "ntga",
+        *AVAILABILITY,
     ):  # which take images of any class
         with pytest.raises(ValueError, match="Lower the rate"):
             craft(name, image_set, rate=0.99)
@@ -201,6 +220,7 @@ def test_public_images_are_asked_for(name, image_set):
 SHARED = {
     "low_frequency": [{"target_class": 3}, {"rate": 0.2}, {"epsilon": 8.0}],
     "clean_label": [{"target_class": 3}, {"rate": 0.1}, {"epsilon": 8.0}],
+    "targeted_adversarial": [{"rate": 0.5}, {"epsilon": 4.0}, {"pgd_steps": 1}],
     "narcissus": [{"epsilon": 4.0}, {"rate": 0.1}, {"defense_aware": "generation", "langevin_steps": 1}],
     "gradient_matching": [{"target_class": 3}, {"source_class": 4}, {"target_index": 2}, {"rate": 0.05}],
     "bullseye_polytope": [{"target_class": 3}, {"target_index": 2}, {"epsilon": 8.0}, {"mode": "end_to_end"}],
@@ -208,6 +228,7 @@ SHARED = {
 OWN = {
     "low_frequency": {"surrogate_epochs": 1},
     "clean_label": {"surrogate_epochs": 1},
+    "targeted_adversarial": {"surrogate_epochs": 1},
     "narcissus": {"target_class": 3},
     "gradient_matching": {"ensemble": 2},
     "bullseye_polytope": {"dropouts": (0.1,)},

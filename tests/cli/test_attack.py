@@ -69,7 +69,7 @@ def test_an_attack_that_learns(folder, tmp_path):
 @pytest.mark.parametrize("name", sorted(set(ATTACKS) - {"tact"}))  # which needs a third class
 def test_every_attack_takes_an_image_folder(folder, tmp_path, name):
     options = ["--preset", "smoke", "--rate", "0.2", "--public", folder, "--targets", folder]
-    if name not in ("ntga", "label_noise"):
+    if not ATTACKS[name].availability and name != "label_noise":
         options += ["--target-class", "cat"]
     if "targets" in ATTACKS[name].needs:
         options += ["--source-class", "dog", "--set", "target_index=2"]

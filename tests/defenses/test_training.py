@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic, isolated_medoids, last_layer_gradients
 from puregen_transforms.defenses.friends import Friends
 from puregen_transforms.defenses.registry import TRAINING_DEFENSES, build_training_defense
@@ -41,7 +42,7 @@ def train(task, defense, epochs=8, **options):
 
 @pytest.mark.parametrize(
     "defense",
-    [Friends(start=2), Friends(noise="gaussian", start=2), Epic(interval=2, share=0.1)],
+    [Friends(start=2), Friends(noise="gaussian", start=2), Epic(interval=2, share=0.1), CorruptionCompensation()],
 )
 def test_a_defended_classifier_still_learns(task, defense):
     trained, losses = train(task, defense)
@@ -74,7 +75,7 @@ class KilledError(Exception):
     pass
 
 
-SHORT = {"none": {}, "friends": {"start": 2, "iterations": 3}, "epic": {"interval": 2}}
+SHORT = {"none": {}, "friends": {"start": 2, "iterations": 3}, "epic": {"interval": 2}, "corruption_compensation": {}}
 
 
 @pytest.mark.parametrize("name", TRAINING_DEFENSES)
@@ -110,6 +111,35 @@ def test_settings_under_which_nothing_would_happen():
         Friends(start=-1)
     with pytest.raises(ValueError, match="1 epoch or more, but got 0"):
         Epic(interval=0)
+    with pytest.raises(ValueError, match="between 0 and 1, but got 2"):
+        CorruptionCompensation(grayscale=2)
+    with pytest.raises(ValueError, match="0 or more, but got -1"):
+        CorruptionCompensation(noise=-1)
+
+
+def test_corrupted_images_are_gray_at_the_share_noisy_and_of_8_bits():
+    pixels = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1).expand(2000, 3, 8, 8)
+    changed = CorruptionCompensation().hooks(0).change(normalize(pixels), None, torch.Generator().manual_seed(0))
+    values = (changed + 1) * 127.5
+    torch.testing.assert_close(values, values.round(), atol=1e-3, rtol=0)
+    means = values.mean((2, 3))
+    gray = (means[:, 0] - means[:, 2]).abs() < 50
+    assert gray.float().mean() == pytest.approx(0.4, abs=0.05)
+    assert values[~gray][:, 1].std() == pytest.approx(0.05 * 255, rel=0.02)
+    assert values[gray].mean() == pytest.approx(0.299 * 200 + 0.587 * 100 + 0.114 * 50, abs=1)
+
+
+def test_without_noise_gray_is_gray_and_nothing_is_nothing():
+    pixels = torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+    def change(**settings):
+        hooks = CorruptionCompensation(noise=0.0, **settings).hooks(0)
+        return hooks.change(normalize(pixels), None, torch.Generator().manual_seed(0))
+
+    torch.testing.assert_close(change(grayscale=0.0), normalize(pixels))
+    gray = change(grayscale=1.0)
+    assert torch.equal(gray[:, 0], gray[:, 1])
+    assert torch.equal(gray[:, 0], gray[:, 2])
 
 
 def test_friendly_noise_is_large_and_changes_no_mind(task):

@@ -12,6 +12,7 @@ from puregen_transforms.evaluate.cells import Cell, VictimSpec
 from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
+from puregen_transforms.evaluate.rows import grayscale
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)
@@ -31,6 +32,24 @@ def test_every_attack_is_measured_without_a_defense(bench, preset):
     cells = [cell for name in ("attacks", "triggerless") for cell in PROTOCOLS[name].cells(SCALES[preset], bench)]
     assert {cell.defense.name for cell in cells} == {"none"}
     assert {cell.attack.name for cell in cells} == {"none", *ATTACKS}
+
+
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_sets_made_unlearnable_are_measured_by_accuracy(bench, preset):
+    cells = PROTOCOLS["availability"].cells(SCALES[preset], bench)
+    availability = {name for name, about in ATTACKS.items() if about.availability}
+    assert {cell.attack.name for cell in cells} == {"none", *availability}
+    rows = ["none", "JPEG 10", "grayscale", "PureGen-EBM", "PureGen-DDPM"]
+    assert list(dict.fromkeys(cell.defense.name for cell in cells)) == rows
+    assert {cell.seed for cell in cells} == {0, 1}
+    triggered = {cell.attack.name for cell in PROTOCOLS["triggers"].cells(SCALES[preset], bench)}
+    assert not triggered & availability
+
+
+def test_a_cell_of_an_unlearnable_set_has_no_success(bench):
+    record = bench.evaluate(Cell(attack=attack("lsp", "smoke", "lsp"), defense=grayscale(), victim=TINY))
+    assert not {"success", "success_never_poisoned"} & record.keys()
+    assert (record["poison"]["poisoned_rows"], record["poison"]["norm"]) == (record["poison"]["set_rows"], "l2")
 
 
 def test_triggerless_cells_are_those_of_the_protocols_with_defenses(bench):

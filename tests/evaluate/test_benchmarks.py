@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.evaluate.cells import VictimSpec
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
@@ -60,9 +61,9 @@ def check(name, runs, monkeypatch, capsys):
     assert poisoned
     for cell in poisoned:
         measured = {"success", "success_never_poisoned"} & cell.keys()
-        assert len(measured) == (
-            0 if cell["cell"]["attack"]["name"] in ("ntga", "label_noise") else 2
-        )  # NTGA aims at no class
+        attack = cell["cell"]["attack"]["name"]
+        aimless = ATTACKS[attack].availability or attack == "label_noise"
+        assert len(measured) == (0 if aimless else 2)
         assert cell["poison"]["poisoned_rows"] >= 1
     lines = {cell["cell"]["defense"]["name"] for cell in record["cells"]}
     if len(lines) == 1 or name == "detection":

@@ -163,3 +163,12 @@ def test_the_commands(tmp_path, record, monkeypatch):
         result = run(*arguments)
         assert result.exit_code == 1
         assert words in " ".join(result.output.split()), result.output
+
+
+def test_attacks_on_all_that_is_learned_have_accuracy_alone(record):
+    cells = [record_of(name, group, 0.5) for name in ("none", "JPEG 10") for group in ("no attack", "lsp")]
+    for cell in (cells[1], cells[3]):
+        cell["poison"] = {"digest": "a", "poisoned_rows": 100, "cover_rows": 0, "set_rows": 100}
+    (table,) = tables({**record, "cells": cells})
+    assert table.head == ["defense", "accuracy, no attack", "lsp: accuracy"]
+    assert table.rows == [["none", "50.0%", "50.0%"], ["JPEG 10", "50.0%", "50.0%"]]
