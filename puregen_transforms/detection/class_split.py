@@ -70,9 +70,9 @@ class ClassSplit(Detector):
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "network"})
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
 
-    alone: float = 5.0
+    alone: float = 7.0
     least: float = 2.5
-    chance: float = 1e-4
+    chance: float = 1e-6
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Search each class.
