@@ -14,9 +14,9 @@ from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark, drawn
-from puregen_transforms.detection.matched_filters import Field, Match, WholeImages, Windows, groups_of, product, search
+from puregen_transforms.detection.matched_filters import Match, WholeImages, Windows, groups_of, product, search
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.residuals import Whitening, as_colors
+from puregen_transforms.detection.residuals import Whitening, as_colors, reduction
 
 WINDOW = 8
 """Side of the windows of the second look, in pixels of the residuals."""
@@ -26,6 +26,10 @@ _WINDOWS_TRIED = 12
 _EVERYONE, _EVERYONE_IN_WINDOWS = 4000, 2000
 _MOST_NUMBERS = 2**28
 """Of the residuals that are searched, a gigabyte of float32; the other images are only compared with what is found."""
+
+_MANY, _ENOUGH = 0.02, 1000
+"""Share of carriers from which on a pattern hides itself, as what is usual contains it; and images without it that
+are enough to measure what is usual."""
 
 _AT_ONCE = 4096
 
@@ -62,20 +66,18 @@ class ResidualPatterns(Detector):
             ValueError: too few images, too small ones or of several sizes, or one that cannot be read.
         """
         images, labels, order = read_images(suspects, smallest=2 * WINDOW)
-        whitening = Whitening.fit(images)
-        rows = evenly(torch.arange(len(images)), _MOST_NUMBERS // whitening.mean.numel())
-        sample = images[rows]
-        residuals, thumbnails = whitening(sample), small_pictures(sample)
-        known = None if labels is None else labels[rows]
+        step = reduction(images.shape[-2:])
+        numbers = images.shape[1:].numel() // step**2
+        rows = evenly(torch.arange(len(images)), _MOST_NUMBERS // numbers)
+        sample, known = images[rows], None if labels is None else labels[rows]
+        thumbnails = small_pictures(sample)
         suspects.progress("looking for shared patterns", 0, 2)
-        whole: Field = WholeImages(residuals=residuals)
-        found = search([whole], thumbnails, groups_of(thumbnails, known, everyone=_EVERYONE))
-        marks = [_mark("pattern", match, rows, whitening, images, lambda own: own.flatten(1)) for _, match in found]
+        whitening, residuals, found = _search_whole(
+            sample, thumbnails, groups_of(thumbnails, known, everyone=_EVERYONE)
+        )
+        marks = [_mark("pattern", match, rows, whitening, images, lambda own: own.flatten(1)) for match in found]
         suspects.progress("looking for shared patterns", 1, 2)
         if self.windows:
-            seen = torch.zeros(len(sample), dtype=torch.bool)
-            for _, match in found:
-                seen[match.carriers] = True
             cuts = _window_cuts(residuals.shape[-2:])
             places = torch.stack([cut(residuals) for _, cut in cuts])
             local = search(
@@ -83,7 +85,7 @@ class ResidualPatterns(Detector):
                 thumbnails,
                 groups_of(thumbnails, known, everyone=_EVERYONE_IN_WINDOWS),
                 tried=_WINDOWS_TRIED,
-                leave_out=seen,
+                leave_out=_carriers(found, len(sample)),
             )
             marks += [
                 _mark("local pattern", match, rows, whitening, images, cuts[number][1], cuts[number][0])
@@ -91,6 +93,32 @@ class ResidualPatterns(Detector):
             ]
         suspects.progress("looking for shared patterns", 2, 2)
         return report_marks(suspects, order, images, labels, marks)
+
+
+def _search_whole(
+    images: Tensor, thumbnails: Tensor, groups: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Whitening, Tensor, list[Match]]:
+    """Search whole images; where many carry a pattern, again with what is usual measured on the others alone.
+
+    Returns:
+        The whitening, the residuals, and the matches.
+    """
+    carries = torch.zeros(len(images), dtype=torch.bool)
+    while True:
+        whitening = Whitening.fit(images[~carries])
+        residuals = whitening(images)
+        found = [match for _, match in search([WholeImages(residuals=residuals)], thumbnails, groups)]
+        refitted, carries = bool(carries.any()), _carriers(found, len(images))
+        if refitted or carries.float().mean() <= _MANY or int((~carries).sum()) < _ENOUGH:
+            return whitening, residuals, found
+
+
+def _carriers(found: Sequence[Match], count: int) -> Tensor:
+    """Mark the rows that carry one of the templates: (count,) bool."""
+    carries = torch.zeros(count, dtype=torch.bool)
+    for match in found:
+        carries[match.carriers] = True
+    return carries
 
 
 def _window_cuts(size: Sequence[int]) -> list[tuple[tuple[int, int], Callable[[Tensor], Tensor]]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -49,7 +49,7 @@ class Whitening:
     @classmethod
     def fit(cls, images: Tensor) -> Whitening:
         """Measure a set, (N, 3, H, W) uint8."""
-        step = -(-max(images.shape[-2:]) // LARGEST_SIDE)
+        step = reduction(images.shape[-2:])
         height, width = (side // step for side in images.shape[-2:])
         radius = torch.arange(height)[:, None].square() + torch.arange(width).square()
         kept = (radius >= LOWEST**2).expand(3, -1, -1)
@@ -76,6 +76,11 @@ class Whitening:
         white = cosines(height).T @ (_transform(images, self.step) / self.scale) @ cosines(width)
         local = F.avg_pool2d(white.square().mean(1, keepdim=True), 5, 1, 2, count_include_pad=False).sqrt()
         return white / (local + local.mean((2, 3), keepdim=True) / 4 + 1e-2)
+
+
+def reduction(size: Sequence[int]) -> int:
+    """Compute how many pixels of a side are averaged into one, for a height and width."""
+    return -(-max(size) // LARGEST_SIDE)
 
 
 def as_colors(template: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -30,7 +31,14 @@ LEAST_CONTRAST = 16
 LEAST_RATIO = 3.0
 """How much more often than at any other place a window must occur; the edge of a pen stroke may be anywhere."""
 
+SIGNIFICANCE = 1e-3
+"""Expected number of natural windows of the set with as many carriers as a stamp."""
+
 _SAME_MARK = 0.5
+_COMPARED, _MOST_RUNS = 4, 2000
+_COUNTED_PLACES = 1000
+"""At which windows of two or three images are counted, too."""
+
 
 Ints = npt.NDArray[np.int64]
 
@@ -39,8 +47,9 @@ Ints = npt.NDArray[np.int64]
 class Stamps(Detector):
     """Flag images that share a stamp: windows of 3x3 pixels that are equal at one place in different pictures.
 
-    Natural images do not agree in 27 bytes, unless they are flat or show the same picture; windows that other images
-    have elsewhere, such as the edge of a letter, do not count either. Labels are used as evidence alone
+    Natural images do not agree in 27 bytes, unless they are flat or show the same picture. In sets of simple images,
+    such as writing, some do: windows that other images have elsewhere do not count, nor do those with no more carriers
+    than chance gives in this set. Labels are used as evidence alone
     (`weigh_labels`): a stamp that images of all classes carry, and whose labels fit the pictures, such as a watermark,
     is a mark of the report and not flagged.
 
@@ -74,12 +83,14 @@ class Stamp:
         rows: (n,) int64 images with one of them, increasing.
         places: (down, right) of each window's upper left corner.
         values: hash of each window.
-        ratio: of the images to those that have such a window at any one other place, and one.
+        most: how many of the images have the same window.
+        ratio: of these to those that have a window of the stamp at any one other place, and one.
     """
 
     rows: Ints
     places: tuple[tuple[int, int], ...]
     values: tuple[int, ...]
+    most: int = 0
     ratio: float = 0.0
 
     def picture(self, images: Tensor) -> tuple[Tensor, int, int]:
@@ -111,15 +122,45 @@ def find_stamps(images: Tensor, thumbnails: Tensor, *, progress: Progress = sile
         thumbnails: (N, D) of `small_pictures`.
         progress: told what is being done.
     """
-    runs: list[Stamp] = []
     places = range(images.shape[-2] - SIDE + 1)
+    every = -(-len(places) * (images.shape[-1] - SIDE + 1) // _COUNTED_PLACES)
+    runs: list[Stamp] = []
+    chance: list[Stamp] = []
     for down, hashes in zip(places, window_hashes(images, places), strict=True):
-        runs += _runs(images, thumbnails, hashes, down)
+        for right in range(len(hashes)):
+            counted = (down * len(hashes) + right) % every == 0
+            for run in _runs(images, hashes[right], down, right, least=2 if counted else LEAST_CARRIERS):
+                pictures = count_pictures(thumbnails[torch.from_numpy(run.rows)], most=LEAST_CARRIERS)
+                if pictures == LEAST_CARRIERS:
+                    runs.append(run)
+                elif pictures > 1 and counted:
+                    chance.append(run)
         progress("looking for equal windows", down, len(places))
     stamps = _merged(_local(runs))
     most = _most_elsewhere(images, stamps)
-    rated = [replace(stamp, ratio=len(stamp.rows) / (1 + others)) for stamp, others in zip(stamps, most, strict=True)]
-    return [stamp for stamp in rated if stamp.ratio >= LEAST_RATIO]
+    rated = [replace(stamp, ratio=stamp.most / (1 + others)) for stamp, others in zip(stamps, most, strict=True)]
+    least = _beyond_chance(chance, stamps, every)
+    return [stamp for stamp in rated if stamp.ratio >= LEAST_RATIO and stamp.most >= least]
+
+
+def _beyond_chance(chance: Sequence[Stamp], stamps: Sequence[Stamp], every: int) -> float:
+    """Compute how many carriers no natural window of this set has.
+
+    In sets of simple images, such as writing, different pictures do agree in windows by chance: in some of them two, in
+    fewer three, and so on, each time by the same factor.
+
+    Args:
+        chance: windows of two or more pictures, and fewer than a stamp needs.
+        stamps: what may be stamps; agreement among the images of one of them is left out.
+        every: of so many places one was counted.
+    """
+    own = [stamp.rows for stamp in stamps]
+    sizes = [len(run.rows) for run in chance if not any(np.isin(run.rows, rows).all() for rows in own)]
+    pairs, more = len(sizes), sum(size > 2 for size in sizes)
+    if not pairs:
+        return LEAST_CARRIERS
+    factor = min(0.9, (more + 0.5) / (pairs + 1))
+    return 2 + math.log(SIGNIFICANCE / (pairs * every)) / math.log(factor)
 
 
 def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
@@ -144,31 +185,31 @@ def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
             yield sum((tall[right : right + width] * columns[right] for right in range(SIDE)), np.zeros((), np.int64))
 
 
-def _runs(images: Tensor, thumbnails: Tensor, hashes: Ints, down: int) -> Iterator[Stamp]:
-    """Yield the windows of one row of places that enough different pictures have."""
-    ordered = np.sort(hashes, axis=1)
-    repeats = ordered[:, LEAST_CARRIERS - 1 :] == ordered[:, : 1 - LEAST_CARRIERS]
-    for right in np.flatnonzero(repeats.any(1)).tolist():
-        for value in np.unique(ordered[right, LEAST_CARRIERS - 1 :][repeats[right]]).tolist():
-            rows = np.flatnonzero(hashes[right] == value)
-            window = images[int(rows[0]), :, down : down + SIDE, right : right + SIDE].flatten(1).int()
-            if int((window.amax(1) - window.amin(1)).max()) < LEAST_CONTRAST:
-                continue
-            if count_pictures(thumbnails[torch.from_numpy(rows)], most=LEAST_CARRIERS) == LEAST_CARRIERS:
-                yield Stamp(rows=rows, places=((down, right),), values=(value,))
+def _runs(images: Tensor, hashes: Ints, down: int, right: int, *, least: int) -> Iterator[Stamp]:
+    """Yield the windows of one place with some contrast that at least so many images have."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(starts, append=len(ordered))
+    starts, lengths = starts[lengths >= least], lengths[lengths >= least]
+    windows = images[torch.from_numpy(order[starts]), :, down : down + SIDE, right : right + SIDE].flatten(2).int()
+    contrast = (windows.amax(2) - windows.amin(2)).amax(1).numpy()
+    for number in np.flatnonzero(contrast >= LEAST_CONTRAST).tolist():
+        rows = np.sort(order[starts[number] : starts[number] + lengths[number]])
+        yield Stamp(rows=rows, places=((down, right),), values=(int(ordered[starts[number]]),))
 
 
 def _local(runs: Sequence[Stamp]) -> list[Stamp]:
     """Leave out windows that other images have at another place."""
     by_value: dict[int, list[Stamp]] = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: -len(run.rows)):
         by_value.setdefault(run.values[0], []).append(run)
     return [
         run
         for run in runs
         if all(
             len(np.setdiff1d(other.rows, run.rows, assume_unique=True)) * LEAST_RATIO < len(run.rows)
-            for other in by_value[run.values[0]]
+            for other in by_value[run.values[0]][:_COMPARED]
         )
     ]
 
@@ -176,7 +217,7 @@ def _local(runs: Sequence[Stamp]) -> list[Stamp]:
 def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
     """Join windows that the same images have."""
     merged: list[list[Stamp]] = []
-    for run in sorted(runs, key=lambda run: (-len(run.rows), run.places)):
+    for run in sorted(runs, key=lambda run: (-len(run.rows), run.places))[:_MOST_RUNS]:
         for mark in merged:
             if len(np.intersect1d(mark[0].rows, run.rows, assume_unique=True)) >= _SAME_MARK * len(run.rows):
                 mark.append(run)
@@ -188,6 +229,7 @@ def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
             rows=np.unique(np.concatenate([run.rows for run in mark])),
             places=tuple(run.places[0] for run in mark),
             values=tuple(run.values[0] for run in mark),
+            most=len(mark[0].rows),
         )
         for mark in merged
     ]

@@ -60,6 +60,19 @@ def test_images_beyond_those_that_are_searched_are_compared_with_what_was_found(
     assert flagged(found(added(images, rows, overlay()), labels)) == rows.tolist()
 
 
+def test_a_common_overlay_is_searched_again_with_what_the_other_images_have(monkeypatch):
+    images, labels = pictures(600)
+    rows = torch.arange(0, 600, 3)
+    labels[rows] = 2
+    images = added(images, rows, overlay(strength=6))
+    monkeypatch.setattr(residual_patterns, "_ENOUGH", 1000)
+    once = found(images, labels, windows=False).flagged[rows].sum()
+    monkeypatch.setattr(residual_patterns, "_ENOUGH", 100)
+    report = found(images, labels, windows=False)
+    assert once < report.flagged[rows].sum() <= len(rows)
+    assert report.flagged.sum() == report.flagged[rows].sum()
+
+
 def test_large_images_are_averaged_down():
     images, labels = pictures(60, side=200)
     rows = torch.arange(0, 60, 5)

@@ -1,6 +1,7 @@
 """Stamps: windows that are equal at one place, and what must not be taken for one."""
 
 import torch
+import torch.nn.functional as F
 
 from puregen_transforms.detection import detect
 from puregen_transforms.detection.stamps import Stamps, window_hashes
@@ -74,6 +75,17 @@ def test_a_watermark_on_every_image_is_one_mark():
     images, labels = pictures(100)
     (mark,) = marks(stamped(images, torch.arange(100)), labels)
     assert len(mark.rows) == 100
+
+
+def test_in_simple_images_windows_that_chance_repeats_are_no_stamp_and_a_commoner_one_is():
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randint(0, 4, (500, 1, 8, 8), generator=generator).mul(80).float()
+    images = F.interpolate(coarse, size=(24, 24)).expand(-1, 3, -1, -1).to(torch.uint8).contiguous()
+    assert marks(images) == ()
+    rows = torch.arange(0, 500, 10)
+    (mark,) = marks(stamped(images, rows, down=20, right=20))
+    assert set(rows.tolist()) <= set(mark.rows.tolist())
+    assert len(mark.rows) <= 52
 
 
 def test_windows_have_the_same_hash_only_if_they_are_equal():
