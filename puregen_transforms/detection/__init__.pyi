@@ -6,7 +6,12 @@ from .energy import EnergyOutliers as EnergyOutliers
 from .energy import SharedPatterns as SharedPatterns
 from .energy import find_outliers as find_outliers
 from .energy import find_patterns as find_patterns
+from .marks import LabelEvidence as LabelEvidence
+from .marks import Mark as Mark
 from .registry import DETECTORS as DETECTORS
 from .registry import detect as detect
 from .registry import register as register
 from .report import DetectionReport as DetectionReport
+from .residual_patterns import ResidualPatterns as ResidualPatterns
+from .stamps import Stamps as Stamps
+from .stripes import Stripes as Stripes

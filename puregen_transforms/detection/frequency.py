@@ -151,12 +151,12 @@ class FrequencyNetwork:
 
 def cosine_transform(images: Tensor) -> Tensor:
     """Compute the orthonormal two-dimensional DCT-II of each channel: (N, C, H, W) -> (N, C, H, W) float32."""
-    rows, columns = (_cosines(side) for side in images.shape[2:])
+    rows, columns = (cosines(side) for side in images.shape[2:])
     return rows @ images.float() @ columns.T
 
 
-def _cosines(side: int) -> Tensor:
-    """Make the matrix of the DCT-II: (side, side), frequencies by places."""
+def cosines(side: int) -> Tensor:
+    """Make the matrix of the orthonormal DCT-II: (side, side) float32, frequencies by places."""
     places = torch.arange(side, dtype=torch.float64)
     waves = torch.cos(math.pi * (places[None] + 0.5) * places[:, None] / side) * math.sqrt(2 / side)
     waves[0] /= math.sqrt(2)

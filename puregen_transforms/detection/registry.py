@@ -18,12 +18,18 @@ from puregen_transforms.detection.flare import Flare
 from puregen_transforms.detection.frequency import Frequency
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.scan import SCAn
+from puregen_transforms.detection.stamps import Stamps
 from puregen_transforms.detection.strip import Strip
+from puregen_transforms.detection.stripes import Stripes
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shared_patterns": SharedPatterns,
     "energy_outliers": EnergyOutliers,
+    "stamps": Stamps,
+    "residual_patterns": ResidualPatterns,
+    "stripes": Stripes,
     "spectral_signatures": SpectralSignatures,
     "activation_clustering": ActivationClustering,
     "scan": SCAn,

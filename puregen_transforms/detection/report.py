@@ -17,6 +17,7 @@ from torch import Tensor
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.detection.marks import Mark, from_tensors, to_tensors
 
 _FORMAT = "puregen_transforms.detection/1"
 
@@ -50,6 +51,7 @@ class DetectionReport:
         detector: name of the detector.
         classes: counts and figures by class, the class with the largest share flagged first; empty without labels.
         details: further (N, ...) tensors of the detector's own, by name.
+        marks: what many images share, of detectors that look for that; harmless ones, which are not flagged, too.
         settings: JSON-ready, all that decides the result beside the data.
         seconds: how long it took.
     """
@@ -59,6 +61,7 @@ class DetectionReport:
     detector: str = ""
     classes: tuple[ClassCounts, ...] = ()
     details: Mapping[str, Tensor] = field(default_factory=dict)
+    marks: tuple[Mark, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
@@ -120,15 +123,18 @@ class DetectionReport:
 
     def save(self, path: str | Path) -> None:
         """Write the report to one file, whole or not at all: tensors as safetensors, the rest as JSON in its header."""
+        marks, described = to_tensors(self.marks)
         about = {
             "detector": self.detector,
             "classes": [asdict(one) for one in self.classes],
             "settings": dict(self.settings),
             "seconds": self.seconds,
+            **({"marks": described} if described else {}),
         }
         tensors = {"scores": self.scores, "flagged": self.flagged} | {
             f"details.{name}": values for name, values in self.details.items()
         }
+        tensors |= marks
         content = {name: values.detach().contiguous().cpu() for name, values in tensors.items()}
         write_atomically(Path(path), save(content, metadata={"format": _FORMAT, "report": json.dumps(about)}))
 
@@ -159,6 +165,7 @@ class DetectionReport:
                     for name, values in tensors.items()
                     if name.startswith("details.")
                 },
+                marks=from_tensors(tensors, about.get("marks", ())),
                 settings=dict(about["settings"]),
                 seconds=float(about["seconds"]),
             )

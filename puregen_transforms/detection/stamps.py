@@ -1,0 +1,249 @@
+"""The detector of stamps: windows that are equal, byte for byte, at one place in images of different pictures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from puregen_transforms._progress import Progress, silent
+from puregen_transforms.detection.detector import Detector, SuspectSet
+from puregen_transforms.detection.look_alikes import count_pictures, odd_numbers, small_pictures
+from puregen_transforms.detection.mark_report import read_images, report_marks
+from puregen_transforms.detection.marks import Mark
+from puregen_transforms.detection.report import DetectionReport
+
+SIDE = 3
+"""Of a window, in pixels."""
+
+LEAST_CARRIERS = 4
+"""Different pictures that must have the window."""
+
+LEAST_CONTRAST = 16
+"""Between the pixels of a window, in one channel: flat windows, such as of white backgrounds, are equal by nature."""
+
+LEAST_RATIO = 3.0
+"""How much more often than at any other place a window must occur; the edge of a pen stroke may be anywhere."""
+
+SIGNIFICANCE = 1e-3
+"""Expected number of natural windows of the set with as many carriers as a stamp."""
+
+_SAME_MARK = 0.5
+_COMPARED, _MOST_RUNS = 4, 2000
+_COUNTED_PLACES = 1000
+"""At which windows of two or three images are counted, too."""
+
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stamps(Detector):
+    """Flag images that share a stamp: windows of 3x3 pixels that are equal at one place in different pictures.
+
+    Natural images do not agree in 27 bytes, unless they are flat or show the same picture. In sets of simple images,
+    such as writing, some do: windows that other images have elsewhere do not count, nor do those with no more carriers
+    than chance gives in this set. Labels are used as evidence alone
+    (`weigh_labels`): a stamp that images of all classes carry, and whose labels fit the pictures, such as a watermark,
+    is a mark of the report and not flagged.
+
+    A score is by what factor a stamp is commoner than asked for, less 1, and 0 without a stamp. It sees only stamps
+    that cover what is below, at one place, and that no compression has touched since.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    def detect(self, suspects: SuspectSet) -> DetectionReport:
+        """Compare all windows at each place.
+
+        Raises:
+            ValueError: too few images, too small ones or of several sizes, or one that cannot be read.
+        """
+        images, labels, order = read_images(suspects, smallest=SIDE)
+        found = []
+        for stamp in find_stamps(images, small_pictures(images), progress=suspects.progress):
+            picture, top, left = stamp.picture(images)
+            rows, scores = torch.from_numpy(stamp.rows), torch.zeros(len(images))
+            scores[rows] = stamp.ratio / LEAST_RATIO - 1
+            found.append((Mark(kind="stamp", rows=rows, picture=picture, place=(top, left), ratio=stamp.ratio), scores))
+        return report_marks(suspects, order, images, labels, found)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Stamp:
+    """Windows that the same images have.
+
+    Args:
+        rows: (n,) int64 images with one of them, increasing.
+        places: (down, right) of each window's upper left corner.
+        values: hash of each window.
+        most: how many of the images have the same window.
+        ratio: of these to those that have a window of the stamp at any one other place, and one.
+    """
+
+    rows: Ints
+    places: tuple[tuple[int, int], ...]
+    values: tuple[int, ...]
+    most: int = 0
+    ratio: float = 0.0
+
+    def picture(self, images: Tensor) -> tuple[Tensor, int, int]:
+        """Cut the stamp out of the images that have it.
+
+        Returns:
+            (4, h, w) uint8 red, green, blue and opacity; and its first row and column.
+        """
+        canvas = torch.zeros(4, *images.shape[-2:], dtype=torch.uint8)
+        for (down, right), row in self._examples(images):
+            part = (slice(None), slice(down, down + SIDE), slice(right, right + SIDE))
+            canvas[:3][part] = images[row][part]
+            canvas[3:][part] = 255
+        downs, rights = ([place[axis] for place in self.places] for axis in (0, 1))
+        top, left = min(downs), min(rights)
+        return canvas[:, top : max(downs) + SIDE, left : max(rights) + SIDE], top, left
+
+    def _examples(self, images: Tensor) -> Iterator[tuple[tuple[int, int], int]]:
+        for (down, right), value in zip(self.places, self.values, strict=True):
+            (own,) = next(window_hashes(images[self.rows][..., right : right + SIDE], range(down, down + 1)))
+            yield (down, right), int(self.rows[own == value][0])
+
+
+def find_stamps(images: Tensor, thumbnails: Tensor, *, progress: Progress = silent) -> list[Stamp]:
+    """Find windows that several images share at a place and nowhere else, those of most images first.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        thumbnails: (N, D) of `small_pictures`.
+        progress: told what is being done.
+    """
+    places = range(images.shape[-2] - SIDE + 1)
+    every = -(-len(places) * (images.shape[-1] - SIDE + 1) // _COUNTED_PLACES)
+    runs: list[Stamp] = []
+    chance: list[Stamp] = []
+    for down, hashes in zip(places, window_hashes(images, places), strict=True):
+        for right in range(len(hashes)):
+            counted = (down * len(hashes) + right) % every == 0
+            for run in _runs(images, hashes[right], down, right, least=2 if counted else LEAST_CARRIERS):
+                pictures = count_pictures(thumbnails[torch.from_numpy(run.rows)], most=LEAST_CARRIERS)
+                if pictures == LEAST_CARRIERS:
+                    runs.append(run)
+                elif pictures > 1 and counted:
+                    chance.append(run)
+        progress("looking for equal windows", down, len(places))
+    stamps = _merged(_local(runs))
+    most = _most_elsewhere(images, stamps)
+    rated = [replace(stamp, ratio=stamp.most / (1 + others)) for stamp, others in zip(stamps, most, strict=True)]
+    least = _beyond_chance(chance, stamps, every)
+    return [stamp for stamp in rated if stamp.ratio >= LEAST_RATIO and stamp.most >= least]
+
+
+def _beyond_chance(chance: Sequence[Stamp], stamps: Sequence[Stamp], every: int) -> float:
+    """Compute how many carriers no natural window of this set has.
+
+    In sets of simple images, such as writing, different pictures do agree in windows by chance: in some of them two, in
+    fewer three, and so on, each time by the same factor.
+
+    Args:
+        chance: windows of two or more pictures, and fewer than a stamp needs.
+        stamps: what may be stamps; agreement among the images of one of them is left out.
+        every: of so many places one was counted.
+    """
+    own = [stamp.rows for stamp in stamps]
+    sizes = [len(run.rows) for run in chance if not any(np.isin(run.rows, rows).all() for rows in own)]
+    pairs, more = len(sizes), sum(size > 2 for size in sizes)
+    if not pairs:
+        return LEAST_CARRIERS
+    factor = min(0.9, (more + 0.5) / (pairs + 1))
+    return 2 + math.log(SIGNIFICANCE / (pairs * every)) / math.log(factor)
+
+
+def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
+    """Hash every window, one row of places after the other.
+
+    Args:
+        images: (N, 3, H, W) uint8.
+        downs: first rows of pixels of the windows.
+
+    Yields:
+        (W - 2, N) int64 for each of `downs`.
+    """
+    channels, rows, columns = odd_numbers(3 * SIDE, seed=0).view(3, SIDE).numpy()
+    pixels = images.numpy()
+    mixed: list[Ints] = []
+    for down in range(downs.start, downs.stop + SIDE - 1):
+        own = (pixels[:, channel, down].T * number for channel, number in enumerate(channels))
+        mixed = [*mixed[1 - SIDE :], sum(own, np.zeros((), np.int64))]  # (W, N) of the last three rows of pixels
+        if len(mixed) == SIDE:
+            tall = sum((row * number for row, number in zip(mixed, rows, strict=True)), np.zeros((), np.int64))
+            width = len(tall) - SIDE + 1
+            yield sum((tall[right : right + width] * columns[right] for right in range(SIDE)), np.zeros((), np.int64))
+
+
+def _runs(images: Tensor, hashes: Ints, down: int, right: int, *, least: int) -> Iterator[Stamp]:
+    """Yield the windows of one place with some contrast that at least so many images have."""
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    lengths = np.diff(starts, append=len(ordered))
+    starts, lengths = starts[lengths >= least], lengths[lengths >= least]
+    windows = images[torch.from_numpy(order[starts]), :, down : down + SIDE, right : right + SIDE].flatten(2).int()
+    contrast = (windows.amax(2) - windows.amin(2)).amax(1).numpy()
+    for number in np.flatnonzero(contrast >= LEAST_CONTRAST).tolist():
+        rows = np.sort(order[starts[number] : starts[number] + lengths[number]])
+        yield Stamp(rows=rows, places=((down, right),), values=(int(ordered[starts[number]]),))
+
+
+def _local(runs: Sequence[Stamp]) -> list[Stamp]:
+    """Leave out windows that other images have at another place."""
+    by_value: dict[int, list[Stamp]] = {}
+    for run in sorted(runs, key=lambda run: -len(run.rows)):
+        by_value.setdefault(run.values[0], []).append(run)
+    return [
+        run
+        for run in runs
+        if all(
+            len(np.setdiff1d(other.rows, run.rows, assume_unique=True)) * LEAST_RATIO < len(run.rows)
+            for other in by_value[run.values[0]][:_COMPARED]
+        )
+    ]
+
+
+def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
+    """Join windows that the same images have."""
+    merged: list[list[Stamp]] = []
+    for run in sorted(runs, key=lambda run: (-len(run.rows), run.places))[:_MOST_RUNS]:
+        for mark in merged:
+            if len(np.intersect1d(mark[0].rows, run.rows, assume_unique=True)) >= _SAME_MARK * len(run.rows):
+                mark.append(run)
+                break
+        else:
+            merged.append([run])
+    return [
+        Stamp(
+            rows=np.unique(np.concatenate([run.rows for run in mark])),
+            places=tuple(run.places[0] for run in mark),
+            values=tuple(run.values[0] for run in mark),
+            most=len(mark[0].rows),
+        )
+        for mark in merged
+    ]
+
+
+def _most_elsewhere(images: Tensor, stamps: Sequence[Stamp]) -> list[int]:
+    """Count, for each stamp, the other images that have a window of it, at the place where most do."""
+    most = [0] * len(stamps)
+    if not stamps:
+        return most
+    values = np.unique(np.concatenate([np.asarray(stamp.values) for stamp in stamps]))
+    for hashes in window_hashes(images, range(images.shape[-2] - SIDE + 1)):
+        for right in np.flatnonzero(np.isin(hashes, values).any(1)).tolist():
+            for number, stamp in enumerate(stamps):
+                having = np.flatnonzero(np.isin(hashes[right], stamp.values))
+                most[number] = max(most[number], len(np.setdiff1d(having, stamp.rows, assume_unique=True)))
+    return most
