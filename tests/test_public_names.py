@@ -69,7 +69,7 @@ SUB_PACKAGES = {
         "resolve_ebm",
         "write_card",
     },
-    "transforms": {"ImageCache", "PureGen", "PureGenTransform"},
+    "transforms": {"AttentionMix", "FeatureAttention", "ImageCache", "PureGen", "PureGenTransform"},
     "data": {"Demo", "ImageSet", "iterate_images", "load_demo", "load_image_tensor", "open_source"},
     "train": {
         "DDPMTrainer",
