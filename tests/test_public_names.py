@@ -97,7 +97,15 @@ SUB_PACKAGES = {
         "find_patterns",
         "register",
     },
-    "defenses": {"Epic", "Friends", "TRAINING_DEFENSES", "Trained", "TrainingDefense", "build_training_defense"},
+    "defenses": {
+        "Epic",
+        "Friends",
+        "TRAINING_DEFENSES",
+        "Trained",
+        "TrainingDefense",
+        "VictimBeneficiary",
+        "build_training_defense",
+    },
     "inspection": {"Inspection", "inspect_images"},
     "evaluate": {
         "AttackSpec",
