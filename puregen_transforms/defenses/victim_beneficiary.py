@@ -41,7 +41,7 @@ class VictimBeneficiary(TrainingDefense):
     from the beginning.
 
     The result is the Beneficiary after the last epoch (the published script keeps the one of the best accuracy on test
-    images). It is flagged what was suspicious last; scores are 1 - scaled entropy, in [0, 1].
+    images). What was suspicious last is flagged; scores are 1 - scaled entropy, in [0, 1], or those of the detector.
 
     Differences from the published code: images are scaled to [-1, 1], and reflected at the border when they are
     cropped; both views of an image go through the network in one batch; where all entropies are alike, nothing is
@@ -267,11 +267,11 @@ class _Run:
             raise FloatingPointError("The Victim's scores are not finite: its training diverged. Look at the images.")
         self.suspicious = self.split.look(logits, threshold)
 
-    def suspicion(self) -> Tensor:
-        """Give the score of each image: the detector's, or the Victim's."""
-        if isinstance(self.flags, DetectionReport):
-            return self.flags.scores
-        return self.split.suspicion if self.flags is None else self.suspicious.float()
+    def suspicion(self) -> Tensor | None:
+        """Give the score of each image: the Victim's, or the detector's; None where there are flags alone."""
+        if self.flags is None:
+            return self.split.suspicion
+        return self.flags.scores if isinstance(self.flags, DetectionReport) else None
 
     def save(self, folder: Path) -> None:
         """Write all that the rest of the training depends on."""
