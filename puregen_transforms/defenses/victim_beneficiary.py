@@ -27,15 +27,15 @@ SUSPICIOUS = ("suppress", "relabel", "drop")
 class VictimBeneficiary(TrainingDefense):
     """Train one network on what is suspicious, so that it gives poison away, and a clean one on the rest.
 
-    No clean images are needed. Settings are those of the published code; its paper calls the stages warm-up, clean
-    training, and semi-supervised suppression training.
+    No clean images are needed. The defaults are those of the published code.
 
     1. Warm-up: the Victim learns all images, then twice the images of whose class it is surest (prediction entropy).
-       Poison is learned fastest, so what it is surest of is *suspicious*, all else is *credible*.
-    2. The Beneficiary learns the credible images, mixed by `AttentionMix`. Now and then the Victim learns the
-       suspicious ones, and the set is split anew.
-    3. From `clean_epochs` on that happens after each epoch, and the Beneficiary also learns the suspicious images,
-       with the class that it takes them for. What the Victim believes of an image is taken from all its targets.
+       Poison tends to be learned fastest, so what it is surest of is *suspicious*, all else is *credible*.
+    2. Clean training: the Beneficiary learns the credible images, mixed by `AttentionMix`. Now and then the Victim
+       learns the suspicious ones, and the set is split anew.
+    3. Semi-supervised suppression: after `clean_epochs` that happens in each epoch, and the Beneficiary also learns the
+       suspicious images, with the class that it takes them for. What the Victim believes of an image is taken from
+       all its targets.
 
     Where a detector has split the set (`flags` of `train`), its split stays, and the Victim learns what is flagged
     from the beginning.
@@ -43,9 +43,10 @@ class VictimBeneficiary(TrainingDefense):
     The result is the Beneficiary after the last epoch (the published script keeps the one of the best accuracy on test
     images). What was suspicious last is flagged; scores are 1 - scaled entropy, in [0, 1], or those of the detector.
 
-    Differences from the published code: images are scaled to [-1, 1], and reflected at the border when they are
-    cropped; both views of an image go through the network in one batch; where all entropies are alike, nothing is
-    suspicious, rather than everything.
+    Differences from the published code: the Victim is a network like the Beneficiary, and starts from the weights that
+    `build` gives; images are scaled to [-1, 1], and reflected at the border when they are cropped; both views of an
+    image go through the network in one batch; where all entropies are alike, nothing is suspicious, rather than
+    everything.
 
     Args:
         epochs: of the Beneficiary.
@@ -56,6 +57,8 @@ class VictimBeneficiary(TrainingDefense):
         thresholds: of scaled entropy, up to which images are suspicious: before each round of the warm-up but the
             first; the last one also from then on.
         smoothing: weight of new entropies, against those before.
+        entropy_tail: share of the lowest and of the highest entropies that do not count where the others are scaled.
+            As published none: a single image then decides how many are suspicious.
         resplit_every: epochs between two updates of Victim and split, up to `clean_epochs`.
         temperature: divides the Victim's logits where its beliefs are suppressed.
         mix_threshold: of AttentionMix; None learns images as they are.
@@ -73,6 +76,7 @@ class VictimBeneficiary(TrainingDefense):
     warmup_steps: int = 1
     thresholds: tuple[float, ...] = (0.6, 0.2)
     smoothing: float = 0.75
+    entropy_tail: float = 0.0
     resplit_every: int = 5
     temperature: float = 3.0
     mix_threshold: float | None = 0.1
@@ -85,7 +89,7 @@ class VictimBeneficiary(TrainingDefense):
             "epochs": 20,
             "clean_epochs": 10,
             "weight_rise": 15,
-            "warmup_steps": 40,
+            "warmup_steps": 20,
             "resplit_every": 2,
             "batch": 16,
         },
@@ -109,6 +113,8 @@ class VictimBeneficiary(TrainingDefense):
             raise ValueError(f"Expected `batch` of 2 or more, but got {self.batch}.")
         if not 0 < self.smoothing <= 1:
             raise ValueError(f"Expected `smoothing` above 0 and up to 1, but got {self.smoothing}.")
+        if not 0 <= self.entropy_tail < 0.5:
+            raise ValueError(f"Expected `entropy_tail` from 0 up to below 0.5, but got {self.entropy_tail}.")
         if not self.thresholds or not all(0 <= value < 1 for value in self.thresholds):
             raise ValueError(f"Expected `thresholds` from 0 up to below 1, one or more, but got {self.thresholds}.")
         if len(self.unlabelled_weights) != 2:
@@ -196,7 +202,7 @@ class _Run:
         self.flags = flags
         self.warmup = defense._warmup_passes(len(images), flags)
         self.losses: list[float] = []
-        self.split = EntropySplit(defense.smoothing)
+        self.split = EntropySplit(defense.smoothing, defense.entropy_tail)
         self.suspicious = torch.zeros(len(images), dtype=torch.bool) if flags is None else _checked(flags, len(images))
         if defense.own_recipe:
             quarters = tuple(defense.epochs * quarter // 4 for quarter in (1, 2, 3))

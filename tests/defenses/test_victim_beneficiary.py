@@ -60,6 +60,8 @@ def test_entropies_are_smoothed_before_they_are_scaled():
     assert smoothed(torch.tensor([1.0]), None, 0.75).item() == 1
     assert smoothed(torch.tensor([1.0]), torch.tensor([3.0]), 0.75).item() == 1.5
     assert scaled_to_unit(torch.tensor([1.0, 2.0, 5.0])).tolist() == [0, 0.25, 1]
+    tailed = scaled_to_unit(torch.tensor([-90.0, 1.0, 2.0, 5.0, 70.0]), tail=0.25)
+    assert tailed.tolist() == [0, 0, 0.25, 1, 1]
     split = EntropySplit(0.75)
     looks = [torch.tensor([[4.0, 0.0], [2.0, 0.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 0.0]])]
     split.look(looks[0], 0.5)
@@ -339,6 +341,7 @@ def test_a_victim_that_diverged_is_no_finder_of_poison(few):
         ({"epochs": 0}, "`epochs` of 1 or more, but got 0"),
         ({"batch": 1}, "`batch` of 2 or more, but got 1"),
         ({"smoothing": 0}, "`smoothing` above 0 and up to 1, but got 0"),
+        ({"entropy_tail": 0.5}, "`entropy_tail` from 0 up to below 0.5"),
         ({"thresholds": ()}, "`thresholds` from 0 up to below 1, one or more"),
         ({"thresholds": (1.0,)}, "`thresholds` from 0 up to below 1"),
         ({"unlabelled_weights": (0.1,)}, "two `unlabelled_weights`"),
