@@ -157,6 +157,7 @@ def copies(tmp_path_factory, tiny_checkpoint):
         ["attack", "--help"],
         ["evaluate", "--help"],
         ["train", "ebm", "--help"],
+        ["train", "vab", "--help"],
         ["purify", "--help"],
         ["doctor", "--help"],
     ],

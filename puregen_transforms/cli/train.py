@@ -1,4 +1,4 @@
-"""`puregen train`: train a generator on your own images."""
+"""`puregen train`: train a generator on your own images, or a classifier on images that may be poisoned."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, changed, options_of
 from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.cli.train_vab import train_vab
 from puregen_transforms.data.local import check_path
 from puregen_transforms.models.config import EBMConfig, UNetConfig
 from puregen_transforms.purifier.puregen_config import DType
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
 
     from puregen_transforms.train.trainer import Trainer
 
-app = typer.Typer(no_args_is_help=True, help="Train a generator on your own images.")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Train a generator on your own images, or a classifier on images that may be poisoned.",
+)
+app.command("vab")(train_vab)
 
 PANELS = {
     "EBMTraining": METHOD,
@@ -73,9 +78,10 @@ def _rate_drops(training: EBMTraining) -> str:
 
 @app.callback()
 def train() -> None:
-    """Train a generator on your own images.
+    """Train a generator on your own images, or a classifier on images that may be poisoned.
 
-    Several processes, on one machine or more: `torchrun --nproc_per_node 2 -m puregen_transforms train ...`.
+    Generators in several processes, on one machine or more:
+    `torchrun --nproc_per_node 2 -m puregen_transforms train ...`.
     """
 
 

@@ -5,3 +5,4 @@ from .registry import TRAINING_DEFENSES as TRAINING_DEFENSES
 from .registry import build_training_defense as build_training_defense
 from .training_defense import Trained as Trained
 from .training_defense import TrainingDefense as TrainingDefense
+from .victim_beneficiary import VictimBeneficiary as VictimBeneficiary

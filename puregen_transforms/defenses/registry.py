@@ -9,20 +9,27 @@ from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.defenses.friends import Friends
 from puregen_transforms.defenses.training_defense import Hooked, TrainingDefense
+from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 
 TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
     "none": Hooked,
     "friends": Friends,
     "epic": Epic,
     "corruption_compensation": CorruptionCompensation,
+    "victim_beneficiary": VictimBeneficiary,
 }
 
 
-def build_training_defense(name: str, **settings: Any) -> TrainingDefense:
+def build_training_defense(name: str, *, preset: str | None = None, **settings: Any) -> TrainingDefense:
     """Make a training defense with its settings.
 
+    Args:
+        name: in `TRAINING_DEFENSES`.
+        preset: settings to begin with, for defenses that have some (`TrainingDefense.presets`); None are the defaults.
+        settings: fields of its class.
+
     Raises:
-        ValueError: no such defense or setting, or a value out of range.
+        ValueError: no such defense, preset or setting, or a value out of range.
     """
     if name not in TRAINING_DEFENSES:
         raise ValueError(f"Expected a training defense out of {', '.join(TRAINING_DEFENSES)}, but got {name!r}.")
@@ -32,4 +39,8 @@ def build_training_defense(name: str, **settings: Any) -> TrainingDefense:
         raise ValueError(
             f"Expected settings of {name!r} out of {', '.join(known) or 'none'}, but got {', '.join(unknown)}."
         )
-    return made(**settings)
+    presets = getattr(made, "presets", {})
+    if preset is not None and preset not in presets:
+        known_presets = f"out of {', '.join(presets)}" if presets else "of another defense, as this has none"
+        raise ValueError(f"Expected a preset {known_presets}, but got {preset!r} for {name!r}.")
+    return made(**{**(presets[preset] if preset else {}), **settings})

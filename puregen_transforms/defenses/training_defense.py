@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.hooks import TrainingHooks
 from puregen_transforms.train.recipes import TrainingRecipe
 
 EpochProgress = Callable[[int, float], None]
 """Called with (epoch, from 1, and its mean loss)."""
+
+Flags = DetectionReport | Tensor | None
+"""What a detector found in a set: its report, or (N,) bool; None if none looked."""
 
 
 def silent_epochs(epoch: int, loss: float) -> None:
@@ -43,6 +47,10 @@ class TrainingDefense(Protocol):
     version: ClassVar[int] = 1
     """Raised when the same settings give another classifier than before."""
 
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings that differ from the defaults, by preset: "smoke" (seconds), "cpu" (2 cores), "paper" (as published).
+    Defenses that cost little more than a plain training have none."""
+
     def train(
         self,
         build: Callable[[], nn.Module],
@@ -51,6 +59,7 @@ class TrainingDefense(Protocol):
         *,
         recipe: TrainingRecipe,
         seed: int,
+        flags: Flags = None,
         state: Path | None = None,
         progress: EpochProgress = silent_epochs,
     ) -> Trained:
@@ -60,8 +69,9 @@ class TrainingDefense(Protocol):
             build: gives a new network each time, on the device of the images.
             images: (N, 3, H, W) uint8.
             labels: (N,) int64.
-            recipe: of the classifier that is returned.
+            recipe: of the classifier that is returned, unless the defense has its own.
             seed: of all that is random after `build`.
+            flags: what a detector found, for defenses that make use of it.
             state: folder that a killed training goes on from, with the same result; None keeps nothing.
             progress: told each epoch and its loss.
 
@@ -90,6 +100,7 @@ class Hooked(TrainingDefense):
         *,
         recipe: TrainingRecipe,
         seed: int,
+        flags: Flags = None,
         state: Path | None = None,
         progress: EpochProgress = silent_epochs,
     ) -> Trained:

@@ -18,9 +18,9 @@ from puregen_transforms.functional.images import normalize
 from puregen_transforms.models.features import head, recorded
 from puregen_transforms.train.checkpoint import (
     STATE_FILE,
-    load_optimizer_state,
+    load_network_state,
     load_state,
-    optimizer_state,
+    network_state,
     save_state,
 )
 from puregen_transforms.train.classifier import train_classifier
@@ -158,8 +158,7 @@ def confuse(model: nn.Module, task: ConfusionTask, settings: Round, rows: Tensor
     done, ended = 0, False
     if state is not None and (state / STATE_FILE).exists():
         tensors, record = load_state(state)
-        model.load_state_dict(_part(tensors, "model."))
-        load_optimizer_state(optimizer, _part(tensors, "optimizer."))
+        load_network_state(model, optimizer, tensors)
         done, ended = record["done"], record["ended"]
     while done < settings.iterations and not ended:
         model.train()
@@ -184,9 +183,7 @@ def confuse(model: nn.Module, task: ConfusionTask, settings: Round, rows: Tensor
             done += 1
         ended = settings.stop_at is not None and _accuracy(model, task) <= settings.stop_at
         if state is not None:
-            parts = {"model.": model.state_dict(), "optimizer.": optimizer_state(optimizer)}
-            tensors = {prefix + name: value for prefix, part in parts.items() for name, value in part.items()}
-            save_state(state, tensors, {"done": done, "ended": ended})
+            save_state(state, network_state(model, optimizer), {"done": done, "ended": ended})
         task.progress(f"confusing, round {settings.number + 1}", done, settings.iterations)
 
 
@@ -288,7 +285,3 @@ def seed_of(*parts: int | str) -> int:
 def _accuracy(model: nn.Module, task: ConfusionTask) -> float:
     scores, _ = measure(model, task.reserved)
     return float((scores.argmax(1) == task.reserved_labels.cpu()).float().mean())
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

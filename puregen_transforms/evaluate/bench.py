@@ -138,7 +138,8 @@ class Bench:
         )
         seconds = {"defend": time.time() - started}
         rows = torch.arange(len(images)) if defended.rows is None else defended.rows
-        victim, seconds["train"] = self._learn(cell, defended.images[rows], labels[rows])
+        flags = defended.flagged if cell.defense.keep_flagged else None
+        victim, seconds["train"] = self._learn(cell, defended.images[rows], labels[rows], flags)
         if cell.defense.detect:
             seconds["search"] = defended.seconds
         look: dict[str, Any] = {}
@@ -162,8 +163,8 @@ class Bench:
         look |= {"reserved_images": len(self.sets.reserved)} if "reserved" in taken and self.sets.reserved else {}
         return victim.model, look, seconds
 
-    def _learn(self, cell: Cell, images: Tensor, labels: Tensor) -> tuple[Trained, float]:
-        """Train a victim of images, as they are, and tell how long that took.
+    def _learn(self, cell: Cell, images: Tensor, labels: Tensor, flags: Tensor | None = None) -> tuple[Trained, float]:
+        """Train a victim of images, as they are, and tell how long that took; flags are for a training defense.
 
         Without a training defense it is kept by what it learns: cells whose detectors leave the same images share it.
         """
@@ -182,7 +183,7 @@ class Bench:
         if cell.defense.train is not None:
             started = time.time()
             with self.store.workspace("training", self.key(cell)) as state:
-                return train(state=state), time.time() - started
+                return train(flags=flags, state=state), time.time() - started
         transfers = cell.victim.scenario != "scratch"
         key = {
             "victim": cell.to_dict()["victim"],

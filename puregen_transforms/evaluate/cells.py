@@ -49,7 +49,8 @@ class DefenseSpec:
         name: its row in tables.
         detect: detectors; what any of them flags is flagged.
         purify_flagged: options of `PureGen` to purify flagged images with; None leaves them out of training.
-        keep_flagged: whether flagged images are learned as they are, so that the detectors alone are judged.
+        keep_flagged: whether flagged images stay in the set as they are: so that the detectors alone are judged, or for
+            a training defense that makes use of the flags.
         purify_others: the same for all other images; None leaves them as they are.
         train: the training defense; None trains as usual.
     """

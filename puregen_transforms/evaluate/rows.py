@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import DETECTORS
 from puregen_transforms.evaluate.cells import Component, DefenseSpec
@@ -43,6 +44,14 @@ def epic(scale: Scale, share: float = 0.2) -> DefenseSpec:
     """Train with EPIC; it looks every 10 epochs, of short trainings every third."""
     settings = {"share": share, **scale.epic}
     return DefenseSpec(name=f"EPIC {share:g}", train=Component(name="epic", settings=settings))
+
+
+def vab(scale: Scale, detector: Component | None = None) -> DefenseSpec:
+    """Train The Victim and The Beneficiary; where a detector is named, it splits the set in place of the Victim."""
+    train = Component(name="victim_beneficiary", settings=VictimBeneficiary.presets[scale.name])
+    if detector is None:
+        return DefenseSpec(name="V&B", train=train)
+    return DefenseSpec(name=f"V&B, split by {detector.name}", detect=[detector], keep_flagged=True, train=train)
 
 
 def patterns_left_out() -> DefenseSpec:

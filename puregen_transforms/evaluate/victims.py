@@ -36,6 +36,7 @@ def train_victim(
     defense: Component | None,
     extractor: Callable[[], nn.Module],
     seed: int,
+    flags: Tensor | None = None,
     device: torch.device | str = "cpu",
     state: Path | None = None,
     progress: EpochProgress = silent_epochs,
@@ -50,6 +51,7 @@ def train_victim(
         defense: the training defense; None trains as usual.
         extractor: gives the network that transfer starts from.
         seed: of its first weights, of order and augmentation.
+        flags: (n,) bool, what detectors found among them, for a training defense; None if none looked.
         device: where to train.
         state: folder that a killed training from scratch goes on from; None keeps nothing.
         progress: told each epoch from 1 and its loss.
@@ -68,7 +70,9 @@ def train_victim(
         chosen = defense or Component(name="none")
         trainer = build_training_defense(chosen.name, **chosen.settings)
         recipe = RECIPES[spec.recipe](spec.epochs)
-        return trainer.train(build, images, labels, recipe=recipe, seed=seed, state=state, progress=progress)
+        return trainer.train(
+            build, images, labels, recipe=recipe, seed=seed, flags=flags, state=state, progress=progress
+        )
     if defense is not None:
         raise ValueError("Expected a defense of the images for transfer, but got one that acts in training.")
     transfer = linear_transfer if spec.scenario == "linear" else fine_tune

@@ -4,6 +4,9 @@ from .config import UNetConfig as UNetConfig
 from .ebm import EBM as EBM
 from .ebm_inference import FrozenEBM as FrozenEBM
 from .ebm_inference import InvariantEBM as InvariantEBM
+from .saved_classifier import SavedClassifier as SavedClassifier
+from .saved_classifier import load_classifier as load_classifier
+from .saved_classifier import save_classifier as save_classifier
 from .saving import save_ddpm as save_ddpm
 from .saving import save_ebm as save_ebm
 from .unet import build_unet as build_unet

@@ -30,6 +30,42 @@ def features(model: nn.Module, images: Tensor) -> Tensor:
     return found[0]
 
 
+def feature_maps(model: nn.Module, images: Tensor) -> Tensor:
+    """Compute the last feature maps of a convolutional network, which it pools and turns into scores.
+
+    They are the last thing that one of its modules gives with four dimensions and more than one place.
+
+    Args:
+        model: any; used in the mode that it is in.
+        images: (N, 3, H, W), as it takes them.
+
+    Returns:
+        (N, channels, h, w).
+
+    Raises:
+        ValueError: there are none.
+    """
+    last: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...], result: object) -> None:
+        if isinstance(result, Tensor) and result.ndim == 4 and result.shape[-2:].numel() > 1:
+            last[:] = [result]
+
+    hooks = [module.register_forward_hook(keep) for module in model.modules()]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not last:
+        raise ValueError(
+            f"Expected a convolutional network, with a module that gives feature maps (N, channels, h, w) of more than "
+            f"one place, but none in {type(model).__name__} does for images of {images.shape[-1]}x{images.shape[-2]} "
+            "pixels. Take another network, or larger images."
+        )
+    return last[0]
+
+
 @contextmanager
 def recorded(modules: list[nn.Module], *, inputs: bool = False) -> Iterator[list[Tensor]]:
     """Record the outputs (or inputs) of modules while a network runs, in the order in which they run."""

@@ -44,8 +44,8 @@ def save_ebm(model: EBM, folder: Path) -> None:
     Raises:
         ValueError: a weight is not finite.
     """
-    write_atomically(folder / EBM_WEIGHTS_FILE, _pack(model, torch.float32))
-    write_atomically(folder / CONFIG_FILE, _to_json(model.config.to_dict()))
+    write_atomically(folder / EBM_WEIGHTS_FILE, pack_weights(model, torch.float32))
+    write_atomically(folder / CONFIG_FILE, to_json(model.config.to_dict()))
 
 
 def save_ddpm(
@@ -77,16 +77,19 @@ def save_ddpm(
     check_schedule(schedule, "`schedule`")
     # diffusers notes the path a network was loaded from, which does not belong in a published file.
     config = {key: value for key, value in json.loads(unet.to_json_string()).items() if key != "_name_or_path"}
-    write_atomically(folder / UNET_FOLDER / UNET_WEIGHTS_FILE, _pack(unet, dtype))
-    write_atomically(folder / UNET_FOLDER / CONFIG_FILE, _to_json(config))
+    write_atomically(folder / UNET_FOLDER / UNET_WEIGHTS_FILE, pack_weights(unet, dtype))
+    write_atomically(folder / UNET_FOLDER / CONFIG_FILE, to_json(config))
     scheduler = DDPMScheduler(**schedule)
-    write_atomically(folder / SCHEDULER_FOLDER / SCHEDULE_FILE, _to_json(json.loads(scheduler.to_json_string())))
-    write_atomically(folder / INDEX_FILE, _to_json(_PIPELINE))
+    write_atomically(folder / SCHEDULER_FOLDER / SCHEDULE_FILE, to_json(json.loads(scheduler.to_json_string())))
+    write_atomically(folder / INDEX_FILE, to_json(_PIPELINE))
 
 
-def _pack(model: nn.Module, dtype: torch.dtype) -> bytes:
-    """Pack the weights of a network as the content of a safetensors file."""
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
+def pack_weights(model: nn.Module, dtype: torch.dtype = torch.float32) -> bytes:
+    """Pack the weights of a network as the content of a safetensors file; counts stay whole numbers."""
+    weights = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
     broken = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise ValueError(
@@ -96,5 +99,6 @@ def _pack(model: nn.Module, dtype: torch.dtype) -> bytes:
     return save(weights, metadata={"format": "pt"})
 
 
-def _to_json(values: Mapping[str, Any]) -> bytes:
+def to_json(values: Mapping[str, Any]) -> bytes:
+    """Write JSON for people to read."""
     return (json.dumps(values, indent=2) + "\n").encode()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from puregen_transforms._files import write_atomically
 
@@ -46,6 +46,23 @@ def kept_tensors(folder: Path | None, make: Callable[[Path | None], dict[str, Te
         if path.is_dir():
             shutil.rmtree(path)
     return made
+
+
+def network_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Collect the weights of a network, as "model.name", and what its optimizer keeps, as "optimizer.index.name"."""
+    parts: dict[str, Mapping[str, Tensor]] = {"model": model.state_dict(), "optimizer": optimizer_state(optimizer)}
+    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+
+
+def load_network_state(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network and its optimizer back what `network_state` has collected."""
+    model.load_state_dict(part_of(tensors, "model"))
+    load_optimizer_state(optimizer, part_of(tensors, "optimizer"))
+
+
+def part_of(tensors: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Choose the tensors named "part.name", by name."""
+    return {key.removeprefix(f"{part}."): value for key, value in tensors.items() if key.startswith(f"{part}.")}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

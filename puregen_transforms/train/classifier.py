@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,9 +13,9 @@ from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.train.checkpoint import (
     STATE_FILE,
-    load_optimizer_state,
+    load_network_state,
     load_state,
-    optimizer_state,
+    network_state,
     save_state,
 )
 from puregen_transforms.train.hooks import TrainingHooks
@@ -64,7 +64,8 @@ def train_classifier(
         optimizer.step()  # without gradients it changes nothing, and schedules want it to be first
         for _ in range(len(losses) * steps):
             schedule.step()
-        _restore(tensors, model, optimizer, generator)
+        load_network_state(model, optimizer, tensors)
+        generator.set_state(tensors["generator.state"])
         hooks.load_state(load_state(state / record["hooks"])[0] if record["hooks"] else {})
         yield from losses
     kept = _KeptHooks(hooks)
@@ -87,7 +88,9 @@ def train_classifier(
         losses.append(float(torch.stack(found).mean()))
         if state is not None:
             folder = kept.save(state, epoch)
-            save_state(state, _gather(model, optimizer, generator), {"about": about, "losses": losses, "hooks": folder})
+            # Learning rates are not kept: they follow from the number of steps.
+            tensors = network_state(model, optimizer) | {"generator.state": generator.get_state()}
+            save_state(state, tensors, {"about": about, "losses": losses, "hooks": folder})
             kept.forget_older(state)
         yield losses[-1]
 
@@ -115,24 +118,3 @@ class _KeptHooks:
         for folder in state.glob("hooks-*"):
             if folder.name != self._folder:
                 shutil.rmtree(folder)
-
-
-def _gather(model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator) -> dict[str, Tensor]:
-    """Collect all that a training is made of, but for its learning rates, which follow from the number of steps."""
-    parts: dict[str, Mapping[str, Tensor]] = {
-        "model": model.state_dict(),
-        "optimizer": optimizer_state(optimizer),
-        "generator": {"state": generator.get_state()},
-    }
-    return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
-
-
-def _restore(
-    tensors: Mapping[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, generator: torch.Generator
-) -> None:
-    def part(name: str) -> dict[str, Tensor]:
-        return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-
-    model.load_state_dict(part("model"))
-    load_optimizer_state(optimizer, part("optimizer"))
-    generator.set_state(part("generator")["state"])

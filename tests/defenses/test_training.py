@@ -1,5 +1,7 @@
 """Defenses that act while a classifier learns."""
 
+import copy
+
 import pytest
 import torch
 
@@ -75,35 +77,59 @@ class KilledError(Exception):
     pass
 
 
-SHORT = {"none": {}, "friends": {"start": 2, "iterations": 3}, "epic": {"interval": 2}, "corruption_compensation": {}}
+SHORT = {
+    "none": {},
+    "friends": {"start": 2, "iterations": 3},
+    "epic": {"interval": 2},
+    "corruption_compensation": {},
+    "victim_beneficiary": {
+        "epochs": 5,
+        "clean_epochs": 1,
+        "weight_rise": 3,
+        "resplit_every": 2,
+        "batch": 16,
+        "own_recipe": False,
+    },
+}
 
 
 @pytest.mark.parametrize("name", TRAINING_DEFENSES)
 @pytest.mark.parametrize("after", [1, 3, 5])
 def test_a_killed_training_goes_on_to_the_same_weights(task, tmp_path, name, after):
     model, images, labels = task
-    start = {key: value.clone() for key, value in model.state_dict().items()}
-    defense = build_training_defense(name, **SHORT[name])
-    trained, losses = train(task, defense, epochs=6)
-    expected = {key: value.clone() for key, value in trained.model.state_dict().items()}
+    runs = []
 
-    def die(epoch, loss):
-        if epoch == after:
-            raise KilledError
+    def run(state=None, die_after=None, epochs=6):
+        losses = []
 
-    model.load_state_dict(start)
-    recipe = FastRecipe(epochs=6, batch=16)
+        def progress(epoch, loss):
+            losses.append(loss)
+            if epoch == die_after:
+                raise KilledError
+
+        trained = build_training_defense(name, **SHORT[name]).train(
+            lambda: copy.deepcopy(model),
+            images,
+            labels,
+            recipe=FastRecipe(epochs=epochs, batch=16),
+            seed=0,
+            state=state,
+            progress=progress,
+        )
+        runs.append(losses)
+        return trained
+
+    expected = run()
     with pytest.raises(KilledError):
-        defense.train(lambda: model, images, labels, recipe=recipe, seed=0, state=tmp_path / "state", progress=die)
-    model.load_state_dict(start)
-    resumed, again = train(task, build_training_defense(name, **SHORT[name]), epochs=6, state=tmp_path / "state")
-    assert again == losses
+        run(tmp_path / "state", die_after=after)
+    resumed = run(tmp_path / "state")
+    assert runs[0] == runs[1]
     for key, value in resumed.model.state_dict().items():
-        assert torch.equal(value, expected[key]), key
-    if trained.flagged is not None:
-        assert torch.equal(resumed.flagged, trained.flagged)
+        assert torch.equal(value, expected.model.state_dict()[key]), key
+    if expected.flagged is not None:
+        assert torch.equal(resumed.flagged, expected.flagged)
     with pytest.raises(ValueError, match="state of this training"):
-        train(task, defense, epochs=7, state=tmp_path / "state")
+        run(tmp_path / "state", epochs=7)
 
 
 def test_settings_under_which_nothing_would_happen():

@@ -15,13 +15,14 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms._files import hash_file
 from puregen_transforms.defenses.epic import Epic
+from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
 from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.cells import AttackSpec, Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.defend import KeptPurifier, identity_of
 from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.presets import SCALES
-from puregen_transforms.evaluate.rows import epic, friends, patterns_left_out, patterns_purified
+from puregen_transforms.evaluate.rows import epic, friends, only_detect, patterns_left_out, patterns_purified, vab
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
@@ -331,6 +332,18 @@ def test_training_defenses_and_what_they_drop(bench, monkeypatch):
     assert flagged
     assert found["tpr"] == pytest.approx(len(flagged & poisoned) / len(poisoned))
     assert found["fpr"] == pytest.approx(len(flagged - poisoned) / (len(bench.sets.train) - len(poisoned)))
+
+
+def test_victim_and_beneficiary_say_what_is_suspicious_or_take_it_from_a_detector(bench):
+    short = {"epochs": 2, "clean_epochs": 1, "weight_rise": 1, "warmup_steps": 1}
+    specs = [vab(QUICK), vab(QUICK, Component(name="frequency"))]
+    assert specs[0].train.settings == VictimBeneficiary.presets["smoke"]
+    found = []
+    for spec in specs:
+        spec = replace(spec, train=replace(spec.train, settings={**spec.train.settings, **short}))
+        found.append(bench.evaluate(cell(BADNETS, spec))["detection"])
+    alone = bench.evaluate(cell(BADNETS, only_detect(Component(name="frequency"))))["detection"]
+    assert found[1] == alone != found[0]
 
 
 def test_transfer_refuses_a_defense_that_acts_in_training(bench):

@@ -1,0 +1,128 @@
+"""The Beneficiary: the network that is handed out, which learns credible images, and suspicious ones without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from puregen_transforms.defenses.suppression import Suspects, agreed_targets
+from puregen_transforms.functional.arithmetic import autocast
+from puregen_transforms.functional.images import normalize
+from puregen_transforms.train.batches import shuffled_batches
+from puregen_transforms.train.checkpoint import load_network_state, network_state
+from puregen_transforms.train.recipes import TrainingRecipe
+from puregen_transforms.transforms.attention_mix import AttentionMix, FeatureAttention
+
+
+class Beneficiary:
+    """Learns two augmented views of each image, mixed with others by AttentionMix.
+
+    Learning rates fall by epochs, as if each passed over the whole set.
+
+    Args:
+        model: untrained, on the device of the images.
+        recipe: optimizer, learning rates, augmentation and loss.
+        classes: how many there are.
+        epochs: in all.
+        images: how many the set has.
+        batch: images a step.
+        mix_threshold: of AttentionMix; None mixes nothing.
+        generator: of order, augmentation and partners.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: TrainingRecipe,
+        *,
+        classes: int,
+        epochs: int,
+        images: int,
+        batch: int,
+        mix_threshold: float | None,
+        generator: torch.Generator,
+    ) -> None:
+        self.model = model
+        self.recipe = recipe
+        self.classes = classes
+        self.batch = batch
+        self.generator = generator
+        self.steps = -(-images // batch)
+        self.optimizer, self.schedule = recipe.optimizer(model, epochs * self.steps)
+        self.mix: AttentionMix | None = None
+        if mix_threshold is not None:
+            self.mix = AttentionMix(FeatureAttention(model), threshold=mix_threshold, generator=generator)
+
+    def learn(self, images: Tensor, labels: Tensor, credible: Tensor, suspects: Suspects | None = None) -> float:
+        """Pass once over the credible images; give the mean loss.
+
+        Args:
+            images: (N, 3, H, W) uint8, the set.
+            labels: (N,) int64.
+            credible: (n,) int64 rows.
+            suspects: learned beside them, without labels; None learns the credible ones alone.
+        """
+        self.model.train()
+        batches = shuffled_batches(credible, self.batch, self.generator)
+        others = [] if suspects is None else suspects.batches(len(batches), self.generator)
+        losses = []
+        for number, rows in enumerate(batches):
+            loss = self._labelled(images[rows], labels[rows], suspects)
+            if suspects is not None and others:
+                loss = loss + suspects.weight * self._unlabelled(images[others[number]], suspects)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.schedule.step()
+            losses.append(loss.detach())
+        for _ in range(len(losses), self.steps):
+            self.schedule.step()
+        return float(torch.stack(losses).mean())
+
+    def _labelled(self, images: Tensor, labels: Tensor, suspects: Suspects | None) -> Tensor:
+        """Compute the loss of two mixed views of images for their labels."""
+        targets = F.one_hot(labels, self.classes).float()
+        if suspects is not None:
+            targets = suspects.suppressed(targets, images)
+        views, targets = self._views(images), torch.cat([targets, targets])
+        if self.mix is not None:
+            with autocast(images.device):
+                views, targets = self.mix(views, targets)
+        return self._loss(views, targets)
+
+    def _unlabelled(self, images: Tensor, suspects: Suspects) -> Tensor:
+        """Compute the loss of two views of images for the class that the network takes them for."""
+        views = self._views(images)
+        with torch.no_grad():
+            targets = suspects.suppressed(agreed_targets(*self._scores(views).chunk(2)), images)
+        return self._loss(views, torch.cat([targets, targets]))
+
+    def _views(self, images: Tensor) -> Tensor:
+        """Augment images twice: (n, 3, H, W) uint8 -> (2 n, 3, H, W) in [-1, 1], first the one view of all."""
+        signed = normalize(images)
+        return torch.cat([self.recipe.augment(signed, self.generator) for _ in range(2)])
+
+    def _scores(self, views: Tensor) -> Tensor:
+        with autocast(views.device):
+            return self.model(views.contiguous(memory_format=torch.channels_last)).float()
+
+    def _loss(self, views: Tensor, targets: Tensor) -> Tensor:
+        """Compute the mean loss of the two views; targets are weights of classes that need not sum to 1."""
+        scores = self._scores(views).chunk(2)
+        first, second = (self.recipe.loss(*pair) for pair in zip(scores, targets.chunk(2), strict=True))
+        return (first + second) / 2
+
+    def state(self) -> dict[str, Tensor]:
+        """Collect all that its training is made of, but for its learning rates, which follow from the epochs done."""
+        return network_state(self.model, self.optimizer)
+
+    def load_state(self, state: Mapping[str, Tensor], *, epochs: int) -> None:
+        """Take back what `state` gave after so many epochs."""
+        if epochs:
+            self.optimizer.step()  # without gradients it changes nothing, and schedules want it to be first
+        for _ in range(epochs * self.steps):
+            self.schedule.step()
+        load_network_state(self.model, self.optimizer, state)
