@@ -323,7 +323,10 @@ def _checked(flags: DetectionReport | Tensor, count: int) -> Tensor:
     if found.shape != (count,):
         raise ValueError(f"Expected a flag for each of {count} images, but got shape {tuple(found.shape)}.")
     if int((~found).sum()) < 2:
-        raise ValueError(f"Expected two or more images that are not flagged, to learn from, but {count} are flagged.")
+        raise ValueError(
+            f"Expected two or more images that are not flagged, to learn from, but {int(found.sum())} of {count} are "
+            "flagged. Raise the detector's threshold."
+        )
     return found
 
 
