@@ -70,26 +70,38 @@ class SuspectSet:
             return self.images
         return torch.stack(list(self._same_size()))
 
+    def read(self, row: int) -> Tensor | None:
+        """Read one image as (3, H, W) uint8; None where there is none.
+
+        Raises:
+            ValueError: it cannot be read, or there are several in the row.
+        """
+        value = self.images[row]
+        if value is None:
+            return None
+        try:
+            image = rounded(open_image(value).rgb)
+        except (ValueError, TypeError, OSError, SyntaxError) as error:
+            raise ValueError(
+                f"Expected an image that can be read in row {row}, but got: {error} Repair or remove it."
+            ) from error
+        if len(image) != 1:
+            raise ValueError(f"Expected one image in row {row}, but got {len(image)}.")
+        return image[0]
+
     def _same_size(self) -> Iterator[Tensor]:
         first: torch.Size | None = None
-        for row, value in enumerate(self.images):
-            if value is None:
+        for row in range(len(self)):
+            image = self.read(row)
+            if image is None:
                 raise ValueError(f"Expected an image in each row, but row {row} has none. Leave such rows out.")
-            try:
-                image = rounded(open_image(value).rgb)
-            except (ValueError, TypeError, OSError, SyntaxError) as error:
-                raise ValueError(
-                    f"Expected an image that can be read in row {row}, but got: {error} Repair or remove it."
-                ) from error
-            if len(image) != 1:
-                raise ValueError(f"Expected one image in row {row}, but got {len(image)}.")
             first = first or image.shape
             if image.shape != first:
                 raise ValueError(
                     f"Expected images of one size, as a network is trained on them, but got {image.shape[-1]}x"
                     f"{image.shape[-2]} pixels in row {row} after {first[-1]}x{first[-2]}. Resize them."
                 )
-            yield image[0]
+            yield image
 
 
 class Detector(Protocol):

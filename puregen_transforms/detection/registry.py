@@ -16,6 +16,7 @@ from puregen_transforms.detection.detector import Detector, run_detector
 from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
 from puregen_transforms.detection.flare import Flare
 from puregen_transforms.detection.frequency import Frequency
+from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
@@ -38,6 +39,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "flare": Flare,
     "agpd": Agpd,
     "class_split": ClassSplit,
+    "label_disagreement": LabelDisagreement,
     "confusion_training": ConfusionTraining,
 }
 

