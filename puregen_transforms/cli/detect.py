@@ -1,13 +1,16 @@
-"""`puregen detect`: run one detector over a data set."""
+"""`puregen detect`: search a data set for poison, with every detector that fits or with one."""
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -25,16 +28,36 @@ if TYPE_CHECKING:
     from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import DetectionReport, Detector
+    from puregen_transforms.detection.verdict import Verdict
+
+STATE = "state"
+"""Folder in the report's, for what is finished of a search that may be killed."""
 
 
 def detect(
-    name: Annotated[str, typer.Argument(help="The detector; `list` lists them, with what they need.")],
-    source: Annotated[
+    first: Annotated[
         str,
         typer.Argument(
-            metavar="SRC", help="A folder of images, a Parquet file, a folder of them, a saved data set, or its name."
+            metavar="[DETECTOR]",
+            help="One detector; `list` lists them, with what they need. Default: every one that fits.",
+            show_default=False,
+        ),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(
+            metavar="SRC",
+            help="A folder of images, a Parquet file, a folder of them, a saved data set, or its name.",
+            show_default=False,
         ),
     ] = "",
+    budget: Annotated[
+        Literal["2m", "20m", "full"],
+        typer.Option(
+            help="How much is searched without DETECTOR, by the time that 10,000 images of 32 px take on two cores: "
+            "what needs no network; what one classifier shows; all, with --reserved."
+        ),
+    ] = "20m",
     output: Annotated[Path, typer.Option(help="Folder for the report; an earlier report in it is replaced.")] = Path(
         "detect-report"
     ),
@@ -80,32 +103,47 @@ def detect(
         bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
     ] = False,
 ) -> None:
-    """Score every image of a data set for poison, and flag the suspicious ones.
+    """Search a data set for poison, and say which images should not be learned.
 
-    The folder gets `report.safetensors` (`DetectionReport.load` reads it) and `images.csv`, a line for each image.
-    Nothing in SRC is changed. A long search that was killed goes on when it is started again in the same way.
-    One detector sees one kind of attack: nothing flagged does not mean nothing poisoned.
+    Without DETECTOR, every search that the set and the budget allow is made. The folder gets `report.html`, with the
+    verdict, pictures, and what was not looked for; `verdict.json`; and `images.csv`, a line for each image. With
+    DETECTOR, that one scores every image, and the folder gets `report.safetensors` (`DetectionReport.load` reads it)
+    and `images.csv`; one detector sees one kind of attack.
+
+    Nothing in SRC is changed. A search that was killed goes on when it is started again in the same way.
     """
     with explain_errors():
         console = Console()
-        if name == "list":
+        if first == "list" and not second:
             _list(console)
             return
-        if not source:
-            raise ValueError("Expected a detector and a data set: puregen detect NAME SRC.")
+        name, source = (first, second) if second else (None, first)
+        if name is None and _is_detector(first):
+            raise ValueError("Expected a data set after the detector: puregen detect NAME SRC.")
         check_path(source)
+        if output.exists() and not output.is_dir():
+            raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
+        if name is None:
+            if preset is not None or setting:
+                raise ValueError("Expected a detector for --preset and --set: puregen detect DETECTOR SRC.")
+            chosen = choose_source(source, split, column, label_column)
+            clean = _reserved(reserved, chosen)
+            verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
+            command = shlex.join(["puregen", "detect", source, "--budget", budget])
+            _write(console, verdict, chosen, output, command)
+            if fail_on_flagged and bool((verdict.flagged | verdict.doubtful).any()):
+                raise typer.Exit(FOUND)
+            return
         from puregen_transforms.detection.detector import check_needs
         from puregen_transforms.detection.registry import detect
         from puregen_transforms.purifier.device import choose_device
 
         detector = _build(name, preset, parse_settings(setting or []))
-        if output.exists() and not output.is_dir():
-            raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
         chosen = choose_source(source, split, column, label_column)
         clean = _reserved(reserved, chosen)
         there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
         check_needs(name, detector, {need for need, given in there.items() if given})
-        state = output / "state"
+        state = output / STATE
         with shown_progress(Console(stderr=True)) as progress:
             network = None
             if "network" in detector.needs:
@@ -129,6 +167,65 @@ def detect(
         _show(console, report, output)
         if fail_on_flagged and report.flagged.any():
             raise typer.Exit(FOUND)
+
+
+def _is_detector(word: str) -> bool:
+    """Tell whether a lone word names a detector, and nothing on this machine."""
+    from puregen_transforms.detection.registry import DETECTORS
+
+    return word.lower().replace("-", "_") in DETECTORS and not Path(word).exists()
+
+
+def _search(
+    chosen: ChosenSource,
+    clean: ImageSet | None,
+    output: Path,
+    *,
+    budget: str,
+    epochs: int,
+    seed: int,
+    device: str | None,
+) -> Verdict:
+    """Make every search that fits; what is finished is kept in the folder until all are."""
+    import torch
+
+    from puregen_transforms.detection.detector import SuspectSet
+    from puregen_transforms.detection.whole_search import search_set, train_small
+    from puregen_transforms.purifier.device import choose_device
+
+    with shown_progress(Console(stderr=True)) as progress:
+        suspects = SuspectSet(
+            images=chosen.images,
+            labels=None if chosen.labels is None else torch.tensor(chosen.labels),
+            class_names=chosen.class_names,
+            reserved=clean,
+            seed=seed,
+            device=choose_device(device),
+            state=output / STATE,
+            progress=progress,
+        )
+        return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
+
+
+def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, command: str) -> None:
+    """Write the report of a whole search, and print the verdict."""
+    import torch
+
+    from puregen_transforms.inspection.page import Origin
+    from puregen_transforms.inspection.verdict_page import write_verdict
+
+    origin = Origin(images=chosen.images, facts={**chosen.facts, "command": command}, name_of=chosen.name_of)
+    labels = None if chosen.labels is None else torch.tensor(chosen.labels)
+    page = write_verdict(verdict, output, origin, labels=labels, class_names=chosen.class_names)
+    shutil.rmtree(output / STATE, ignore_errors=True)
+    console.print(verdict.headline, markup=False, highlight=False, style="bold")
+    for one in verdict.made:
+        count = int((one.report.flagged | one.doubtful).sum())
+        console.print(f"  {one.search.name}: {count:,} images", markup=False, highlight=False)
+    console.print("Not looked for, so it could still be there:", highlight=False)
+    for line in verdict.not_looked_for:
+        console.print(Padding(Text(line), (0, 0, 0, 2)))
+    console.print(f"Look at {page}.", markup=False, highlight=False)
 
 
 def _train(
@@ -208,8 +305,6 @@ def _shown(name: str) -> str:
 def _list(console: Console) -> None:
     """Print what every detector does, what it needs, and its settings."""
     import inspect
-
-    from rich.padding import Padding
 
     from puregen_transforms.detection.registry import DETECTORS, settings_of
 

@@ -6,6 +6,7 @@ from .energy import EnergyOutliers as EnergyOutliers
 from .energy import SharedPatterns as SharedPatterns
 from .energy import find_outliers as find_outliers
 from .energy import find_patterns as find_patterns
+from .label_disagreement import LabelDisagreement as LabelDisagreement
 from .marks import LabelEvidence as LabelEvidence
 from .marks import Mark as Mark
 from .registry import DETECTORS as DETECTORS
@@ -15,3 +16,6 @@ from .report import DetectionReport as DetectionReport
 from .residual_patterns import ResidualPatterns as ResidualPatterns
 from .stamps import Stamps as Stamps
 from .stripes import Stripes as Stripes
+from .verdict import Verdict as Verdict
+from .whole_search import WholeSearch as WholeSearch
+from .whole_search import search_set as search_set

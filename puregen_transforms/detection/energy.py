@@ -12,7 +12,7 @@ from torch import Tensor
 from puregen_transforms._progress import Progress
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.detector import Detector, SuspectSet, run_detector
-from puregen_transforms.detection.findings import Findings, FoundPattern
+from puregen_transforms.detection.findings import OUTLIER, SIGNIFICANCE, Findings, FoundPattern
 from puregen_transforms.detection.measure import ImageMeter, commonest_size
 from puregen_transforms.detection.pattern_search import search
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -23,6 +23,9 @@ from puregen_transforms.models.ebm_inference import InvariantEBM
 
 LEAST_IMAGES = 10
 """Images that a set needs to be compared with each other."""
+
+UNUSUAL = "unusual"
+"""Name of the detail of a report that marks unusual images."""
 
 HIGH_ENERGY = 3.0
 """Robust standard deviations above a set's median from which on an energy is rare: 0.4 % of clean CIFAR-10."""
@@ -35,7 +38,8 @@ class SharedPatterns(Detector):
     A perturbation that many images carry pulls their energy gradients the same way, whatever they show. An image's
     score is by how much it exceeds the cosine from which it counts as a carrier; all are 0 where no pattern is found.
     Labels are used where there are some: each class is searched by itself. `details["pattern"]` has the number of
-    the pattern that an image carries, from 1, and 0 for none.
+    the pattern that an image carries, from 1, and 0 for none; `details["unusual"]` marks images of outlying energy,
+    where their class, or the set, has more of them than chance gives.
 
     Args:
         checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
@@ -75,7 +79,7 @@ class SharedPatterns(Detector):
             scores=scores,
             flagged=numbers > 0,
             classes=count_by_class(numbers > 0, suspects.labels, suspects.class_names, facts),
-            details={"pattern": numbers},
+            details={"pattern": numbers, UNUSUAL: unusual_rows(findings, suspects.labels)},
         )
 
 
@@ -233,6 +237,15 @@ def measure_set(
         progress=progress,
     )
     return MeasuredSet(energies=energies, size=size, comparable=comparable, findings=findings)
+
+
+def unusual_rows(findings: Findings, labels: Tensor | None) -> Tensor:
+    """Mark outliers of energy in groups that have more of them than chance gives: (N,) bool."""
+    outliers = findings.scores > OUTLIER
+    if findings.whole.outlier_p < SIGNIFICANCE or labels is None:
+        return outliers if findings.whole.outlier_p < SIGNIFICANCE else torch.zeros_like(outliers)
+    crowded = [one.label for one in findings.classes if one.outlier_p < SIGNIFICANCE and one.label is not None]
+    return outliers & torch.isin(labels, torch.tensor(crowded, dtype=torch.int64))
 
 
 def pattern_numbers(patterns: Sequence[FoundPattern], count: int) -> Tensor:

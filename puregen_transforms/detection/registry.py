@@ -24,6 +24,7 @@ from puregen_transforms.detection.scan import SCAn
 from puregen_transforms.detection.stamps import Stamps
 from puregen_transforms.detection.strip import Strip
 from puregen_transforms.detection.stripes import Stripes
+from puregen_transforms.detection.whole_search import WholeSearch
 
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shared_patterns": SharedPatterns,
@@ -41,6 +42,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "class_split": ClassSplit,
     "label_disagreement": LabelDisagreement,
     "confusion_training": ConfusionTraining,
+    "whole_search": WholeSearch,
 }
 
 D = TypeVar("D", bound=Callable[..., Detector])

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
-import torch
 from torch import Tensor
 
 from puregen_transforms._extras import has_extra
@@ -20,6 +18,7 @@ from puregen_transforms.detection.findings import OUTLIER, SIGNIFICANCE, SUSPICI
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.inspection.audit import Inspection, SharedPattern
 from puregen_transforms.inspection.dynamics import DEFAULT_STEPS, REMAINING
+from puregen_transforms.inspection.pictures import STYLE, around_gray, picture
 from puregen_transforms.inspection.verdict import in_words
 from puregen_transforms.transforms.formats import open_image
 
@@ -32,7 +31,6 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 _SHOWN_IMAGES = 24
 _SHOWN_CLASSES = 50
 _SHOWN_PATTERNS = 8
-_LARGEST_PICTURE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +92,7 @@ def page(inspection: Inspection, origin: Origin) -> str:
         purify=origin.purify,
         in_words=in_words,
         amplify=AMPLIFY,
+        style=STYLE,
         limits={
             "significance": SIGNIFICANCE,
             "outlier": OUTLIER,
@@ -149,9 +148,9 @@ def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
                 "class_name": names[label] if 0 <= label < len(names) else None if label < 0 else str(label),
                 "energy": float(inspection.energies[row]),
                 "score": float(inspection.scores[row]),
-                "received": _picture(received),
-                "repaired": _picture(repaired),
-                "change": _picture(_around_gray(AMPLIFY * (repaired.float() - received.float()))),
+                "received": picture(received),
+                "repaired": picture(repaired),
+                "change": picture(around_gray(AMPLIFY * (repaired.float() - received.float()))),
             }
         )
     return cards
@@ -163,7 +162,7 @@ def _pattern(pattern: SharedPattern) -> dict[str, Any]:
         "by_class": list(pattern.by_class.items())[:5],
         "similarity": pattern.similarity,
         "pictures": [
-            (words, factor, _picture(_around_gray(factor * values)))
+            (words, factor, picture(around_gray(factor * values)))
             for words, values in (
                 ("taken away by purification", pattern.estimate),
                 ("common to the images", pattern.excess),
@@ -177,20 +176,6 @@ def _visible(change: Tensor) -> int:
     """Choose a factor that spreads nearly all values over the range of a picture."""
     high = float(change.abs().flatten().quantile(0.98))
     return max(1, min(100, round(110 / max(high, 1e-6))))
-
-
-def _around_gray(change: Tensor) -> Tensor:
-    """Signed values in units of 1/255 around mid-gray: (3, H, W) uint8."""
-    return (change + 128).round().clamp(0, 255).to(torch.uint8)
-
-
-def _picture(image: Tensor) -> str:
-    """Encode a (3, H, W) uint8 image as PNG in a data URI."""
-    picture = PIL.Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
-    picture.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _figures(inspection: Inspection) -> dict[str, str]:

@@ -1,4 +1,5 @@
 import csv
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,3 +150,57 @@ def test_a_network_of_another_seed_is_not_taken_for_this_one(tmp_path):
     name = next(iter(first))
     assert torch.equal(first[name], again[name])
     assert not torch.equal(first[name], other[name])
+
+
+@pytest.fixture
+def stamped(demo, tmp_path):
+    """The packaged images, twenty of which have a patch and the label of a dog."""
+    images, labels = demo.images.clone(), demo.labels.clone()
+    patch = torch.randint(0, 256, (3, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    images[::10, :, 2:7, 3:8] = patch
+    labels[::10] = 5
+    features = Features({"image": Image(), "label": ClassLabel(names=["<b>cat</b>", *CLASSES[1:]])})
+    pictures = [PILImage.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    path = tmp_path / "stamped.parquet"
+    Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features).to_parquet(path)
+    return path
+
+
+def test_without_a_detector_everything_is_searched(stamped, tmp_path):
+    out = tmp_path / "out"
+    done = run(stamped, "--budget", "2m", "--output", out, "--device", "cpu", "--fail-on-flagged")
+    assert done.exit_code == 2, done.output
+    shown = " ".join(done.stdout.split())
+    assert "Poisoned: 20 of 200 images should not be learned." in shown
+    assert "raise it to 20m" in shown, "what was not looked for is said"
+    lines = list(csv.DictReader((out / "images.csv").open()))
+    assert [int(line["row"]) for line in lines if line["verdict"] == "poison"] == list(range(0, 200, 10))
+    assert {line["class"] for line in lines if line["verdict"] == "poison"} == {"dog"}
+    assert {line["found_by"] for line in lines if line["verdict"] == "poison"} == {"stamps"}
+    verdict = json.loads((out / "verdict.json").read_text())
+    assert (verdict["level"], verdict["flagged"]) == ("poisoned", 20)
+    assert verdict["not_looked_for"]
+    page = (out / "report.html").read_text()
+    assert "<b>cat" not in page, "names of a foreign set are shown as text"
+    assert "the same patch at the same place" in page
+    assert "data:image/png;base64," in page
+    assert not (out / "state").exists()
+
+
+def test_a_clean_set_is_not_declared_clean(demo, tmp_path):
+    features = Features({"image": Image(), "label": ClassLabel(names=list(CLASSES))})
+    pictures = [PILImage.fromarray(image.permute(1, 2, 0).numpy()) for image in demo.images]
+    Dataset.from_dict({"image": pictures, "label": demo.labels.tolist()}, features).to_parquet(tmp_path / "set.parquet")
+    done = run(tmp_path / "set.parquet", "--budget", "2m", "--output", tmp_path / "out", "--fail-on-flagged")
+    assert done.exit_code == 0, done.output
+    shown = " ".join(done.stdout.split())
+    assert "searches found poison in 200 images" in shown
+    assert "Not looked for, so it could still be there" in shown
+    page = " ".join((tmp_path / "out/report.html").read_text().split())
+    assert "That is no proof that the set is clean" in page
+
+
+def test_settings_are_those_of_a_detector(source, tmp_path):
+    done = run(source, "--set", "threshold=3", "--output", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "puregen detect DETECTOR SRC" in done.stderr

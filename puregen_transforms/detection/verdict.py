@@ -1,0 +1,145 @@
+"""Put together what several detectors found in a set: a verdict, and what was not looked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from puregen_transforms.detection.energy import UNUSUAL
+from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.searches import DOUBT, MISLABELED, NEVER, POISON, Search
+
+POISONED, DOUBTFUL, NOTHING_FOUND = "poisoned", "doubtful", "nothing found"
+
+CLEAN_ROW = -1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Searched:
+    """A search that was made.
+
+    Args:
+        search: which.
+        report: what its detector found.
+        limit: what it could miss with what it was given, in words; empty if nothing was lacking.
+    """
+
+    search: Search
+    report: DetectionReport
+    limit: str = ""
+
+    @property
+    def doubtful(self) -> Tensor:
+        """Mark images that it does not hold for poisoned, and that somebody should look at: (N,) bool."""
+        unusual = self.report.details.get(UNUSUAL, torch.zeros_like(self.report.flagged))
+        return self.report.flagged | unusual if self.search.means == DOUBT else unusual
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A search that was not made.
+
+    Args:
+        search: which.
+        why: in words, with what to do about it.
+    """
+
+    search: Search
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Verdict:
+    """What a whole search of a set comes to.
+
+    Args:
+        made: the searches that were made, in order.
+        left_out: those that were not.
+        flagged: (N,) bool, images held for poisoned.
+        doubtful: (N,) bool, other images that somebody should look at.
+        mislabeled: (N,) bool, yet other images, whose label does not fit.
+        found_by: (N,) int64, the place in `made` of the first search that flags an image; `CLEAN_ROW` for none.
+        scores: (N,) float32 suspicion: above 1 if and only if an image is flagged.
+    """
+
+    made: tuple[Searched, ...]
+    left_out: tuple[LeftOut, ...]
+    flagged: Tensor
+    doubtful: Tensor
+    mislabeled: Tensor
+    found_by: Tensor
+    scores: Tensor
+
+    def __len__(self) -> int:
+        return len(self.flagged)
+
+    @property
+    def level(self) -> str:
+        """Give the verdict out of POISONED, DOUBTFUL and NOTHING_FOUND."""
+        if bool(self.flagged.any()):
+            return POISONED
+        return DOUBTFUL if bool(self.doubtful.any()) else NOTHING_FOUND
+
+    @property
+    def headline(self) -> str:
+        """Say the verdict in one sentence."""
+        count, images = len(self), int(self.flagged.sum())
+        if self.level == POISONED:
+            return f"Poisoned: {images:,} of {count:,} images should not be learned."
+        if self.level == DOUBTFUL:
+            unusual = int(self.doubtful.sum())
+            return f"No poison was recognized, but {unusual:,} of {count:,} images are unusual: look at them."
+        return f"None of {len(self.made)} searches found poison in {count:,} images."
+
+    @property
+    def not_looked_for(self) -> tuple[str, ...]:
+        """List what could still be there because nothing looked for it, in words."""
+        left_out = [f"{one.search.finds}: {one.why}" for one in self.left_out]
+        return (*left_out, *(f"{one.search.finds}, {one.limit}" for one in self.made if one.limit), *NEVER)
+
+
+def conclude(made: Sequence[Searched], left_out: Sequence[LeftOut], count: int) -> Verdict:
+    """Put reports together. Flags of one search are never added to those of another: each has its own evidence.
+
+    Args:
+        made: the searches that were made.
+        left_out: those that were not.
+        count: images in the set.
+    """
+    flagged, doubtful, mislabeled = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
+    ranks = torch.zeros(count)
+    for one in made:
+        doubtful |= one.doubtful
+        if one.search.means == POISON:
+            flagged |= one.report.flagged
+        if one.search.means == MISLABELED:
+            mislabeled |= one.report.flagged
+        else:
+            ranks = torch.maximum(ranks, rank_of(one.report.scores))
+    found_by = torch.full((count,), CLEAN_ROW)
+    # What is poison is no mere doubt, and a wrong label is the least of all.
+    for means in (POISON, DOUBT, MISLABELED):
+        for place, one in enumerate(made):
+            found = one.doubtful if means == DOUBT else one.report.flagged & (one.search.means == means)
+            found_by[found & (found_by == CLEAN_ROW)] = place
+    return Verdict(
+        made=tuple(made),
+        left_out=tuple(left_out),
+        flagged=flagged,
+        doubtful=doubtful & ~flagged,
+        mislabeled=mislabeled & ~flagged & ~doubtful,
+        found_by=found_by,
+        scores=ranks + flagged,
+    )
+
+
+def rank_of(scores: Tensor) -> Tensor:
+    """Replace scores (N,) by the share of others that are lower: (N,) float32 in 0 ... 1; equal ones get the same."""
+    if len(scores) < 2:
+        return torch.zeros(len(scores))
+    known = scores.nan_to_num(-torch.inf)
+    ordered = known.sort().values
+    return (torch.searchsorted(ordered, known) / (len(scores) - 1)).float().clamp(max=1 - 1e-6)

@@ -1,0 +1,198 @@
+"""Search a set with every detector that it and the budget allow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from puregen_transforms.detection.detector import NEEDS, Detector, SuspectSet, run_detector
+from puregen_transforms.detection.network import train_network
+from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.detection.searches import BUDGETS, SEARCHES, Search
+from puregen_transforms.detection.verdict import LeftOut, Searched, Verdict, conclude
+
+LARGEST_IN_MEMORY = 2**31
+"""Bytes of images of one size that are held as a whole, so that they are read once for all searches."""
+
+Train = Callable[[SuspectSet], nn.Module]
+"""Trains the classifier that searches look into, on a set with labels."""
+
+
+def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None = None) -> Verdict:
+    """Make every search that the set and the budget allow, and conclude.
+
+    A search that cannot be made is left out with the reason: it never stops the others. What is finished is kept in
+    `suspects.state`, from which a killed search goes on.
+
+    Args:
+        suspects: the set; with a network, that one is searched, and none is trained.
+        budget: out of `BUDGETS`.
+        train: trains the classifier; None is a small one, for twelve epochs.
+
+    Raises:
+        ValueError: no such budget, or no images.
+    """
+    if budget not in BUDGETS:
+        raise ValueError(f"Expected a budget out of {', '.join(BUDGETS)}, but got {budget!r}.")
+    if not len(suspects):
+        raise ValueError("Expected at least one image, but got none.")
+    suspects = in_memory(suspects)
+    made: list[Searched] = []
+    left_out: list[LeftOut] = []
+    for search in SEARCHES:
+        detector = search.detector
+        if not search.is_within(budget):
+            left_out.append(LeftOut(search=search, why=f"not within the budget; raise it to {search.budget}"))
+            continue
+        if missing := _missing(detector, suspects):
+            left_out.append(LeftOut(search=search, why=f"it needs {' and '.join(missing)}"))
+            continue
+        try:
+            if "network" in detector.needs and suspects.network is None:
+                suspects = replace(suspects, network=(train or train_small)(suspects))
+            limit = search.without_reserved if suspects.reserved is None else ""
+            made.append(Searched(search=search, report=_kept(search, suspects), limit=limit))
+        except (ValueError, ImportError) as error:
+            left_out.append(LeftOut(search=search, why=str(error)))
+    return conclude(made, left_out, len(suspects))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeSearch(Detector):
+    """Flag what any search of a whole search holds for poisoned; see `search_set` and `SEARCHES`.
+
+    Scores and flags are those of the verdict. `details` has, by image, `found_by`: the place of the first search that
+    flags it, and `doubtful` and `mislabeled`.
+
+    Args:
+        budget: out of `BUDGETS`.
+        doubtful: whether to flag doubtful images, too.
+    """
+
+    budget: str = "20m"
+    doubtful: bool = True
+
+    uses: ClassVar[frozenset[str]] = frozenset({"labels", "reserved", "network"})
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "smoke": {"budget": "2m"},
+        "cpu": {},
+        "paper": {"budget": "full"},
+    }
+
+    def __post_init__(self) -> None:
+        if self.budget not in BUDGETS:
+            raise ValueError(f"Expected a `budget` out of {', '.join(BUDGETS)}, but got {self.budget!r}.")
+
+    def identity(self) -> list[list[object]]:
+        """List what decides each search: name, version and weights."""
+        chosen = [search for search in SEARCHES if search.is_within(self.budget)]
+        return [[search.name, search.detector.version, search.detector.identity()] for search in chosen]
+
+    def detect(self, suspects: SuspectSet) -> DetectionReport:
+        """Make all searches.
+
+        Raises:
+            ValueError: no images.
+        """
+        verdict = search_set(suspects, budget=self.budget)
+        flagged = verdict.flagged | verdict.doubtful if self.doubtful else verdict.flagged
+        return DetectionReport(
+            scores=torch.where(flagged & ~verdict.flagged, verdict.scores + 1, verdict.scores),
+            flagged=flagged,
+            classes=count_by_class(flagged, suspects.labels, suspects.class_names),
+            details={
+                "found_by": verdict.found_by,
+                "doubtful": verdict.doubtful,
+                "mislabeled": verdict.mislabeled,
+            },
+        )
+
+
+def in_memory(suspects: SuspectSet) -> SuspectSet:
+    """Read the images once, if they are all there, of one size, and not too many; otherwise leave them as they are."""
+    if isinstance(suspects.images, Tensor):
+        return suspects
+    try:
+        first = replace(suspects, images=suspects.images[:1]).tensor()
+        if first.numel() * len(suspects) > LARGEST_IN_MEMORY:
+            return suspects
+        return replace(suspects, images=suspects.tensor())
+    except ValueError:  # each search says what it cannot do with such a set
+        return suspects
+
+
+def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:
+    """Train the classifier that searches look into: a small one, on the images with a label.
+
+    Raises:
+        ValueError: no labels, or images that are not all there and of one size.
+    """
+    if suspects.labels is None:
+        raise ValueError(f"Expected {NEEDS['labels']}, but got none.")
+    known = suspects.labels >= 0
+    return train_network(
+        suspects.tensor()[known],
+        suspects.labels[known],
+        classes=max(int(suspects.labels.max()) + 1, len(suspects.class_names)),
+        epochs=epochs,
+        seed=suspects.seed,
+        device=suspects.device,
+        state=suspects.state and suspects.state / "network",
+        progress=suspects.progress,
+    )
+
+
+def _missing(detector: Detector, suspects: SuspectSet) -> list[str]:
+    """Name in words what a detector needs and the set lacks; where there are labels, a network can be trained."""
+    there = {
+        "labels": suspects.labels is not None,
+        "reserved": suspects.reserved is not None,
+        "network": suspects.network is not None or suspects.labels is not None,
+    }
+    return [NEEDS[need] for need in sorted(detector.needs) if not there[need]]
+
+
+def _kept(search: Search, suspects: SuspectSet) -> DetectionReport:
+    """Run a detector, or read what it found before it was killed."""
+    path: Path | None = None
+    if suspects.state is not None:
+        path = suspects.state / f"{search.name}-{_digest(search, suspects)}.safetensors"
+        if path.exists():
+            return DetectionReport.load(path)
+    report = run_detector(
+        search.name,
+        search.detector,
+        suspects.images,
+        suspects.labels,
+        class_names=suspects.class_names,
+        reserved=suspects.reserved,
+        network=suspects.network,
+        seed=suspects.seed,
+        device=suspects.device,
+        state=suspects.state and suspects.state / search.name,
+        progress=suspects.progress,
+    )
+    if path is not None:
+        report.save(path)
+    return report
+
+
+def _digest(search: Search, suspects: SuspectSet) -> str:
+    """Name a search by all that decides it; of images that are not held in memory, by their number alone."""
+    about = [search.name, repr(search.detector), search.detector.version, search.detector.identity()]
+    digest = hashlib.sha256(json.dumps([*about, suspects.seed, len(suspects)]).encode())
+    parts = [suspects.images] if isinstance(suspects.images, Tensor) else []
+    parts += [] if suspects.labels is None else [suspects.labels]
+    parts += [] if suspects.reserved is None else [suspects.reserved.images, suspects.reserved.labels]
+    for part in parts:
+        digest.update(part.cpu().contiguous().numpy().tobytes())
+    for name, values in () if suspects.network is None else suspects.network.state_dict().items():
+        digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]

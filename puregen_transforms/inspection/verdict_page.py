@@ -1,0 +1,190 @@
+"""The report of a whole search: a page to look at, the verdict as JSON, and a line for each image."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from puregen_transforms._files import write_atomically
+from puregen_transforms.detection.marks import Mark
+from puregen_transforms.detection.searches import DOUBT, MISLABELED, POISON
+from puregen_transforms.detection.verdict import CLEAN_ROW, Searched, Verdict
+from puregen_transforms.functional.images import rounded
+from puregen_transforms.inspection.page import Origin
+from puregen_transforms.inspection.pictures import STYLE, picture
+from puregen_transforms.transforms.formats import open_image
+
+PAGE, NUMBERS, IMAGES = "report.html", "verdict.json", "images.csv"
+
+_TEMPLATE = Path(__file__).with_name("verdict.html")
+_SHOWN_IMAGES, _SHOWN_CLASSES, _SHOWN_MARKS = 12, 5, 8
+
+KINDS = {POISON: "poison", DOUBT: "doubtful", MISLABELED: "mislabeled"}
+
+
+def write_verdict(
+    verdict: Verdict, folder: Path, origin: Origin, *, labels: Tensor | None, class_names: Sequence[str]
+) -> Path:
+    """Write `report.html`, `verdict.json` and `images.csv`, each whole or not at all.
+
+    Args:
+        verdict: of the set.
+        folder: made if need be; files of an earlier report are replaced.
+        origin: of the images.
+        labels: (N,), negative where an image has none; None without labels.
+        class_names: by label.
+
+    Returns:
+        The path of the page, which needs no other file.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    names = [_class_name(label, class_names) for label in ([] if labels is None else labels.tolist())]
+    write_atomically(folder / IMAGES, _lines(verdict, origin, names).encode())
+    write_atomically(folder / NUMBERS, (json.dumps(numbers(verdict, origin, names), indent=1) + "\n").encode())
+    write_atomically(folder / PAGE, page(verdict, origin, names).encode())
+    return folder / PAGE
+
+
+def page(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> str:
+    """Write the report as one HTML document with its pictures inside.
+
+    Args:
+        verdict: of the set.
+        origin: of the images.
+        classes: name of each image's class; empty without labels.
+    """
+    import jinja2
+
+    # Class and file names come from the data set, so they are escaped.
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        style=STYLE,
+        verdict=verdict,
+        findings=[_finding(one, verdict, origin, classes) for one in verdict.made if _found(one)],
+        marks=[_mark(mark) for one in verdict.made for mark in one.report.marks if not mark.suspicious],
+        silent=[one.search for one in verdict.made if not _found(one)],
+        kinds=KINDS,
+        facts=origin.facts,
+        files={"numbers": NUMBERS, "images": IMAGES},
+    )
+
+
+def numbers(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> dict[str, Any]:
+    """Collect everything but pixels and the scores of single images, JSON-ready."""
+    return {
+        "source": dict(origin.facts),
+        "level": verdict.level,
+        "headline": verdict.headline,
+        "images": len(verdict),
+        "flagged": int(verdict.flagged.sum()),
+        "doubtful": int(verdict.doubtful.sum()),
+        "mislabeled": int(verdict.mislabeled.sum()),
+        "made": [
+            {
+                "search": one.search.name,
+                "finds": one.search.finds,
+                "means": one.search.means,
+                "flagged": int(one.report.flagged.sum()),
+                "by_class": _by_class(one.report.flagged, classes),
+                "seconds": one.report.seconds,
+                "settings": dict(one.report.settings),
+                "marks": [_mark_numbers(mark) for mark in one.report.marks],
+            }
+            for one in verdict.made
+        ],
+        "left_out": [
+            {"search": one.search.name, "finds": one.search.finds, "why": one.why} for one in verdict.left_out
+        ],
+        "not_looked_for": list(verdict.not_looked_for),
+    }
+
+
+def _lines(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> str:
+    names = [origin.name_of(row) or "" for row in range(len(verdict))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "name", "class", "score", "verdict", "found_by"])
+    for row in range(len(verdict)):
+        place = int(verdict.found_by[row])
+        kind = next((word for word in ("flagged", "doubtful", "mislabeled") if bool(getattr(verdict, word)[row])), "")
+        writer.writerow(
+            [
+                row,
+                names[row],
+                classes[row] if classes else "",
+                f"{float(verdict.scores[row]):.6f}",
+                {"flagged": "poison"}.get(kind, kind),
+                "" if place == CLEAN_ROW else verdict.made[place].search.name,
+            ]
+        )
+    return out.getvalue()
+
+
+def _found(one: Searched) -> bool:
+    return bool(one.report.flagged.any()) or bool(one.doubtful.any())
+
+
+def _finding(one: Searched, verdict: Verdict, origin: Origin, classes: Sequence[str]) -> dict[str, Any]:
+    """Describe what one search found, with pictures."""
+    chosen = one.report.flagged | one.doubtful
+    also_poison = 0
+    if one.search.means == MISLABELED:
+        also_poison = int((chosen & verdict.flagged).sum())
+        chosen = chosen & verdict.mislabeled
+    marks = [mark for mark in one.report.marks if mark.suspicious]
+    return {
+        "kind": KINDS[one.search.means if bool(one.report.flagged.any()) else DOUBT],
+        "finds": one.search.finds,
+        "name": one.search.name,
+        "count": int(chosen.sum()),
+        "also_poison": also_poison,
+        "by_class": list(_by_class(chosen, classes).items())[:_SHOWN_CLASSES],
+        "marks": [_mark(mark) for mark in marks[:_SHOWN_MARKS]],
+        "images": [
+            {
+                "row": row,
+                "name": origin.name_of(row),
+                "class_name": classes[row] if classes else None,
+                "picture": picture(rounded(open_image(origin.images[row]).rgb[0])),
+            }
+            for row in _examples(chosen)
+        ],
+    }
+
+
+def _examples(chosen: Tensor) -> list[int]:
+    """Choose rows to show, from the first to the last of those chosen."""
+    rows = chosen.nonzero().flatten()
+    places = torch.linspace(0, len(rows) - 1, min(_SHOWN_IMAGES, len(rows))).round().long()
+    return rows[places].tolist()
+
+
+def _mark(mark: Mark) -> dict[str, Any]:
+    return {"picture": picture(mark.picture), **_mark_numbers(mark)}
+
+
+def _mark_numbers(mark: Mark) -> dict[str, Any]:
+    return {"kind": mark.kind, "images": len(mark.rows), "place": list(mark.place), "labels": mark.evidence.verdict}
+
+
+def _by_class(chosen: Tensor, classes: Sequence[str]) -> Mapping[str, int]:
+    """Count images by class, most first; empty without labels."""
+    if not classes:
+        return {}
+    return dict(Counter(classes[row] for row in chosen.nonzero().flatten().tolist()).most_common())
+
+
+def _class_name(label: int, class_names: Sequence[str]) -> str:
+    if label < 0:
+        return ""
+    return class_names[label] if label < len(class_names) else str(label)

@@ -1,0 +1,204 @@
+"""What several searches come to together."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+from puregen_transforms.data.demo import CLASSES, load_demo
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.detection import DetectionReport, Detector, SuspectSet, detect
+from puregen_transforms.detection import whole_search as module
+from puregen_transforms.detection.searches import BUDGETS, DOUBT, MISLABELED, NEVER, POISON, SEARCHES, Search
+from puregen_transforms.detection.verdict import CLEAN_ROW, LeftOut, Searched, conclude, rank_of
+from puregen_transforms.detection.whole_search import in_memory, search_set
+
+
+def report(*rows, count=6, unusual=None, scores=None):
+    flagged = torch.zeros(count, dtype=torch.bool)
+    flagged[list(rows)] = True
+    details = {} if unusual is None else {"unusual": torch.arange(count) == unusual}
+    return DetectionReport(scores=flagged.float() if scores is None else scores, flagged=flagged, details=details)
+
+
+def made(means, *rows, name="one", **options):
+    return Searched(
+        search=Search(name=name, detector=SEARCHES[0].detector, finds="something", means=means),
+        report=report(*rows, **options),
+    )
+
+
+def test_poison_is_more_than_a_doubt_and_a_doubt_more_than_a_wrong_label():
+    verdict = conclude([made(MISLABELED, 0, 1, 2), made(DOUBT, 1, 2), made(POISON, 2)], [], 6)
+    assert verdict.flagged.nonzero().flatten().tolist() == [2]
+    assert verdict.doubtful.nonzero().flatten().tolist() == [1]
+    assert verdict.mislabeled.nonzero().flatten().tolist() == [0]
+    assert verdict.found_by.tolist() == [0, 1, 2, CLEAN_ROW, CLEAN_ROW, CLEAN_ROW]
+    assert verdict.level == "poisoned"
+    assert "1 of 6 images" in verdict.headline
+
+
+def test_unusual_images_are_doubtful_and_wrong_labels_alone_are_no_poison():
+    assert conclude([made(POISON, unusual=3)], [], 6).level == "doubtful"
+    verdict = conclude([made(MISLABELED, 0)], [], 6)
+    assert verdict.level == "nothing found"
+    assert "None of 1 searches" in verdict.headline
+
+
+def test_only_flagged_images_score_above_one_and_labels_do_not_count():
+    scores = torch.tensor([9.0, 1, 2, 3, 4, 5])
+    verdict = conclude([made(POISON, 5, scores=scores), made(MISLABELED, 1, scores=100 * scores.flip(0))], [], 6)
+    assert ((verdict.scores >= 1) == verdict.flagged).all()
+    assert verdict.scores.argmax() == 5
+    assert verdict.scores[0] == verdict.scores[~verdict.flagged].max()
+
+
+def test_ranks_are_shares_and_ties_are_alike():
+    assert rank_of(torch.tensor([3.0, 1, 1, 2])).tolist() == pytest.approx([1, 0, 0, 2 / 3], abs=1e-5)
+    assert rank_of(torch.tensor([torch.nan, 5.0])).tolist() == pytest.approx([0, 1], abs=1e-5)
+    assert rank_of(torch.zeros(4)).tolist() == [0, 0, 0, 0], "a search that finds nothing says nothing"
+
+
+def test_what_was_left_out_is_said():
+    search = SEARCHES[-1]
+    verdict = conclude([made(POISON)], [LeftOut(search=search, why="it needs a clean set")], 6)
+    assert verdict.not_looked_for == (f"{search.finds}: it needs a clean set", *NEVER)
+
+
+@dataclass(frozen=True, kw_only=True)
+class First(Detector):
+    """Flag the first rows, and count how often it was asked."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    rows: int = 2
+
+    def detect(self, suspects):
+        ASKED.append((self.rows, suspects.network, type(suspects.images)))
+        flagged = torch.arange(len(suspects)) < self.rows
+        return DetectionReport(scores=flagged.float(), flagged=flagged)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reader(First):
+    """Look into a network."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"labels", "network"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken(First):
+    """Refuse every set."""
+
+    def detect(self, suspects):
+        raise ValueError("Expected better images.")
+
+
+ASKED = []
+
+
+@pytest.fixture
+def searches(monkeypatch):
+    ASKED.clear()
+    chosen = (
+        Search(name="first", detector=First(), finds="first rows"),
+        Search(name="broken", detector=Broken(), finds="better images"),
+        Search(name="reader", detector=Reader(rows=4), finds="rows by a network", budget="20m", means=DOUBT),
+        Search(name="more", detector=First(rows=5), finds="more rows", budget="full"),
+    )
+    monkeypatch.setattr(module, "SEARCHES", chosen)
+    return chosen
+
+
+def suspects(**options):
+    demo = load_demo()
+    return SuspectSet(images=demo.images[:20], labels=demo.labels[:20], class_names=CLASSES, **options)
+
+
+def no_training(suspects):
+    return torch.nn.Identity()
+
+
+def test_a_budget_decides_what_is_searched_and_a_refusal_stops_nothing(searches):
+    verdict = search_set(suspects(), budget="2m", train=no_training)
+    assert [one.search.name for one in verdict.made] == ["first"]
+    assert {one.search.name: one.why for one in verdict.left_out} == {
+        "broken": "Expected better images.",
+        "reader": "not within the budget; raise it to 20m",
+        "more": "not within the budget; raise it to full",
+    }
+    assert [(2, None, torch.Tensor)] == ASKED
+    verdict = search_set(suspects(), budget="full", train=no_training)
+    assert [one.search.name for one in verdict.made] == ["first", "reader", "more"]
+    assert ASKED[2][1] is not None, "a network is trained where one is needed"
+    assert int(verdict.flagged.sum()) == 5
+    with pytest.raises(ValueError, match="2m, 20m, full, but got '3m'"):
+        search_set(suspects(), budget="3m")
+
+
+def test_without_labels_what_needs_them_is_left_out(searches):
+    verdict = search_set(replace(suspects(), labels=None), budget="20m", train=no_training)
+    why = {one.search.name: one.why for one in verdict.left_out}
+    assert why["reader"].startswith("it needs the class of each image (`labels`)")
+
+
+def test_a_search_that_lacks_clean_images_says_what_it_could_miss(searches, monkeypatch):
+    weak = replace(searches[0], without_reserved="if it is faint")
+    monkeypatch.setattr(module, "SEARCHES", (weak,))
+    assert "first rows, if it is faint" in search_set(suspects()).not_looked_for
+    demo = load_demo()
+    given = suspects(reserved=ImageSet(demo.images[100:], demo.labels[100:], CLASSES))
+    assert "first rows, if it is faint" not in search_set(given).not_looked_for
+
+
+def test_a_killed_search_goes_on(searches, tmp_path):
+    class KilledError(Exception):
+        pass
+
+    def killed(suspects):
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        search_set(suspects(state=tmp_path), budget="20m", train=killed)
+    ASKED.clear()
+    verdict = search_set(suspects(state=tmp_path), budget="20m", train=no_training)
+    assert [rows for rows, _, _ in ASKED] == [4], "the first search was finished"
+    assert int(verdict.flagged.sum()) == 2
+    ASKED.clear()
+    changed = replace(suspects(state=tmp_path), images=suspects().images.flip(3))
+    search_set(changed, budget="2m")
+    assert [rows for rows, _, _ in ASKED] == [2], "another set is searched anew"
+
+
+def test_images_of_one_size_are_read_once():
+    demo = load_demo()
+    pictures = [image.permute(1, 2, 0).numpy() for image in demo.images[:4]]
+    assert torch.equal(in_memory(SuspectSet(images=pictures)).images, demo.images[:4])
+    mixed = [*pictures, pictures[0][:16]]
+    assert in_memory(SuspectSet(images=mixed)).images is mixed
+
+
+def test_the_whole_search_is_a_detector(searches):
+    demo = load_demo()
+    found = detect(
+        "whole_search", demo.images[:20], demo.labels[:20], settings={"budget": "20m"}, network=no_training(0)
+    )
+    assert found.flagged.nonzero().flatten().tolist() == [0, 1, 2, 3]
+    assert ((found.scores > 1) == found.flagged).all()
+    strict = detect(
+        "whole_search",
+        demo.images[:20],
+        demo.labels[:20],
+        settings={"budget": "20m", "doubtful": False},
+        network=no_training(0),
+    )
+    assert strict.flagged.nonzero().flatten().tolist() == [0, 1]
+    json.dumps(found.settings)
+    with pytest.raises(ValueError, match="out of 2m, 20m, full"):
+        detect("whole_search", demo.images[:20], settings={"budget": "1h"})
+
+
+def test_every_search_says_what_it_finds():
+    assert all(search.budget in BUDGETS and search.finds for search in SEARCHES)
+    assert len({search.name for search in SEARCHES}) == len(SEARCHES)
