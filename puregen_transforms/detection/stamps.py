@@ -49,9 +49,8 @@ class Stamps(Detector):
 
     Natural images do not agree in 27 bytes, unless they are flat or show the same picture. In sets of simple images,
     such as writing, some do: windows that other images have elsewhere do not count, nor do those with no more carriers
-    than chance gives in this set. Labels are used as evidence alone
-    (`weigh_labels`): a stamp that images of all classes carry, and whose labels fit the pictures, such as a watermark,
-    is a mark of the report and not flagged.
+    than chance gives in this set. Labels are used as evidence alone (`weigh_labels`): a stamp that images of all
+    classes carry, and whose labels fit the pictures, such as a watermark, is a mark of the report and not flagged.
 
     A score is by what factor a stamp is commoner than asked for, less 1, and 0 without a stamp. It sees only stamps
     that cover what is below, at one place, and that no compression has touched since.
@@ -137,10 +136,11 @@ def find_stamps(images: Tensor, thumbnails: Tensor, *, progress: Progress = sile
                     chance.append(run)
         progress("looking for equal windows", down, len(places))
     stamps = _merged(_local(runs))
-    most = _most_elsewhere(images, stamps)
-    rated = [replace(stamp, ratio=stamp.most / (1 + others)) for stamp, others in zip(stamps, most, strict=True)]
     least = _beyond_chance(chance, stamps, every)
-    return [stamp for stamp in rated if stamp.ratio >= LEAST_RATIO and stamp.most >= least]
+    common = [stamp for stamp in stamps if stamp.most >= least]
+    most = _most_elsewhere(images, common)
+    rated = [replace(stamp, ratio=stamp.most / (1 + others)) for stamp, others in zip(common, most, strict=True)]
+    return [stamp for stamp in rated if stamp.ratio >= LEAST_RATIO]
 
 
 def _beyond_chance(chance: Sequence[Stamp], stamps: Sequence[Stamp], every: int) -> float:
@@ -154,8 +154,9 @@ def _beyond_chance(chance: Sequence[Stamp], stamps: Sequence[Stamp], every: int)
         stamps: what may be stamps; agreement among the images of one of them is left out.
         every: of so many places one was counted.
     """
-    own = [stamp.rows for stamp in stamps]
-    sizes = [len(run.rows) for run in chance if not any(np.isin(run.rows, rows).all() for rows in own)]
+    own = [frozenset(stamp.rows.tolist()) for stamp in stamps]
+    agreeing = [frozenset(run.rows.tolist()) for run in chance]
+    sizes = [len(rows) for rows in agreeing if not any(rows <= carriers for carriers in own)]
     pairs, more = len(sizes), sum(size > 2 for size in sizes)
     if not pairs:
         return LEAST_CARRIERS
@@ -216,14 +217,14 @@ def _local(runs: Sequence[Stamp]) -> list[Stamp]:
 
 def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
     """Join windows that the same images have."""
-    merged: list[list[Stamp]] = []
+    merged: list[tuple[frozenset[int], list[Stamp]]] = []
     for run in sorted(runs, key=lambda run: (-len(run.rows), run.places))[:_MOST_RUNS]:
-        for mark in merged:
-            if len(np.intersect1d(mark[0].rows, run.rows, assume_unique=True)) >= _SAME_MARK * len(run.rows):
-                mark.append(run)
-                break
+        rows = frozenset(run.rows.tolist())
+        joined = next((mark for core, mark in merged if len(core & rows) >= _SAME_MARK * len(rows)), None)
+        if joined is None:
+            merged.append((rows, [run]))
         else:
-            merged.append([run])
+            joined.append(run)
     return [
         Stamp(
             rows=np.unique(np.concatenate([run.rows for run in mark])),
@@ -231,7 +232,7 @@ def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
             values=tuple(run.values[0] for run in mark),
             most=len(mark[0].rows),
         )
-        for mark in merged
+        for _, mark in merged
     ]
 
 
