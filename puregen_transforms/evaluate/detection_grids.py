@@ -54,26 +54,30 @@ def detection(scale: Scale, bench: Bench) -> list[Grid]:
     by_group = {one.group: one for one in attacks}
     seeds = 1 if scale.name == "smoke" else 2
     count = len(bench.sets.train.class_names)
-    detectors = [one for one in every_detector(scale) if _built(one).least_classes <= count]
-    slow = [one for one in detectors if one.name == _SLOW and scale.name == "cpu"]
-    others = [one for one in detectors if one not in slow]
-    random = [one for one in others if _depends_on_seed(_built(one))]
-    fixed = [one for one in others if one not in random]
+    rows = {
+        name: detectors
+        for name, detectors in every_detector(scale).items()
+        if all(_built(one).least_classes <= count for one in detectors)
+    }
+    slow = {name: rows.pop(name) for name in (_SLOW,) if scale.name == "cpu"}
+    random = {name for name, detectors in rows.items() if any(_depends_on_seed(_built(one)) for one in detectors)}
 
     def grid(attacks: Sequence[AttackSpec], defenses: Sequence[DefenseSpec], seeds: int) -> Grid:
         return Grid(scale.victim, attacks, defenses, seeds)
 
     found = [
         grid(attacks, [NO_DEFENSE], seeds),
-        grid(attacks, [only_detect(one) for one in fixed], 1),
-        grid(attacks, [only_detect(one) for one in random], seeds),
+        grid(attacks, [only_detect(name, rows[name]) for name in rows if name not in random], 1),
+        grid(attacks, [only_detect(name, rows[name]) for name in rows if name in random], seeds),
     ]
-    if slow:
-        twice, once = ([by_group[name] for name in names if name in by_group] for names in (_SLOW_TWICE, _SLOW_ONCE))
-        found += [grid([*twice, *once], [only_detect(one) for one in slow], 1)]
-        found += [grid([*twice, *once], [leave_out(one) for one in slow], 1)]
-        found += [grid(twice, [only_detect(one) for one in slow], seeds)]
-    return [*found, grid(attacks, [leave_out(one) for one in others], 1)]
+    for name, detectors in slow.items():
+        twice, once = (
+            [by_group[group] for group in groups if group in by_group] for groups in (_SLOW_TWICE, _SLOW_ONCE)
+        )
+        found += [grid([*twice, *once], [only_detect(name, detectors)], 1)]
+        found += [grid([*twice, *once], [leave_out(name, detectors)], 1)]
+        found += [grid(twice, [only_detect(name, detectors)], seeds)]
+    return [*found, grid(attacks, [leave_out(name, rows[name]) for name in rows], 1)]
 
 
 def _built(component: Component) -> Detector:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from puregen_transforms.evaluate.published import PUBLISHED_DETECTION, PUBLISHED_MEANS
-from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, Groups, Table, grouped, summarize
+from puregen_transforms.evaluate.summaries import FALSE_ALARMS, LEFT_OUT, NO_ATTACK, Groups, Table, grouped, summarize
 
 NO_POISON = (NO_ATTACK, "label noise")
 """Groups in which nothing is poisoned: what is flagged there is flagged without need."""
@@ -39,10 +39,7 @@ class Measured:
         for record in cells:
             if record["cell"]["defense"]["detect"]:
                 parts[record["cell"]["defense"]["keep_flagged"]].append(record)
-        left: Groups = {}
-        for records in grouped(parts[False]).values():
-            for group, found in records.items():
-                left.setdefault(detector_of(found[0]), {})[group] = found
+        left = {name.removesuffix(LEFT_OUT): records for name, records in grouped(parts[False]).items()}
         return cls(grouped(parts[True]), left, grouped(cells).get(_NO_DEFENSE, {}))
 
     @property
@@ -69,11 +66,6 @@ class Measured:
             }
             for group in self.groups
         }
-
-
-def detector_of(record: Mapping[str, Any]) -> str:
-    """Name the detectors of a record."""
-    return " and ".join(one["name"] for one in record["cell"]["defense"]["detect"])
 
 
 def detection_tables(record: Mapping[str, Any], *, published: bool) -> list[Table]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import DETECTORS
+from puregen_transforms.detection.searches import POISON, SEARCHES
 from puregen_transforms.evaluate.cells import Component, DefenseSpec
 from puregen_transforms.evaluate.presets import Scale
+from puregen_transforms.evaluate.summaries import LEFT_OUT
 
 NO_DEFENSE = DefenseSpec()
 PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
+
+WHOLE_SEARCH = "whole_search"
 
 EXTRAS = ("JPEG 50", "JPEG 85", "EPIC 0.2", "PureGen-adaptive")
 """Rows for which 2 cores have no time unless they are asked for."""
@@ -70,19 +74,29 @@ def patterns_purified() -> DefenseSpec:
     return DefenseSpec(name="PureGen-inspect, found images purified", detect=[PATTERNS], purify_flagged=options)
 
 
-def only_detect(detector: Component) -> DefenseSpec:
-    """Run a detector, and train on all images."""
-    return DefenseSpec(name=detector.name, detect=[detector], keep_flagged=True)
+def only_detect(name: str, detectors: Sequence[Component]) -> DefenseSpec:
+    """Run detectors, and train on all images."""
+    return DefenseSpec(name=name, detect=detectors, keep_flagged=True)
 
 
-def leave_out(detector: Component) -> DefenseSpec:
-    """Leave out the images that a detector flags."""
-    return DefenseSpec(name=f"{detector.name}, found left out", detect=[detector])
+def leave_out(name: str, detectors: Sequence[Component]) -> DefenseSpec:
+    """Leave out the images that any of the detectors flags."""
+    return DefenseSpec(name=f"{name}{LEFT_OUT}", detect=detectors)
 
 
-def every_detector(scale: Scale) -> list[Component]:
-    """List the registered detectors, with the settings that they have for the preset."""
-    return [Component(name=name, settings=_settings(made, scale)) for name, made in DETECTORS.items()]
+def every_detector(scale: Scale) -> dict[str, list[Component]]:
+    """List the registered detectors by name, with the settings that they have for the preset.
+
+    A whole search is the union of its searches for poison, so that each is made once.
+    """
+    found = {
+        name: [Component(name=name, settings=_settings(made, scale))]
+        for name, made in DETECTORS.items()
+        if name != WHOLE_SEARCH
+    }
+    budget = "2m" if scale.name == "smoke" else "20m"
+    searches = [search.name for search in SEARCHES if search.means == POISON and search.is_within(budget)]
+    return {**found, WHOLE_SEARCH: [component for name in searches for component in found[name]]}
 
 
 def _settings(made: Callable[..., Detector], scale: Scale) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from typing import Any
 
 NO_ATTACK = "no attack"
 
+LEFT_OUT = ", found left out"
+"""Ends the name of a row in which what detectors flag is not learned."""
+
 FALSE_ALARMS = 0.005
 """Share of other rows that may be flagged, for `found_at`: a set of 10,000 loses 50 images."""
 
