@@ -342,7 +342,7 @@ def test_victim_and_beneficiary_say_what_is_suspicious_or_take_it_from_a_detecto
     for spec in specs:
         spec = replace(spec, train=replace(spec.train, settings={**spec.train.settings, **short}))
         found.append(bench.evaluate(cell(BADNETS, spec))["detection"])
-    alone = bench.evaluate(cell(BADNETS, only_detect(Component(name="frequency"))))["detection"]
+    alone = bench.evaluate(cell(BADNETS, only_detect("frequency", [Component(name="frequency")])))["detection"]
     assert found[1] == alone != found[0]
 
 
