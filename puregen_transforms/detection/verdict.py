@@ -16,6 +16,8 @@ POISONED, DOUBTFUL, NOTHING_FOUND = "poisoned", "doubtful", "nothing found"
 
 CLEAN_ROW = -1
 
+_LITTLE = 1e-6
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Searched:
@@ -62,7 +64,7 @@ class Verdict:
         doubtful: (N,) bool, other images that somebody should look at.
         mislabeled: (N,) bool, yet other images, whose label does not fit.
         found_by: (N,) int64, the place in `made` of the first search that flags an image; `CLEAN_ROW` for none.
-        scores: (N,) float32 suspicion: above 1 if and only if an image is flagged.
+        ranks: (N,) float32, the highest share of other images that a search for poison finds less suspicious.
     """
 
     made: tuple[Searched, ...]
@@ -71,7 +73,7 @@ class Verdict:
     doubtful: Tensor
     mislabeled: Tensor
     found_by: Tensor
-    scores: Tensor
+    ranks: Tensor
 
     def __len__(self) -> int:
         return len(self.flagged)
@@ -82,6 +84,11 @@ class Verdict:
         if bool(self.flagged.any()):
             return POISONED
         return DOUBTFUL if bool(self.doubtful.any()) else NOTHING_FOUND
+
+    @property
+    def scores(self) -> Tensor:
+        """Give the suspicion of each image: (N,) float32, above 1 if and only if it is flagged."""
+        return above_one(self.ranks, self.flagged)
 
     @property
     def headline(self) -> str:
@@ -132,8 +139,13 @@ def conclude(made: Sequence[Searched], left_out: Sequence[LeftOut], count: int) 
         doubtful=doubtful & ~flagged,
         mislabeled=mislabeled & ~flagged & ~doubtful,
         found_by=found_by,
-        scores=ranks + flagged,
+        ranks=ranks,
     )
+
+
+def above_one(ranks: Tensor, flagged: Tensor) -> Tensor:
+    """Lift the ranks (N,) of flagged images above 1, and leave those of others below."""
+    return torch.where(flagged, 1 + ranks.clamp(min=_LITTLE), ranks)
 
 
 def rank_of(scores: Tensor) -> Tensor:
@@ -142,4 +154,4 @@ def rank_of(scores: Tensor) -> Tensor:
         return torch.zeros(len(scores))
     known = scores.nan_to_num(-torch.inf)
     ordered = known.sort().values
-    return (torch.searchsorted(ordered, known) / (len(scores) - 1)).float().clamp(max=1 - 1e-6)
+    return (torch.searchsorted(ordered, known) / (len(scores) - 1)).float().clamp(max=1 - _LITTLE)

@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from puregen_transforms.detection.detector import NEEDS, Detector, SuspectSet, run_detector
 from puregen_transforms.detection.network import train_network
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.searches import BUDGETS, SEARCHES, Search
-from puregen_transforms.detection.verdict import LeftOut, Searched, Verdict, conclude
+from puregen_transforms.detection.verdict import LeftOut, Searched, Verdict, above_one, conclude
 
 LARGEST_IN_MEMORY = 2**31
 """Bytes of images of one size that are held as a whole, so that they are read once for all searches."""
@@ -37,7 +36,7 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
         train: trains the classifier; None is a small one, for twelve epochs.
 
     Raises:
-        ValueError: no such budget, or no images.
+        ValueError: no such budget, no images, or a set in which no search can be made.
     """
     if budget not in BUDGETS:
         raise ValueError(f"Expected a budget out of {', '.join(BUDGETS)}, but got {budget!r}.")
@@ -61,6 +60,9 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
             made.append(Searched(search=search, report=_kept(search, suspects), limit=limit))
         except (ValueError, ImportError) as error:
             left_out.append(LeftOut(search=search, why=str(error)))
+    if not made:
+        reasons = "; ".join(f"{one.search.name}: {one.why}" for one in left_out)
+        raise ValueError(f"Expected a set that can be searched, but no search of the budget can be made. {reasons}")
     return conclude(made, left_out, len(suspects))
 
 
@@ -104,7 +106,7 @@ class WholeSearch(Detector):
         verdict = search_set(suspects, budget=self.budget)
         flagged = verdict.flagged | verdict.doubtful if self.doubtful else verdict.flagged
         return DetectionReport(
-            scores=torch.where(flagged & ~verdict.flagged, verdict.scores + 1, verdict.scores),
+            scores=above_one(verdict.ranks, flagged),
             flagged=flagged,
             classes=count_by_class(flagged, suspects.labels, suspects.class_names),
             details={

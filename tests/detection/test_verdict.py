@@ -55,6 +55,11 @@ def test_only_flagged_images_score_above_one_and_labels_do_not_count():
     assert verdict.scores[0] == verdict.scores[~verdict.flagged].max()
 
 
+def test_where_all_images_are_flagged_all_score_above_one():
+    verdict = conclude([made(POISON, *range(6))], [], 6)
+    assert (verdict.scores > 1).all()
+
+
 def test_ranks_are_shares_and_ties_are_alike():
     assert rank_of(torch.tensor([3.0, 1, 1, 2])).tolist() == pytest.approx([1, 0, 0, 2 / 3], abs=1e-5)
     assert rank_of(torch.tensor([torch.nan, 5.0])).tolist() == pytest.approx([0, 1], abs=1e-5)
@@ -135,6 +140,12 @@ def test_a_budget_decides_what_is_searched_and_a_refusal_stops_nothing(searches)
     assert int(verdict.flagged.sum()) == 5
     with pytest.raises(ValueError, match="2m, 20m, full, but got '3m'"):
         search_set(suspects(), budget="3m")
+
+
+def test_a_set_that_nothing_can_search_is_refused(searches, monkeypatch):
+    monkeypatch.setattr(module, "SEARCHES", searches[1:2])
+    with pytest.raises(ValueError, match="no search .* can be made. broken: Expected better images"):
+        search_set(suspects(), budget="2m")
 
 
 def test_without_labels_what_needs_them_is_left_out(searches):
