@@ -329,9 +329,11 @@ def _advise_without_pattern(dynamics: Dynamics, *, level: str, outliers: int) ->
     price = f"{DEFAULT_STEPS} Langevin steps change typical images by {cost:.0f}/255 (root mean square)."
     if level == "nothing found":
         precaution = f"As a precaution, or for what this search cannot see, the default method will do: its {price}"
-        return Advice(
-            action="nothing", method="ebm", steps=DEFAULT_STEPS, sentences=("Nothing needs to be done.", precaution)
+        blind = (
+            "The energies show nothing. They are blind to visible patches, smooth overlays, changed labels, warps, and "
+            "triggers made anew for each image: `puregen detect` looks for most of these."
         )
+        return Advice(action="nothing", method="ebm", steps=DEFAULT_STEPS, sentences=(blind, precaution))
     look = "Look at the images shown here before training on them; nothing proves that they are poisoned."
     if outliers:
         look += (

@@ -29,7 +29,7 @@ def headline(findings: Findings, images: int) -> str:
         carriers = len({row for pattern in findings.patterns for row in pattern.carriers})
         return f"Suspicious: {carriers} of {images} images share a hidden pattern{_where(findings.classes)}."
     if findings.level == CLEAR:
-        return f"Nothing suspicious was found in {images} images."
+        return f"No hidden pattern and no unusual energies were found in {images} images."
     if findings.aligned:
         return f"Most of the {images} images share a pattern: poisoned throughout, or alike by nature."
     return f"No hidden pattern was found in {images} images, but something is unusual."

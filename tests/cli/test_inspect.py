@@ -94,7 +94,7 @@ def test_clean_images_without_labels(demo, tmp_path, tiny_checkpoint, no_figures
     source = parquet(demo, tmp_path / "set.parquet", pictures(demo))
     result = run(source, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert f"Nothing suspicious was found in {COUNT} images." in result.output
+    assert f"No hidden pattern and no unusual energies were found in {COUNT} images." in result.output
     assert report(tmp_path / "out")["classes"] == []
 
 

@@ -99,6 +99,7 @@ def test_nothing_is_said_against_clean_images(demo, tiny_checkpoint):
     assert inspection.patterns == ()
     assert not inspection.pattern_of.any()
     assert inspection.advice.action == "nothing"
+    assert "puregen detect" in inspection.advice.sentences[0], "what energies cannot show is said"
     assert all(group.level != "suspicious" for group in inspection.classes)
 
 

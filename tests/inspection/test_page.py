@@ -77,7 +77,7 @@ def test_without_matplotlib_there_are_numbers_and_images(inspected, monkeypatch)
 def test_a_page_without_labels_or_findings(tiny_checkpoint):
     images = load_demo().images[:40]
     html = page(inspect_images(images, sample=2, checkpoint=tiny_checkpoint), Origin(images=images, facts={}))
-    assert "Nothing suspicious was found in 40 images." in html
+    assert "No hidden pattern and no unusual energies were found in 40 images." in html
     assert "The hidden pattern" not in html
     assert "Images of highest energy" in html
     assert "None" not in html
