@@ -95,12 +95,13 @@ class ClassSplit(Detector):
             suspects.progress("searching classes", done, len(classes))
             if len(rows) < LEAST_IMAGES:
                 continue
-            if reserved is None:
-                others = ((labels != label) & (labels >= 0)).nonzero().flatten()
-                references = others[torch.randperm(len(others), generator=generator)[:OTHERS]]
+            references = rows[:0] if reserved is None else (reserved.labels == label).nonzero().flatten()
+            if len(references):
+                spaces = spaces_of(own, rows, clean, references, same_class=True)
             else:
-                references = (reserved.labels == label).nonzero().flatten()
-            spaces = spaces_of(own, rows, clean, references, same_class=reserved is not None)
+                others = ((labels != label) & (labels >= 0)).nonzero().flatten()
+                others = others[torch.randperm(len(others), generator=generator)[:OTHERS]]
+                spaces = spaces_of(own, rows, own, others, same_class=False)
             splits = search_class(spaces, witness[rows], seed=suspects.seed)
             if not splits:
                 continue

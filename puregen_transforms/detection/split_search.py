@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.detection.latent_space import two_means
+from puregen_transforms.detection.statistics import binomial_tail
 
 COMPONENTS = 40
 """Principal components of a space; more let a classifier part anything in classes of a thousand images."""
@@ -147,7 +148,9 @@ def climb(space: Space, first: Tensor, second: Tensor, folds: Tensor, *, rounds:
     count = len(of_references)
     if count and on_side / count / share > (1 - on_side / count) / (1 - share):
         posterior, on_side = 1 - posterior, count - on_side
-    chance = binomial_tail(on_side, count, share_of(posterior) / 2) if count and space.same_class else None
+    chance = None
+    if count and space.same_class:
+        chance = binomial_tail(count - on_side, count, 1 - share_of(posterior) / 2)  # of so many on the other side
     return Split(space=space.name, posterior=posterior, distance=distance, references=(count, on_side), chance=chance)
 
 
@@ -207,15 +210,6 @@ def two_gaussians(values: Tensor, first: Tensor, *, rounds: int = 100) -> tuple[
         if float((posterior - before).abs().max()) < 1e-4:
             break
     return posterior, distance
-
-
-def binomial_tail(most: int, count: int, share: float) -> float:
-    """Compute the chance of at most so many successes out of a count."""
-    successes = torch.arange(most + 1, dtype=torch.float64)
-    total, probability = torch.tensor(float(count)).double(), torch.tensor(share).double().clamp(1e-9, 1 - 1e-9)
-    ways = (total + 1).lgamma() - (successes + 1).lgamma() - (total - successes + 1).lgamma()
-    logs = ways + successes * probability.log() + (total - successes) * (1 - probability).log()
-    return min(1.0, float(logs.exp().sum()))
 
 
 def _beginnings(

@@ -11,7 +11,6 @@ from puregen_transforms.detection import detect
 from puregen_transforms.detection.class_split import ClassSplit, loss_under_changes
 from puregen_transforms.detection.split_search import (
     Space,
-    binomial_tail,
     climb,
     make_space,
     search_class,
@@ -40,13 +39,6 @@ def test_two_heaps_are_told_from_one():
     assert two_gaussians(one, one > 0)[1] < 2.5
 
 
-@pytest.mark.parametrize(
-    ("most", "count", "share", "chance"), [(0, 10, 0.5, 1 / 1024), (1, 3, 0.5, 0.5), (5, 5, 0.2, 1)]
-)
-def test_the_chance_of_few_successes(most, count, share, chance):
-    assert binomial_tail(most, count, share) == pytest.approx(chance)
-
-
 def test_a_part_is_found_from_a_poor_beginning_and_lacks_references():
     own = normal(500, 12)
     own[:150, 3] += 5
@@ -56,7 +48,11 @@ def test_a_part_is_found_from_a_poor_beginning_and_lacks_references():
     assert ((split.posterior > 0.5) == (torch.arange(500) < 150)).double().mean() > 0.97
     assert split.share == pytest.approx(0.3, abs=0.03)
     assert split.distance > 4
-    assert split.references[1] <= 5
+    count, on_side = split.references
+    assert on_side <= 5
+    share = split.share / 2
+    exact = sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(on_side + 1))
+    assert split.chance == pytest.approx(exact)
     assert split.chance < 1e-3
 
 
@@ -166,6 +162,16 @@ def test_the_patched_part_of_a_class_is_flagged_and_nothing_else(network, reserv
     assert facts["b"]["share"] == pytest.approx(0.35)
     assert facts["b"]["distance"] > ClassSplit().alone
     assert (facts["b"]["chance"] is not None) == with_reserved
+
+
+def test_a_class_without_clean_images_is_searched_without_them(network, reserved):
+    labels = torch.arange(600) % 3
+    rows = (labels == 1).nonzero().flatten()[:70]
+    others = reserved.subset((reserved.labels != 1).nonzero().flatten())
+    report = detect(
+        "class_split", poisoned(rows), labels, network=network, reserved=others, class_names=NAMES, device="cpu"
+    )
+    assert report.flagged.nonzero().flatten().tolist() == rows.tolist()
 
 
 def test_poison_in_every_class_is_found(network, reserved):
