@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -22,12 +23,9 @@ from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
     from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
-    from puregen_transforms.detection import DetectionReport, Detector
+    from puregen_transforms.detection import DetectionReport, Detector, SuspectSet
     from puregen_transforms.detection.verdict import Verdict
 
 STATE = "state"
@@ -136,18 +134,17 @@ def detect(
             return
         from puregen_transforms.detection.detector import check_needs
         from puregen_transforms.detection.registry import detect
-        from puregen_transforms.purifier.device import choose_device
+        from puregen_transforms.detection.whole_search import train_small
 
         detector = _build(name, preset, parse_settings(setting or []))
         chosen = choose_source(source, split, column, label_column)
         clean = _reserved(reserved, chosen)
         there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
         check_needs(name, detector, {need for need, given in there.items() if given})
-        state = output / STATE
         with shown_progress(Console(stderr=True)) as progress:
             network = None
             if "network" in detector.needs:
-                network = _train(chosen, epochs, seed, choose_device(device), state / "network", progress)
+                network = train_small(_suspects(chosen, output, seed, device, progress), epochs=epochs)
             report = detect(
                 detector,
                 chosen.images,
@@ -157,13 +154,13 @@ def detect(
                 network=network,
                 seed=seed,
                 device=device,
-                state=state,
+                state=output / STATE,
                 progress=progress,
             )
         report.save(output / "report.safetensors")
         names = [chosen.name_of(row) or "" for row in range(len(report))]
         report.to_csv(output / "images.csv", names=names if any(names) else None)
-        shutil.rmtree(state, ignore_errors=True)
+        shutil.rmtree(output / STATE, ignore_errors=True)
         _show(console, report, output)
         if fail_on_flagged and report.flagged.any():
             raise typer.Exit(FOUND)
@@ -187,24 +184,29 @@ def _search(
     device: str | None,
 ) -> Verdict:
     """Make every search that fits; what is finished is kept in the folder until all are."""
+    from puregen_transforms.detection.whole_search import search_set, train_small
+
+    with shown_progress(Console(stderr=True)) as progress:
+        suspects = replace(_suspects(chosen, output, seed, device, progress), reserved=clean)
+        return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
+
+
+def _suspects(chosen: ChosenSource, output: Path, seed: int, device: str | None, progress: Progress) -> SuspectSet:
+    """Describe the set that is searched."""
     import torch
 
     from puregen_transforms.detection.detector import SuspectSet
-    from puregen_transforms.detection.whole_search import search_set, train_small
     from puregen_transforms.purifier.device import choose_device
 
-    with shown_progress(Console(stderr=True)) as progress:
-        suspects = SuspectSet(
-            images=chosen.images,
-            labels=None if chosen.labels is None else torch.tensor(chosen.labels),
-            class_names=chosen.class_names,
-            reserved=clean,
-            seed=seed,
-            device=choose_device(device),
-            state=output / STATE,
-            progress=progress,
-        )
-        return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
+    return SuspectSet(
+        images=chosen.images,
+        labels=None if chosen.labels is None else torch.tensor(chosen.labels),
+        class_names=chosen.class_names,
+        seed=seed,
+        device=choose_device(device),
+        state=output / STATE,
+        progress=progress,
+    )
 
 
 def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, command: str) -> None:
@@ -226,33 +228,6 @@ def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Pat
     for line in verdict.not_looked_for:
         console.print(Padding(Text(line), (0, 0, 0, 2)))
     console.print(f"Look at {page}.", markup=False, highlight=False)
-
-
-def _train(
-    chosen: ChosenSource, epochs: int, seed: int, device: torch.device, state: Path, progress: Progress
-) -> nn.Module:
-    """Train a classifier on the set.
-
-    Raises:
-        ValueError: images without a label, or of several sizes.
-    """
-    from puregen_transforms.data.image_set import ImageSet
-    from puregen_transforms.detection.network import train_network
-
-    if chosen.labels is None:
-        raise ValueError("Expected labels, to train the classifier that this detector looks into, but found none.")
-    names = chosen.class_names or tuple(str(label) for label in range(max(chosen.labels, default=0) + 1))
-    dataset = ImageSet.from_pairs(zip(chosen.images, chosen.labels, strict=True), names)
-    return train_network(
-        dataset.images,
-        dataset.labels,
-        classes=len(names),
-        epochs=epochs,
-        seed=seed,
-        device=device,
-        state=state,
-        progress=progress,
-    )
 
 
 def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:
