@@ -19,17 +19,14 @@ from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.cli.searching import STATE, check_output, print_verdict, read_reserved, suspects_of
 from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
-    from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
-    from puregen_transforms.detection import DetectionReport, Detector, SuspectSet
+    from puregen_transforms.detection import DetectionReport, Detector
     from puregen_transforms.detection.verdict import Verdict
-
-STATE = "state"
-"""Folder in the report's, for what is finished of a search that may be killed."""
 
 
 def detect(
@@ -82,6 +79,15 @@ def detect(
     label_column: Annotated[
         str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Resize images, the shorter side to this many pixels, and crop their center: images of several sizes "
+            "cannot be compared. Equal patches are no longer equal afterwards.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     epochs: Annotated[
         int,
         typer.Option(
@@ -119,13 +125,12 @@ def detect(
         if name is None and _is_detector(first):
             raise ValueError("Expected a data set after the detector: puregen detect NAME SRC.")
         check_path(source)
-        if output.exists() and not output.is_dir():
-            raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
+        check_output(output)
         if name is None:
             if preset is not None or setting:
                 raise ValueError("Expected a detector for --preset and --set: puregen detect DETECTOR SRC.")
-            chosen = choose_source(source, split, column, label_column)
-            clean = _reserved(reserved, chosen)
+            chosen = choose_source(source, split, column, label_column, size=size)
+            clean = read_reserved(reserved, chosen, size)
             verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
             command = shlex.join(["puregen", "detect", source, "--budget", budget])
             _write(console, verdict, chosen, output, command)
@@ -137,14 +142,14 @@ def detect(
         from puregen_transforms.detection.whole_search import train_small
 
         detector = _build(name, preset, parse_settings(setting or []))
-        chosen = choose_source(source, split, column, label_column)
-        clean = _reserved(reserved, chosen)
+        chosen = choose_source(source, split, column, label_column, size=size)
+        clean = read_reserved(reserved, chosen, size)
         there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
         check_needs(name, detector, {need for need, given in there.items() if given})
         with shown_progress(Console(stderr=True)) as progress:
             network = None
             if "network" in detector.needs:
-                network = train_small(_suspects(chosen, output, seed, device, progress), epochs=epochs)
+                network = train_small(suspects_of(chosen, output, seed, device, progress), epochs=epochs)
             report = detect(
                 detector,
                 chosen.images,
@@ -187,46 +192,22 @@ def _search(
     from puregen_transforms.detection.whole_search import search_set, train_small
 
     with shown_progress(Console(stderr=True)) as progress:
-        suspects = replace(_suspects(chosen, output, seed, device, progress), reserved=clean)
+        suspects = replace(suspects_of(chosen, output, seed, device, progress), reserved=clean)
         return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
-
-
-def _suspects(chosen: ChosenSource, output: Path, seed: int, device: str | None, progress: Progress) -> SuspectSet:
-    """Describe the set that is searched."""
-    import torch
-
-    from puregen_transforms.detection.detector import SuspectSet
-    from puregen_transforms.purifier.device import choose_device
-
-    return SuspectSet(
-        images=chosen.images,
-        labels=None if chosen.labels is None else torch.tensor(chosen.labels),
-        class_names=chosen.class_names,
-        seed=seed,
-        device=choose_device(device),
-        state=output / STATE,
-        progress=progress,
-    )
 
 
 def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, command: str) -> None:
     """Write the report of a whole search, and print the verdict."""
     import torch
 
-    from puregen_transforms.inspection.page import Origin
-    from puregen_transforms.inspection.verdict_page import write_verdict
+    from puregen_transforms.inspection.origin import Origin
+    from puregen_transforms.inspection.page import write_verdict
 
     origin = Origin(images=chosen.images, facts={**chosen.facts, "command": command}, name_of=chosen.name_of)
     labels = None if chosen.labels is None else torch.tensor(chosen.labels)
     page = write_verdict(verdict, output, origin, labels=labels, class_names=chosen.class_names)
     shutil.rmtree(output / STATE, ignore_errors=True)
-    console.print(verdict.headline, markup=False, highlight=False, style="bold")
-    for one in verdict.made:
-        count = int((one.report.flagged | one.doubtful).sum())
-        console.print(f"  {one.search.name}: {count:,} images", markup=False, highlight=False)
-    console.print("Not looked for, so it could still be there:", highlight=False)
-    for line in verdict.not_looked_for:
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
+    print_verdict(console, verdict)
     console.print(f"Look at {page}.", markup=False, highlight=False)
 
 
@@ -237,26 +218,6 @@ def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:
     if preset is None and build_detector(name).presets:
         preset = "cpu"
     return build_detector(name, preset=preset, **settings)
-
-
-def _reserved(source: str | None, chosen: ChosenSource) -> ImageSet | None:
-    """Read the reserved set.
-
-    Raises:
-        ValueError: its classes are others.
-    """
-    if source is None:
-        return None
-    from puregen_transforms.data.image_set import ImageSet
-
-    check_path(source)
-    found = ImageSet.load(source)
-    if chosen.class_names and found.class_names != chosen.class_names[: len(found.class_names)]:
-        raise ValueError(
-            f"Expected a reserved set with the classes {', '.join(chosen.class_names)} of the data set, in this order, "
-            f"but got {', '.join(found.class_names)}."
-        )
-    return found
 
 
 def _show(console: Console, report: DetectionReport, output: Path) -> None:

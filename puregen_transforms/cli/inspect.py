@@ -1,23 +1,26 @@
-"""`puregen inspect`: audit a possibly poisoned data set, without labels if need be."""
+"""`puregen inspect`: search a data set for poison, and look at its energies and what purification would help."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.console import Console
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
+from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.cli.searching import STATE, check_output, print_verdict, read_reserved
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
-    from puregen_transforms._progress import Progress
     from puregen_transforms.inspection.audit import Inspection
     from puregen_transforms.inspection.dynamics import Advice
 
@@ -42,16 +45,51 @@ def inspect(
         str | None,
         typer.Option(help="Column of classes; default: the one marked as such, if there is one.", rich_help_panel=DATA),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Resize images, the shorter side to this many pixels, and crop their center: images of several sizes "
+            "cannot be compared. Equal patches are no longer equal afterwards.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    reserved: Annotated[
+        str | None,
+        typer.Option(
+            help="Clean labelled images of the same classes, for searches that can use them; in the forms of SRC.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="A name, owner/name[@revision] or a folder; default: the one in the package.", rich_help_panel=NETWORKS
+            help="Energy network: a name, owner/name[@revision] or a folder; default: the one in the package.",
+            rich_help_panel=NETWORKS,
         ),
     ] = None,
+    budget: Annotated[
+        Literal["2m", "20m", "full"],
+        typer.Option(
+            help="How much is searched beside the energies, as of `puregen detect`: what needs no network; what one "
+            "classifier shows; all, with --reserved.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = "20m",
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Passes over the images of the classifier that is trained to be searched.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = 12,
     sample: Annotated[
         int,
         typer.Option(
-            min=2, help="How many suspicious images, and as many typical ones, are purified.", rich_help_panel=RUNNING
+            min=0,
+            help="How many images that were found, and as many typical ones, are purified for the advice; 0 for none.",
+            rich_help_panel=RUNNING,
         ),
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of random choices and of the noise.", rich_help_panel=RUNNING)] = 0,
@@ -60,47 +98,54 @@ def inspect(
         typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.", rich_help_panel=RUNNING),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images in one pass of the network.", rich_help_panel=RUNNING)
+        int | None, typer.Option(min=1, help="Images in one pass of the energy network.", rich_help_panel=RUNNING)
     ] = None,
-    fail_on: Annotated[
-        Literal["suspicious", "unusual"] | None,
-        typer.Option(
-            help="Verdict from which on the exit code is 2, for pipelines; default: it is 0 for any verdict.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
+    fail_on_flagged: Annotated[
+        bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
+    ] = False,
 ) -> None:
-    """Look for poison in a data set, and write a report with pictures.
+    """Search a data set for poison, and look closer: energies, and what purification would help.
 
-    Measures the energy of every image, compares the most suspicious ones of each class (of the whole set, where there
-    are no labels) for a perturbation they share, and purifies a sample to recommend what to do. Nothing in SRC is
-    changed. The exit code is 0 whatever the verdict, unless --fail-on is given.
+    Makes the searches of `puregen detect`; the report also shows the energy of every image, and what purification does
+    to a sample of the images that were found. Nothing in SRC is changed. A search that was killed goes on when it is
+    started again in the same way.
     """
     with explain_errors():
         check_path(source)
+        from puregen_transforms.detection.verdict import NOTHING_FOUND
+        from puregen_transforms.detection.whole_search import train_small
         from puregen_transforms.inspection.audit import inspect_images
-        from puregen_transforms.inspection.page import Origin, write_report
+        from puregen_transforms.inspection.origin import Origin
+        from puregen_transforms.inspection.page import write_inspection
 
-        if output.exists() and not output.is_dir():
-            raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
-        chosen = choose_source(source, split, column, label_column)
-        with _progress_bar() as progress:
+        check_output(output)
+        console = Console()
+        chosen = choose_source(source, split, column, label_column, size=size)
+        clean = read_reserved(reserved, chosen, size)
+        with shown_progress(Console(stderr=True)) as progress:
             inspection = inspect_images(
                 chosen.images,
                 chosen.labels,
                 class_names=chosen.class_names,
+                reserved=clean,
+                budget=budget,
+                train=partial(train_small, epochs=epochs),
                 checkpoint=checkpoint,
                 sample=sample,
                 seed=seed,
                 device=device,
                 batch_size=batch_size,
+                state=output / STATE,
                 progress=progress,
             )
         options = {
             "--split": split,
             "--column": column,
             "--label-column": label_column,
+            "--size": size,
+            "--reserved": reserved,
             "--checkpoint": checkpoint,
+            "--budget": budget,
             "--sample": sample,
             "--seed": seed,
         }
@@ -108,20 +153,11 @@ def inspect(
         inspection = _naming_the_column(inspection, chosen)
         command = _purify_command(source, chosen, inspection.advice, device=device, batch_size=batch_size)
         origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, purify=command)
-        _report(inspection, command, write_report(inspection, output, origin))
-        if fail_on is not None and inspection.level in ("suspicious", fail_on):
+        page = write_inspection(inspection, output, origin)
+        shutil.rmtree(output / STATE, ignore_errors=True)
+        _report(console, inspection, command, page)
+        if fail_on_flagged and inspection.verdict.level != NOTHING_FOUND:
             raise typer.Exit(FOUND)
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Progress]:
-    """Show how far each thing that is being done is."""
-    from rich.console import Console
-
-    from puregen_transforms.cli.progress import shown_progress
-
-    with shown_progress(Console(stderr=True)) as show:
-        yield show
 
 
 def _command(words: Sequence[str], options: Mapping[str, object]) -> str:
@@ -169,12 +205,12 @@ def _naming_the_column(inspection: Inspection, chosen: ChosenSource) -> Inspecti
     return replace(inspection, advice=replace(inspection.advice, options=options))
 
 
-def _report(inspection: Inspection, command: str, page: Path) -> None:
-    typer.echo(inspection.headline)
-    for sentence in inspection.reasons:
-        typer.echo(f"  - {sentence}")
-    typer.echo("What to do:")
+def _report(console: Console, inspection: Inspection, command: str, page: Path) -> None:
+    print_verdict(console, inspection.verdict)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say(f"Energies: {inspection.energies_headline}")
+    say("What to do:")
     for sentence in inspection.advice.sentences:
-        typer.echo(f"  - {sentence}")
-    typer.echo(f"{'Once they are left out' if inspection.advice.action == 'remove' else 'To purify'}: {command}")
-    typer.echo(f"Report with pictures: {page}")
+        say(f"  - {sentence}")
+    say(f"{'To purify the rest' if inspection.advice.action == 'remove' else 'To purify'}: {command}")
+    say(f"Look at {page}.")

@@ -14,17 +14,21 @@ _LABEL_NAMES = ("label", "labels", "fine_label", "class")
 
 
 class Pictures(Sequence[Any]):
-    """Read the images of a column, decoded one at a time."""
+    """Read the images of a column, decoded one at a time, and resized if need be."""
 
-    def __init__(self, dataset: Dataset, column: str) -> None:
+    def __init__(self, dataset: Dataset, column: str, size: int | None = None) -> None:
         self._rows = dataset.select_columns([column])
         self._column = column
+        self._size = size
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, row: Any) -> Any:
-        return self._rows[row][self._column]
+        from puregen_transforms.data.image_set import cropped_to
+
+        image = self._rows[row][self._column]
+        return image if self._size is None or image is None else cropped_to(image, self._size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,7 @@ class ChosenSource:
         labels: one for each row, -1 where there is none; None without a column of classes.
         class_names: by label.
         facts: for the report.
+        size: in pixels, to which images are resized; None takes them as they are.
     """
 
     dataset: Dataset
@@ -50,11 +55,12 @@ class ChosenSource:
     labels: list[int] | None
     class_names: tuple[str, ...]
     facts: Mapping[str, str]
+    size: int | None = None
 
     @property
     def images(self) -> Pictures:
         """Give the images by row."""
-        return Pictures(self.dataset, self.column)
+        return Pictures(self.dataset, self.column, self.size)
 
     @property
     def is_one_of_several(self) -> bool:
@@ -74,8 +80,10 @@ class ChosenSource:
         return Path(path).name
 
 
-def choose_source(source: str, split: str | None, column: str | None, label_column: str | None) -> ChosenSource:
-    """Open a source and settle on its split and columns.
+def choose_source(
+    source: str, split: str | None, column: str | None, label_column: str | None, *, size: int | None = None
+) -> ChosenSource:
+    """Open a source and settle on its split, columns, and the size of its images.
 
     Raises:
         FileNotFoundError: see `open_source`.
@@ -99,6 +107,8 @@ def choose_source(source: str, split: str | None, column: str | None, label_colu
     label_column = label_column or _default_label_column(dataset)
     labels, names = (None, ()) if label_column is None else _read_labels(dataset, label_column)
     facts = {"source": source, "split": split, "columns": ", ".join(filter(None, (column, label_column)))}
+    if size is not None:
+        facts["resized to"] = f"{size}x{size} pixels"
     path = local_path(source)
     folder = path.resolve() if path is not None and path.is_dir() else None
     return ChosenSource(
@@ -110,6 +120,7 @@ def choose_source(source: str, split: str | None, column: str | None, label_colu
         labels=labels,
         class_names=tuple(names),
         facts=facts,
+        size=size,
     )
 
 

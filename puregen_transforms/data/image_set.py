@@ -91,7 +91,7 @@ class ImageSet:
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
         pictures = dataset[columns[0]]
         if size is not None:
-            return cls(_stacked(_cropped(picture, size) for picture in pictures), labels, names)
+            return cls(_stacked(cropped_to(picture, size) for picture in pictures), labels, names)
         return cls(_stacked(pictures), labels, names, commonest_quality(pictures))
 
     @classmethod
@@ -126,7 +126,7 @@ class ImageSet:
         )
 
 
-def _cropped(picture: Any, size: int) -> Any:
+def cropped_to(picture: Any, size: int) -> Any:
     """Resize a PIL image so that its shorter side has `size` pixels, and crop the center; others stay as they are."""
     if not isinstance(picture, PIL.Image.Image):
         return picture

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -26,6 +28,10 @@ NEEDS = {
     "network": "a classifier that was trained on the set (`network`)",
 }
 """What a detector may need beside the images."""
+
+
+_NAMED_BY = 32
+"""Steps between the images that name a set which is not held in memory."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -76,10 +82,10 @@ class SuspectSet:
         Raises:
             ValueError: it cannot be read, or there are several in the row.
         """
-        value = self.images[row]
-        if value is None:
-            return None
         try:
+            value = self.images[row]
+            if value is None:
+                return None
             image = rounded(open_image(value).rgb)
         except (ValueError, TypeError, OSError, SyntaxError) as error:
             raise ValueError(
@@ -88,6 +94,26 @@ class SuspectSet:
         if len(image) != 1:
             raise ValueError(f"Expected one image in row {row}, but got {len(image)}.")
         return image[0]
+
+    def fingerprint(self) -> str:
+        """Name what a search is given by its content; of images that are not held in memory, by that of some."""
+        digest = hashlib.sha256(json.dumps([self.seed, len(self)]).encode())
+        parts = [self.images] if isinstance(self.images, Tensor) else self._some()
+        parts += [] if self.labels is None else [self.labels]
+        parts += [] if self.reserved is None else [self.reserved.images, self.reserved.labels]
+        for part in parts:
+            digest.update(part.cpu().contiguous().numpy().tobytes())
+        for name, values in () if self.network is None else self.network.state_dict().items():
+            digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def _some(self) -> list[Tensor]:
+        """Read some images from the first row to the last, without those that are missing or cannot be read."""
+        found = []
+        for row in sorted({round(place * (len(self) - 1) / _NAMED_BY) for place in range(_NAMED_BY + 1)}):
+            with suppress(ValueError):
+                found.append(self.read(row))
+        return [image for image in found if image is not None]
 
     def _same_size(self) -> Iterator[Tensor]:
         first: torch.Size | None = None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from puregen_transforms._files import write_atomically
 from puregen_transforms._progress import Progress
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.detector import Detector, SuspectSet, run_detector
@@ -63,24 +66,8 @@ class SharedPatterns(Detector):
         """
         model = load_energy(self.checkpoint)
         meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
-        measured = measure_set(
-            meter, suspects.labels, suspects.class_names, seed=suspects.seed, progress=suspects.progress
-        )
-        findings = measured.findings
-        numbers = pattern_numbers(findings.patterns, len(suspects))
-        scores = findings.margins.clamp(min=-2.0) if findings.patterns else torch.zeros(len(suspects))
-        scores[~measured.energies.isfinite()] = torch.nan
-        facts = {
-            group.label: {"similarity": group.similarity, "expected": group.expected, "p": group.pattern_p}
-            for group in findings.classes
-            if group.label is not None
-        }
-        return DetectionReport(
-            scores=scores,
-            flagged=numbers > 0,
-            classes=count_by_class(numbers > 0, suspects.labels, suspects.class_names, facts),
-            details={"pattern": numbers, UNUSUAL: unusual_rows(findings, suspects.labels)},
-        )
+        measured = measure_set(meter, suspects, kept=kept_energies(suspects, self.identity()))
+        return pattern_report(measured, suspects)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,16 +197,26 @@ def open_meter(
     return ImageMeter(images, network, smallest=model.config.smallest_image, device=device, batch_size=batch_size)
 
 
-def measure_set(
-    meter: ImageMeter, labels: Tensor | None, class_names: Sequence[str], *, seed: int, progress: Progress
-) -> MeasuredSet:
+def kept_energies(suspects: SuspectSet, weights: str) -> Path | None:
+    """Name the file in which the energies of a set are kept, by its content and the network's weights."""
+    if suspects.state is None:
+        return None
+    return suspects.state / f"energies-{weights[:16]}-{suspects.fingerprint()}.safetensors"
+
+
+def measure_set(meter: ImageMeter, suspects: SuspectSet, *, kept: Path | None = None) -> MeasuredSet:
     """Measure every image, and search for shared patterns.
+
+    Args:
+        meter: of the images.
+        suspects: the set.
+        kept: file for the energies, written when all are measured, and read where it is there; None keeps none.
 
     Raises:
         ValueError: too few images, or an image that cannot be read.
         FloatingPointError: an energy is not finite.
     """
-    energies, sizes = meter.energies(progress)
+    energies, sizes = _energies(meter, suspects.progress, kept)
     size = commonest_size(sizes)
     count = int(energies.isfinite().sum())
     if size is None or count < LEAST_IMAGES:
@@ -230,13 +227,45 @@ def measure_set(
         meter.gradients,
         size=size,
         comparable=comparable,
-        labels=labels,
-        class_names=class_names,
-        seed=seed,
+        labels=suspects.labels,
+        class_names=suspects.class_names,
+        seed=suspects.seed,
         device=meter.device,
-        progress=progress,
+        progress=suspects.progress,
     )
     return MeasuredSet(energies=energies, size=size, comparable=comparable, findings=findings)
+
+
+def _energies(meter: ImageMeter, progress: Progress, kept: Path | None) -> tuple[Tensor, list[tuple[int, int] | None]]:
+    """Measure the energies and sizes of all images, or read what was measured before."""
+    if kept is not None and kept.exists():
+        found = load_file(kept)
+        sizes = [(height, width) if height else None for height, width in found["sizes"].tolist()]
+        return found["energies"], sizes
+    energies, sizes = meter.energies(progress)
+    if kept is not None:
+        pairs = torch.tensor([size or (0, 0) for size in sizes])
+        write_atomically(kept, save({"energies": energies, "sizes": pairs}))
+    return energies, sizes
+
+
+def pattern_report(measured: MeasuredSet, suspects: SuspectSet) -> DetectionReport:
+    """Score and flag the images of a measured set as `SharedPatterns` does."""
+    findings = measured.findings
+    numbers = pattern_numbers(findings.patterns, len(suspects))
+    scores = findings.margins.clamp(min=-2.0) if findings.patterns else torch.zeros(len(suspects))
+    scores[~measured.energies.isfinite()] = torch.nan
+    facts = {
+        group.label: {"similarity": group.similarity, "expected": group.expected, "p": group.pattern_p}
+        for group in findings.classes
+        if group.label is not None
+    }
+    return DetectionReport(
+        scores=scores,
+        flagged=numbers > 0,
+        classes=count_by_class(numbers > 0, suspects.labels, suspects.class_names, facts),
+        details={"pattern": numbers, UNUSUAL: unusual_rows(findings, suspects.labels)},
+    )
 
 
 def unusual_rows(findings: Findings, labels: Tensor | None) -> Tensor:

@@ -24,7 +24,13 @@ Train = Callable[[SuspectSet], nn.Module]
 """Trains the classifier that searches look into, on a set with labels."""
 
 
-def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None = None) -> Verdict:
+def search_set(
+    suspects: SuspectSet,
+    *,
+    budget: str = "20m",
+    train: Train | None = None,
+    known: Mapping[str, DetectionReport] | None = None,
+) -> Verdict:
     """Make every search that the set and the budget allow, and conclude.
 
     A search that cannot be made is left out with the reason: it never stops the others. What is finished is kept in
@@ -34,6 +40,7 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
         suspects: the set; with a network, that one is searched, and none is trained.
         budget: out of `BUDGETS`.
         train: trains the classifier; None is a small one, for twelve epochs.
+        known: reports of searches that were made already, by name; they count, whatever the budget.
 
     Raises:
         ValueError: no such budget, no images, or a set in which no search can be made.
@@ -47,6 +54,9 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
     left_out: list[LeftOut] = []
     for search in SEARCHES:
         detector = search.detector
+        if known and search.name in known:
+            made.append(Searched(search=search, report=known[search.name]))
+            continue
         if not search.is_within(budget):
             left_out.append(LeftOut(search=search, why=f"not within the budget; raise it to {search.budget}"))
             continue
@@ -187,14 +197,6 @@ def _kept(search: Search, suspects: SuspectSet) -> DetectionReport:
 
 
 def _digest(search: Search, suspects: SuspectSet) -> str:
-    """Name a search by all that decides it; of images that are not held in memory, by their number alone."""
+    """Name a search by all that decides it."""
     about = [search.name, repr(search.detector), search.detector.version, search.detector.identity()]
-    digest = hashlib.sha256(json.dumps([*about, suspects.seed, len(suspects)]).encode())
-    parts = [suspects.images] if isinstance(suspects.images, Tensor) else []
-    parts += [] if suspects.labels is None else [suspects.labels]
-    parts += [] if suspects.reserved is None else [suspects.reserved.images, suspects.reserved.labels]
-    for part in parts:
-        digest.update(part.cpu().contiguous().numpy().tobytes())
-    for name, values in () if suspects.network is None else suspects.network.state_dict().items():
-        digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return hashlib.sha256(json.dumps([*about, suspects.fingerprint()]).encode()).hexdigest()[:16]

@@ -1,11 +1,13 @@
-"""Audit a possibly poisoned image data set: energies, shared perturbations, dynamics, and a verdict."""
+"""Audit a possibly poisoned image data set: a verdict, its energies, and what purification would help."""
 
 from __future__ import annotations
 
 import platform
+import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,49 +15,35 @@ from torch import Tensor
 
 from puregen_transforms import __version__
 from puregen_transforms._progress import Progress, silent
+from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
+from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.energy import (
     MeasuredSet,
+    kept_energies,
     load_energy,
     measure_set,
     open_meter,
     pattern_numbers,
+    pattern_report,
 )
-from puregen_transforms.detection.findings import OUTLIER, SUSPICIOUS, Findings, FoundPattern, GroupFinding
+from puregen_transforms.detection.findings import OUTLIER, SUSPICIOUS, FoundPattern, GroupFinding
 from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.statistics import as_many_as_fit
+from puregen_transforms.detection.verdict import Verdict
+from puregen_transforms.detection.whole_search import Train, in_memory, search_set
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.ebm import resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
+from puregen_transforms.inspection.energy_words import headline, notes, reasons
 from puregen_transforms.inspection.gauge import PatternGauge, fit_gauge
-from puregen_transforms.inspection.verdict import headline, notes, reasons
 from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 
 _AVERAGED, _LEAST_AVERAGED = 512, 32
 _DESCENDED = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlaggedImage:
-    """An image to look at.
-
-    Args:
-        row: in the set.
-        energy: raw; higher is more suspicious.
-        score: robust standard deviations above the median of its class.
-        class_name: None without a label.
-        pattern: number of the shared pattern it carries, from 1; None if only its energy is unusual.
-        cosine: with the pattern's direction.
-    """
-
-    row: int
-    energy: float
-    score: float
-    class_name: str | None
-    pattern: int | None = None
-    cosine: float | None = None
+_LEAST_SAMPLE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,66 +67,65 @@ class SharedPattern:
     excess: Tensor
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Inspection:
     """What an audit found.
 
     Args:
-        level: "suspicious", "unusual" or "nothing found".
-        headline: the verdict in one sentence.
+        verdict: of all searches.
+        energies_headline: what the energies say, in one sentence.
         reasons: why, one sentence each.
-        images: how many were measured.
+        measured: how many images have an energy.
         size: height and width of those that were compared with each other.
-        classes: most suspicious first; empty without labels.
+        classes: the one of the most suspicious energies first; empty without labels.
         whole: the set as one group.
         patterns: shared perturbations, those of most images first.
-        flagged: carriers, then images of unusual energy; most suspicious first.
         energies: (N,) raw; NaN where a row holds no image.
         scores: (N,) robust score of each energy within its class.
         pattern_of: (N,) number of the pattern each image carries, 0 for none.
         labels: (N,) or None.
         class_names: by label.
-        typical_rows: images that nothing was found in, as used for comparison.
-        dynamics: how the suspicious images move under purification.
+        typical_rows: images that nothing was found in, as used for comparison; empty where nothing was purified.
+        dynamics: how the images that were found move under purification; None where none were.
         advice: what to do.
-        notes: what was left out, and why.
+        notes: what was left out of the energies, and why.
         settings: checkpoint, its sha256, seed, versions and the like.
     """
 
-    level: str
-    headline: str
+    verdict: Verdict
+    energies_headline: str
     reasons: tuple[str, ...]
-    images: int
+    measured: int
     size: tuple[int, int]
     classes: tuple[GroupFinding, ...]
     whole: GroupFinding
     patterns: tuple[SharedPattern, ...]
-    flagged: tuple[FlaggedImage, ...]
     energies: Tensor
     scores: Tensor
     pattern_of: Tensor
     labels: Tensor | None
     class_names: tuple[str, ...]
     typical_rows: tuple[int, ...]
-    dynamics: Dynamics
+    dynamics: Dynamics | None
     advice: Advice
     notes: tuple[str, ...]
     settings: dict[str, Any]
 
     @property
     def suspicious_classes(self) -> tuple[str, ...]:
-        """Names of the suspicious classes, the worst first."""
+        """Names of the classes with a pattern in their energies, the worst first."""
         return tuple(group.name for group in self.classes if group.level == SUSPICIOUS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but pixels and the energies of unflagged images, JSON-ready."""
-        dynamics = {"steps": list(MARKS), "energy_quantiles": list(QUANTILES), **asdict(self.dynamics)}
-        del dynamics["repaired"]
+        """Everything about energies and advice but pixels and what is said of single images, JSON-ready."""
+        dynamics = None
+        if self.dynamics is not None:
+            dynamics = {"steps": list(MARKS), "energy_quantiles": list(QUANTILES), **asdict(self.dynamics)}
+            del dynamics["repaired"]
         return {
-            "level": self.level,
-            "headline": self.headline,
+            "headline": self.energies_headline,
             "reasons": list(self.reasons),
-            "images": self.images,
+            "measured": self.measured,
             "size": list(self.size),
             "classes": [asdict(group) for group in self.classes],
             "whole": asdict(self.whole),
@@ -146,7 +133,6 @@ class Inspection:
                 {"carriers": pattern.carriers, "by_class": pattern.by_class, "similarity": pattern.similarity}
                 for pattern in self.patterns
             ],
-            "flagged": [asdict(image) for image in self.flagged],
             "dynamics": dynamics,
             "advice": {**asdict(self.advice), "call": self.advice.call},
             "notes": list(self.notes),
@@ -159,51 +145,81 @@ def inspect_images(
     labels: Labels | None = None,
     *,
     class_names: Sequence[str] = (),
+    reserved: ImageSet | None = None,
+    budget: str = "20m",
+    train: Train | None = None,
     checkpoint: str | None = None,
     sample: int = 32,
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
+    state: Path | None = None,
     progress: Progress = silent,
 ) -> Inspection:
-    """Audit a set of images for poison, with or without labels.
+    """Search a set of images for poison, with or without labels, and look at its energies.
+
+    Where something was found, a sample of it is purified, to say what that would help.
 
     Args:
         images: (N, C, H, W) tensor, or a sequence of images in any form `PureGen` takes, read by row as
-            needed and never held as a whole; None stands for a missing image.
+            needed; None stands for a missing image.
         labels: class of each image, as an index (negative where it has none) or a word; see `class_indices`.
         class_names: by index.
+        reserved: clean labelled images of the same classes, for searches that can use them.
+        budget: how much is searched; see `search_set`.
+        train: trains the classifier that searches look into; see `search_set`.
         checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
             None is the packaged default.
-        sample: how many suspicious, and as many typical, images to purify.
+        sample: how many images that were found, and as many typical ones, to purify; 0 for none.
         seed: of random choices and of the chain's noise.
         device: where to run; None is the accelerator that torch reports, else the CPU.
-        batch_size: images in one network call; None chooses by their size.
+        batch_size: images in one call of the energy network; None chooses by their size.
+        state: folder for what is finished, from which a killed search goes on.
         progress: told what is being done.
 
     Raises:
         ValueError: too few images, labels of another length or that are none, or an image that cannot be read.
         FloatingPointError: an energy is not finite.
     """
-    if sample < 2:
-        raise ValueError(f"Expected a `sample` of 2 images or more, but got {sample}.")
+    if sample < 0 or sample == 1:
+        raise ValueError(f"Expected a `sample` of 2 images or more, or of 0 to purify none, but got {sample}.")
     indices, names = _classes(labels, len(images), class_names)
     found, place = resolve_ebm(checkpoint), choose_device(device)
+    suspects = in_memory(
+        SuspectSet(
+            images=images,
+            labels=indices,
+            class_names=names,
+            reserved=reserved,
+            seed=seed,
+            device=place,
+            state=state,
+            progress=progress,
+        )
+    )
+    started = time.perf_counter()
     model = load_energy(checkpoint)
-    meter = open_meter(images, model, device=place, batch_size=batch_size)
-    measured = measure_set(meter, indices, names, seed=seed, progress=progress)
+    meter = open_meter(suspects.images, model, device=place, batch_size=batch_size)
+    measured = measure_set(meter, suspects, kept=kept_energies(suspects, found.sha256))
+    settings = {"checkpoint": found.reference, "weights_sha256": found.sha256, "seed": seed}
+    patterns = replace(
+        pattern_report(measured, suspects),
+        detector="shared_patterns",
+        settings=settings,
+        seconds=time.perf_counter() - started,
+    )
+    verdict = search_set(suspects, budget=budget, train=train, known={"shared_patterns": patterns})
     with torch.inference_mode(False):
         fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
     chain = Chain(fast, meter.network, model.config.image_size, seed)
     reference = {} if found.reference == DEFAULT_EBM else {"checkpoint": found.reference}
-    return _Audit(meter, chain, measured, indices, names, seed, progress).run(
+    return _Audit(meter, chain, measured, verdict, indices, names, seed, progress).run(
         sample,
         options=reference | ({"seed": seed} if seed else {}),
         settings={
-            "checkpoint": found.reference,
-            "weights_sha256": found.sha256,
+            **settings,
             "revision": found.revision,
-            "seed": seed,
+            "budget": budget,
             "sample": sample,
             "device": str(place),
             "median_cosine_of_random_pairs": measured.findings.common,
@@ -227,12 +243,13 @@ def _classes(labels: Labels | None, count: int, class_names: Sequence[str]) -> t
 
 @dataclass(frozen=True)
 class _Audit:
-    """What follows the search: samples, how they move under purification, and words.
+    """What follows the searches: samples, how they move under purification, and words.
 
     Args:
         meter: of the images.
         chain: the purifier.
         measured: energies and findings.
+        verdict: of all searches.
         labels: (N,) or None.
         class_names: by label.
         seed: of the samples.
@@ -242,6 +259,7 @@ class _Audit:
     meter: ImageMeter
     chain: Chain
     measured: MeasuredSet
+    verdict: Verdict
     labels: Tensor | None
     class_names: tuple[str, ...]
     seed: int
@@ -251,24 +269,20 @@ class _Audit:
         """Put the report together; `options` are what a `PureGen` needs to be the chain that was measured."""
         measured, findings = self.measured, self.measured.findings
         numbers = pattern_numbers(findings.patterns, len(measured.energies))
-        plain = measured.comparable & (numbers == 0) & (findings.scores < OUTLIER)
-        typical = self._some(plain if int(plain.sum()) > 1 else measured.comparable, sample)
-        suspects = self._suspects(sample)
-        gauges = [self._gauge(pattern, plain) for pattern in findings.patterns]
-        groups = [to_uint8(self.meter.batch(rows)) for rows in (suspects, typical)]
-        dynamics = study(
-            self.chain,
-            *groups,
-            rows=suspects,
-            gauge=gauges[0] if gauges else None,
-            at_once=self.meter.at_once(measured.size),
-            progress=self.progress,
-        )
+        found = self.verdict.flagged | self.verdict.doubtful
+        plain = measured.comparable & ~found & (numbers == 0) & (findings.scores < OUTLIER)
+        typical = self._some(plain if int(plain.sum()) > 1 else measured.comparable, max(sample, _LEAST_SAMPLE))
+        gauges = [self._gauge(pattern.carriers, plain) for pattern in findings.patterns]
+        suspects = self._suspects()
+        dynamics = None
+        if sample and suspects:
+            own = gauges[0] if gauges else self._gauge(suspects, plain)
+            dynamics = self._study(self._draw(suspects, sample), typical, own)
         return Inspection(
-            level=findings.level,
-            headline=headline(findings, measured.count),
+            verdict=self.verdict,
+            energies_headline=headline(findings, measured.count),
             reasons=reasons(findings, measured.count),
-            images=measured.count,
+            measured=measured.count,
             size=measured.size,
             classes=findings.classes,
             whole=findings.whole,
@@ -276,35 +290,44 @@ class _Audit:
                 self._describe(pattern, gauge, typical)
                 for pattern, gauge in zip(findings.patterns, gauges, strict=True)
             ),
-            flagged=_flag(findings, measured.energies, self.labels, self.class_names),
             energies=measured.energies,
             scores=findings.scores,
             pattern_of=numbers,
             labels=self.labels,
             class_names=self.class_names,
-            typical_rows=tuple(typical),
+            typical_rows=() if dynamics is None else tuple(typical),
             dynamics=dynamics,
-            advice=advise(
-                dynamics,
-                level=findings.level,
-                carriers=int((numbers > 0).sum()),
-                images=measured.count,
-                outliers=findings.unusual_energies,
-                options=options,
-            ),
+            advice=advise(self.verdict, dynamics, options=options),
             notes=notes(measured.energies, measured.comparable, measured.size, self.labels),
             settings=settings,
         )
 
-    def _suspects(self, sample: int) -> list[int]:
-        """Choose carriers of the first pattern; without one, the images of highest energy within their class."""
-        findings, comparable = self.measured.findings, self.measured.comparable
-        if findings.patterns:
-            carriers = torch.zeros_like(comparable)
-            carriers[torch.tensor(findings.patterns[0].carriers)] = True
-            return self._some(carriers, sample)
-        rows = comparable.nonzero().flatten()
-        return rows[findings.scores[rows].argsort(descending=True)[:sample]].tolist()
+    def _study(self, suspects: list[int], typical: list[int], gauge: PatternGauge) -> Dynamics:
+        groups = [to_uint8(self.meter.batch(rows)) for rows in (suspects, typical)]
+        return study(
+            self.chain,
+            *groups,
+            rows=suspects,
+            gauge=gauge,
+            at_once=self.meter.at_once(self.measured.size),
+            progress=self.progress,
+        )
+
+    def _suspects(self) -> list[int]:
+        """Choose carriers of the first pattern; without one, what the search that found most flags; else doubts."""
+        if self.measured.findings.patterns:
+            return list(self.measured.findings.patterns[0].carriers)
+        verdict, comparable = self.verdict, self.measured.comparable
+        counted = Counter(verdict.found_by[verdict.flagged & comparable].tolist())
+        most = counted.most_common(1)
+        found = verdict.flagged & (verdict.found_by == most[0][0]) if most else verdict.doubtful
+        return (found & comparable).nonzero().flatten().tolist()
+
+    def _draw(self, rows: Sequence[int], count: int) -> list[int]:
+        """Draw up to `count` random rows."""
+        mask = torch.zeros(len(self.verdict), dtype=torch.bool)
+        mask[torch.tensor(rows)] = True
+        return self._some(mask, count)
 
     def _some(self, mask: Tensor, count: int) -> list[int]:
         """Draw up to `count` random rows of a (N,) bool mask."""
@@ -312,14 +335,14 @@ class _Audit:
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(self.seed))
         return rows[order[:count]].tolist()
 
-    def _gauge(self, found: FoundPattern, plain: Tensor) -> PatternGauge:
-        """Estimate what carriers have in common, beyond other images of their classes where there are some."""
+    def _gauge(self, rows: Sequence[int], plain: Tensor) -> PatternGauge:
+        """Estimate what images have in common, beyond other images of their classes where there are some."""
         others = plain
         if self.labels is not None:
-            same = plain & torch.isin(self.labels, self.labels[torch.tensor(found.carriers)])
+            same = plain & torch.isin(self.labels, self.labels[torch.tensor(rows)])
             others = same if int(same.sum()) >= _LEAST_AVERAGED else plain
         count = as_many_as_fit(self.measured.size, most=_AVERAGED, least=_LEAST_AVERAGED)
-        carriers = found.carriers[:count]
+        carriers = rows[:count]
         pixels = [self.meter.batch(some).mul_(127.5) for some in (carriers, self._some(others, count) or carriers)]
         return fit_gauge(*pixels)
 
@@ -349,29 +372,3 @@ def _class_name(label: int, class_names: Sequence[str]) -> str | None:
     if label < 0:
         return None
     return class_names[label] if label < len(class_names) else str(label)
-
-
-def _flag(
-    findings: Findings, energies: Tensor, labels: Tensor | None, class_names: Sequence[str]
-) -> tuple[FlaggedImage, ...]:
-    """Carriers of each pattern, then outliers of energy."""
-
-    def flagged(row: int, pattern: int | None = None, cosine: float | None = None) -> FlaggedImage:
-        return FlaggedImage(
-            row=row,
-            energy=float(energies[row]),
-            score=float(findings.scores[row]),
-            class_name=None if labels is None else _class_name(int(labels[row]), class_names),
-            pattern=pattern,
-            cosine=cosine,
-        )
-
-    carriers = [
-        flagged(row, index + 1, cosine)
-        for index, pattern in enumerate(findings.patterns)
-        for row, cosine in zip(pattern.carriers, pattern.cosines, strict=True)
-    ]
-    known = {image.row for image in carriers}
-    outliers = (findings.scores > OUTLIER).nonzero().flatten().tolist()
-    alone = [flagged(row) for row in outliers if row not in known]
-    return (*carriers, *sorted(alone, key=lambda image: -image.score))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms._progress import Progress, silent
+from puregen_transforms.detection.verdict import DOUBTFUL, POISONED, Verdict
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.functional.langevin import langevin, temperature_for
@@ -278,15 +279,13 @@ class Advice:
     """What to do with the set.
 
     Args:
-        action: "nothing", "look", "purify" or "remove".
-        method: of `PureGen`, for the images that stay.
-        steps: Langevin steps.
+        action: "nothing", "look" or "remove".
+        steps: Langevin steps of `PureGen`, for the images that stay, or for all where none can be spared.
         sentences: why, in plain words.
         options: other options of `PureGen` that the steps were measured with, where they are not its defaults.
     """
 
     action: str
-    method: str
     steps: int
     sentences: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -298,89 +297,70 @@ class Advice:
         return f"PureGen({', '.join(f'{name}={value!r}' for name, value in {**steps, **self.options}.items())})"
 
 
-def advise(
-    dynamics: Dynamics,
-    *,
-    level: str,
-    carriers: int,
-    images: int,
-    outliers: int = 0,
-    options: Mapping[str, Any] | None = None,
-) -> Advice:
-    """Turn findings into a recommendation.
+def advise(verdict: Verdict, dynamics: Dynamics | None = None, *, options: Mapping[str, Any] | None = None) -> Advice:
+    """Turn a verdict into a recommendation.
 
     Args:
-        dynamics: of the sample.
-        level: of the findings.
-        carriers: images with a shared pattern.
-        images: of the set.
-        outliers: images of far too high energy, where there are more than chance would give.
+        verdict: of the set.
+        dynamics: of a sample of what was found; None where nothing was purified.
         options: see `Advice`.
     """
-    if carriers:
-        advice = _advise_against_pattern(dynamics, carriers=carriers, images=images)
+    if verdict.level == POISONED:
+        advice = _advise_to_remove(verdict, dynamics)
+    elif verdict.level == DOUBTFUL:
+        count = int(verdict.doubtful.sum())
+        look = (
+            f"Look at the {count:,} doubtful images before training on them; nothing proves that they are poisoned. "
+            "Where that cannot tell, leave them out: images.csv lists them."
+        )
+        advice = Advice(action="look", steps=DEFAULT_STEPS, sentences=(look, _in_doubt(dynamics)))
     else:
-        advice = _advise_without_pattern(dynamics, level=level, outliers=outliers)
+        none = (
+            "No search gives a reason to leave an image out. What an attack must look like to be missed by all of them "
+            "is listed under “Not looked for”."
+        )
+        advice = Advice(action="nothing", steps=DEFAULT_STEPS, sentences=(none, _in_doubt(dynamics)))
     return replace(advice, options=options or {})
 
 
-def _advise_without_pattern(dynamics: Dynamics, *, level: str, outliers: int) -> Advice:
+def _in_doubt(dynamics: Dynamics | None) -> str:
+    """Say what purification is good for where no poison was recognized."""
+    weaken = "If you do not trust the source, purify all: this weakens faint patterns, but leaves visible ones"
+    if dynamics is None:
+        return f"{weaken}."
     cost = dynamics.typical.distance[MARKS.index(DEFAULT_STEPS)]
-    price = f"{DEFAULT_STEPS} Langevin steps change typical images by {cost:.0f}/255 (root mean square)."
-    if level == "nothing found":
-        precaution = f"As a precaution, or for what this search cannot see, the default method will do: its {price}"
-        blind = (
-            "The energies show nothing. They are blind to visible patches, smooth overlays, changed labels, warps, and "
-            "triggers made anew for each image: `puregen detect` looks for most of these."
-        )
-        return Advice(action="nothing", method="ebm", steps=DEFAULT_STEPS, sentences=(blind, precaution))
-    look = "Look at the images shown here before training on them; nothing proves that they are poisoned."
-    if outliers:
-        look += (
-            f" Where that cannot tell, train without the {outliers} of far too high energy, which report.json lists "
-            "(`find_outliers` finds those less far off, too)."
-        )
-    weaken = f"Where in doubt, purify all with the default method, which weakens faint patterns: its {price}"
-    return Advice(action="look", method="ebm", steps=DEFAULT_STEPS, sentences=(look, weaken))
+    return f"{weaken}; {DEFAULT_STEPS} Langevin steps change typical images by {cost:.0f}/255 (root mean square)."
 
 
-def _advise_against_pattern(dynamics: Dynamics, *, carriers: int, images: int) -> Advice:
+def _advise_to_remove(verdict: Verdict, dynamics: Dynamics | None) -> Advice:
+    count, images = int(verdict.flagged.sum()), len(verdict)
+    share = f"{count / images:.2%} of the set"
+    remove = f"Leave out the {count:,} images held for poisoned ({share}): images.csv lists them."
+    rest = "Of the rest, purify what you do not trust: that weakens faint patterns that no search has found."
+    if dynamics is None:
+        return Advice(action="remove", steps=DEFAULT_STEPS, sentences=(remove, rest))
     in_range, gone, last = dynamics.back_in_range(), dynamics.pattern_gone(), MARKS[-1]
-    by_energy = (
-        f"After {in_range} Langevin steps their median energy is within the usual range of images purified as long"
-        if in_range is not None
-        else f"Even after {last} Langevin steps their energies stay above those of images purified as long"
-    )
-    remove = (
-        f"Leave out the {carriers} images that carry the pattern ({carriers / images:.2%} of the set): "
-        "report.json lists their rows."
-    )
+    if in_range is None:
+        by_energy = f"even after {last} Langevin steps their energies stay above those of images purified as long"
+    elif in_range == 0:
+        by_energy = "their energies are usual from the start"
+    else:
+        by_energy = (
+            f"after {in_range} Langevin steps their median energy is within the usual range of images purified as long"
+        )
     if in_range is not None and gone is not None:
         steps = max(DEFAULT_STEPS, in_range, gone)
-        reason = f"{by_energy}, and after {gone} no more than {REMAINING:.0%} of the pattern is left."
-        return Advice(
-            action="purify",
-            method="ebm",
-            steps=steps,
-            sentences=(f"Purify with {steps} Langevin steps.", reason, f"Or, safer: {remove[0].lower()}{remove[1:]}"),
+        spare = (
+            f"Where no image can be spared, purify with {steps} Langevin steps: {by_energy}, and after {gone} no more "
+            f"than {REMAINING:.0%} of what they share is left. Search the result again."
         )
+        return Advice(action="remove", steps=steps, sentences=(remove, spare))
     if dynamics.left:
-        at_default = dynamics.left[MARKS.index(DEFAULT_STEPS)]
         left = (
-            f"about {at_default:.0%} of the pattern is left after {DEFAULT_STEPS} steps, "
-            f"{dynamics.left[-1]:.0%} after {last}."
+            f"about {dynamics.left[MARKS.index(DEFAULT_STEPS)]:.0%} of what they share is left after {DEFAULT_STEPS} "
+            f"steps, {dynamics.left[-1]:.0%} after {last}."
         )
     else:
-        left = "there are too few of them to measure what is left of the pattern, so none of it may be taken for gone."
-    return Advice(
-        action="remove",
-        method="ebm",
-        steps=DEFAULT_STEPS,
-        sentences=(
-            remove,
-            f"Do not rely on purification alone: {by_energy[0].lower()}{by_energy[1:]}, and {left}",
-            f"Purify the rest with the default {DEFAULT_STEPS} steps, for what this search may have missed. Where no "
-            'image can be spared, method="adaptive" goes on with diffusion as long as the energy stays high; inspect '
-            "its result again.",
-        ),
-    )
+        left = "what they share cannot be measured, so none of it may be taken for gone."
+    alone = f"Do not rely on purification alone: {by_energy}, and {left}"
+    return Advice(action="remove", steps=DEFAULT_STEPS, sentences=(remove, alone, rest))

@@ -1,62 +1,56 @@
-"""The report of an audit: a page to look at, and files to compute with."""
+"""The report of a search: a page to look at, its numbers as JSON, and a line for each image."""
 
 from __future__ import annotations
 
-import base64
+import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from puregen_transforms._extras import has_extra
 from puregen_transforms._files import write_atomically
-from puregen_transforms.detection.findings import OUTLIER, SIGNIFICANCE, SUSPICIOUS
+from puregen_transforms.detection.marks import Mark
+from puregen_transforms.detection.searches import DOUBT, MISLABELED, POISON
+from puregen_transforms.detection.verdict import CLEAN_ROW, Searched, Verdict
 from puregen_transforms.functional.images import rounded
-from puregen_transforms.inspection.audit import Inspection, SharedPattern
-from puregen_transforms.inspection.dynamics import DEFAULT_STEPS, REMAINING
-from puregen_transforms.inspection.pictures import STYLE, around_gray, picture
-from puregen_transforms.inspection.verdict import in_words
+from puregen_transforms.inspection.audit import Inspection
+from puregen_transforms.inspection.energy_section import ENERGIES, energies_table, energy_section
+from puregen_transforms.inspection.origin import Origin
+from puregen_transforms.inspection.pictures import STYLE, picture
 from puregen_transforms.transforms.formats import open_image
 
-PAGE, NUMBERS, ENERGIES = "report.html", "report.json", "energies.parquet"
+PAGE, NUMBERS, IMAGES = "report.html", "verdict.json", "images.csv"
 
-AMPLIFY = 4
-"""Factor on the changes drawn."""
+_TEMPLATES = Path(__file__).parent
+_SHOWN_IMAGES, _SHOWN_CLASSES, _SHOWN_MARKS = 12, 5, 8
 
-_TEMPLATE = Path(__file__).with_name("page.html")
-_SHOWN_IMAGES = 24
-_SHOWN_CLASSES = 50
-_SHOWN_PATTERNS = 8
+KINDS = {POISON: "poison", DOUBT: "doubtful", MISLABELED: "mislabeled"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where the images came from.
-
-    Args:
-        images: as they were inspected; read again to be shown.
-        facts: what to say about the source, by name: source, split, columns, command.
-        name_of: file name of a row's image, or None where it has none.
-        purify: the command that follows the advice, where the images have a source that a command can name.
-    """
-
-    images: Sequence[Any] | Tensor
-    facts: Mapping[str, str]
-    name_of: Callable[[int], str | None] = lambda row: None
-    purify: str | None = None
-
-
-def write_report(inspection: Inspection, folder: Path, origin: Origin) -> Path:
-    """Write `report.html`, `report.json` and `energies.parquet`, each whole or not at all.
+def write_verdict(
+    verdict: Verdict,
+    folder: Path,
+    origin: Origin,
+    *,
+    labels: Tensor | None,
+    class_names: Sequence[str],
+    inspection: Inspection | None = None,
+) -> Path:
+    """Write `report.html`, `verdict.json` and `images.csv`, each whole or not at all.
 
     Args:
-        inspection: to report.
+        verdict: of the set.
         folder: made if need be; files of an earlier report are replaced.
         origin: of the images.
+        labels: (N,), negative where an image has none; None without labels.
+        class_names: by label.
+        inspection: with the verdict; its energies and advice go onto the page, and every energy into
+            `energies.parquet`.
 
     Returns:
         The path of the page, which needs no other file.
@@ -64,138 +58,164 @@ def write_report(inspection: Inspection, folder: Path, origin: Origin) -> Path:
     Raises:
         OSError: the folder cannot be written.
     """
-    write_atomically(folder / ENERGIES, _energies_table(inspection))
-    write_atomically(folder / NUMBERS, _numbers(inspection, origin).encode())
-    write_atomically(folder / PAGE, page(inspection, origin).encode())
+    names = [_class_name(label, class_names) for label in ([] if labels is None else labels.tolist())]
+    content = numbers(verdict, origin, names)
+    if inspection is not None:
+        write_atomically(folder / ENERGIES, energies_table(inspection))
+        content["energies"] = inspection.to_dict()
+        content["energies"]["advice"]["command"] = origin.purify
+    write_atomically(folder / IMAGES, _lines(verdict, origin, names).encode())
+    write_atomically(folder / NUMBERS, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+    write_atomically(folder / PAGE, page(verdict, origin, names, inspection=inspection).encode())
     return folder / PAGE
 
 
-def page(inspection: Inspection, origin: Origin) -> str:
-    """Write the report as one HTML document with its pictures inside."""
-    import jinja2
-
-    # Class and file names come from the data set, so they are escaped.
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+def write_inspection(inspection: Inspection, folder: Path, origin: Origin) -> Path:
+    """Write the report of an inspection; see `write_verdict`."""
+    return write_verdict(
+        inspection.verdict,
+        folder,
+        origin,
+        labels=inspection.labels,
+        class_names=inspection.class_names,
         inspection=inspection,
-        suspicious_level=SUSPICIOUS,
-        carriers=int((inspection.pattern_of > 0).sum()),
-        outliers=inspection.whole.outliers,
-        classes=inspection.classes[:_SHOWN_CLASSES],
-        hidden_classes=max(0, len(inspection.classes) - _SHOWN_CLASSES),
-        cards=_cards(inspection, origin),
-        marked=_marked(inspection),
-        patterns=[_pattern(pattern) for pattern in inspection.patterns[:_SHOWN_PATTERNS]],
-        figures=_figures(inspection),
-        facts=origin.facts,
-        purify=origin.purify,
-        in_words=in_words,
-        amplify=AMPLIFY,
-        style=STYLE,
-        limits={
-            "significance": SIGNIFICANCE,
-            "outlier": OUTLIER,
-            "steps": DEFAULT_STEPS,
-            "remaining": REMAINING,
-        },
-        files={"numbers": NUMBERS, "energies": ENERGIES},
     )
 
 
-def _numbers(inspection: Inspection, origin: Origin) -> str:
-    content = {"source": dict(origin.facts), **inspection.to_dict()}
-    content["advice"]["command"] = origin.purify
-    for image in content["flagged"]:
-        image["name"] = origin.name_of(image["row"])
-    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+def page(verdict: Verdict, origin: Origin, classes: Sequence[str], *, inspection: Inspection | None = None) -> str:
+    """Write the report as one HTML document with its pictures inside.
+
+    Args:
+        verdict: of the set.
+        origin: of the images.
+        classes: name of each image's class; empty without labels.
+        inspection: see `write_verdict`.
+    """
+    import jinja2
+
+    # Class and file names come from the data set, so they are escaped.
+    loader = jinja2.FileSystemLoader(_TEMPLATES)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html").render(
+        style=STYLE,
+        verdict=verdict,
+        findings=[_finding(one, verdict, origin, classes) for one in verdict.made if _found(one)],
+        marks=[_mark(mark) for one in verdict.made for mark in one.report.marks if not mark.suspicious],
+        silent=[one.search for one in verdict.made if not _found(one)],
+        kinds=KINDS,
+        facts=origin.facts,
+        purify=origin.purify,
+        files={"numbers": NUMBERS, "images": IMAGES},
+        **({} if inspection is None else energy_section(inspection, origin)),
+    )
 
 
-def _energies_table(inspection: Inspection) -> bytes:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns: dict[str, Any] = {
-        "row": range(len(inspection.energies)),
-        "energy": pa.array(inspection.energies.numpy(), from_pandas=True),  # NaN becomes null
-        "score": pa.array(inspection.scores.numpy(), from_pandas=True),
-        "pattern": inspection.pattern_of.tolist(),
+def numbers(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> dict[str, Any]:
+    """Collect everything but pixels and the scores of single images, JSON-ready."""
+    return {
+        "source": dict(origin.facts),
+        "level": verdict.level,
+        "headline": verdict.headline,
+        "images": len(verdict),
+        "flagged": int(verdict.flagged.sum()),
+        "doubtful": int(verdict.doubtful.sum()),
+        "mislabeled": int(verdict.mislabeled.sum()),
+        "made": [
+            {
+                "search": one.search.name,
+                "finds": one.search.finds,
+                "means": one.search.means,
+                "flagged": int(one.report.flagged.sum()),
+                "by_class": _by_class(one.report.flagged, classes),
+                "seconds": one.report.seconds,
+                "settings": dict(one.report.settings),
+                "marks": [_mark_numbers(mark) for mark in one.report.marks],
+            }
+            for one in verdict.made
+        ],
+        "left_out": [
+            {"search": one.search.name, "finds": one.search.finds, "why": one.why} for one in verdict.left_out
+        ],
+        "not_looked_for": list(verdict.not_looked_for),
     }
-    if inspection.labels is not None:
-        columns["label"] = inspection.labels.tolist()
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    return buffer.getvalue()
 
 
-def _marked(inspection: Inspection) -> str:
-    """Name the images in red."""
-    return "images with the pattern" if inspection.patterns else "images of highest energy"
+def _lines(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> str:
+    names = [origin.name_of(row) or "" for row in range(len(verdict))]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["row", "name", "class", "score", "verdict", "found_by"])
+    for row in range(len(verdict)):
+        place = int(verdict.found_by[row])
+        kind = next((word for word in ("flagged", "doubtful", "mislabeled") if bool(getattr(verdict, word)[row])), "")
+        writer.writerow(
+            [
+                row,
+                names[row],
+                classes[row] if classes else "",
+                f"{float(verdict.scores[row]):.6f}",
+                {"flagged": "poison"}.get(kind, kind),
+                "" if place == CLEAN_ROW else verdict.made[place].search.name,
+            ]
+        )
+    return out.getvalue()
 
 
-def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
-    """Describe the suspicious images of the sample, as received, purified, and what changed."""
-    cards = []
-    pairs = list(zip(inspection.dynamics.rows, inspection.dynamics.repaired, strict=True))[:_SHOWN_IMAGES]
-    for row, repaired in sorted(pairs, key=lambda pair: -float(inspection.energies[pair[0]])):
-        received = rounded(open_image(origin.images[row]).rgb[0])
-        label = -1 if inspection.labels is None else int(inspection.labels[row])
-        names = inspection.class_names
-        cards.append(
+def _found(one: Searched) -> bool:
+    return bool(one.report.flagged.any()) or bool(one.doubtful.any())
+
+
+def _finding(one: Searched, verdict: Verdict, origin: Origin, classes: Sequence[str]) -> dict[str, Any]:
+    """Describe what one search found, with pictures."""
+    chosen = one.report.flagged | one.doubtful
+    also_poison = 0
+    if one.search.means == MISLABELED:
+        also_poison = int((chosen & verdict.flagged).sum())
+        chosen = chosen & verdict.mislabeled
+    marks = [mark for mark in one.report.marks if mark.suspicious]
+    return {
+        "kind": KINDS[one.search.means if bool(one.report.flagged.any()) else DOUBT],
+        "finds": one.search.finds,
+        "name": one.search.name,
+        "count": int(chosen.sum()),
+        "also_poison": also_poison,
+        "by_class": list(_by_class(chosen, classes).items())[:_SHOWN_CLASSES],
+        "marks": [_mark(mark) for mark in marks[:_SHOWN_MARKS]],
+        "images": [
             {
                 "row": row,
                 "name": origin.name_of(row),
-                "class_name": names[label] if 0 <= label < len(names) else None if label < 0 else str(label),
-                "energy": float(inspection.energies[row]),
-                "score": float(inspection.scores[row]),
-                "received": picture(received),
-                "repaired": picture(repaired),
-                "change": picture(around_gray(AMPLIFY * (repaired.float() - received.float()))),
+                "class_name": classes[row] if classes else None,
+                "picture": picture(rounded(open_image(origin.images[row]).rgb[0])),
             }
-        )
-    return cards
-
-
-def _pattern(pattern: SharedPattern) -> dict[str, Any]:
-    return {
-        "carriers": pattern.carriers,
-        "by_class": list(pattern.by_class.items())[:5],
-        "similarity": pattern.similarity,
-        "pictures": [
-            (words, factor, picture(around_gray(factor * values)))
-            for words, values in (
-                ("taken away by purification", pattern.estimate),
-                ("common to the images", pattern.excess),
-            )
-            for factor in [_visible(values)]
+            for row in _examples(chosen)
         ],
     }
 
 
-def _visible(change: Tensor) -> int:
-    """Choose a factor that spreads nearly all values over the range of a picture."""
-    high = float(change.abs().flatten().quantile(0.98))
-    return max(1, min(100, round(110 / max(high, 1e-6))))
+def _examples(chosen: Tensor) -> list[int]:
+    """Choose rows to show, from the first to the last of those chosen."""
+    rows = chosen.nonzero().flatten()
+    places = torch.linspace(0, len(rows) - 1, min(_SHOWN_IMAGES, len(rows))).round().long()
+    return rows[places].tolist()
 
 
-def _figures(inspection: Inspection) -> dict[str, str]:
-    """Figures as data URIs; none without matplotlib."""
-    if not has_extra("matplotlib"):
+def _mark(mark: Mark) -> dict[str, Any]:
+    return {"picture": picture(mark.picture), **_mark_numbers(mark)}
+
+
+def _mark_numbers(mark: Mark) -> dict[str, Any]:
+    return {"kind": mark.kind, "images": len(mark.rows), "place": list(mark.place), "labels": mark.evidence.verdict}
+
+
+def _by_class(chosen: Tensor, classes: Sequence[str]) -> Mapping[str, int]:
+    """Count images by class, most first; empty without labels."""
+    if not classes:
         return {}
-    from puregen_transforms.inspection.plots import class_histograms, dynamics_curves, energy_histogram
+    return dict(Counter(classes[row] for row in chosen.nonzero().flatten().tolist()).most_common())
 
-    there = inspection.energies.isfinite()
-    carries = inspection.pattern_of > 0
-    figures = {
-        "energies": energy_histogram(inspection.energies[there], carries[there], suspicious="images with a pattern"),
-        "dynamics": dynamics_curves(inspection.dynamics, suspicious=_marked(inspection)),
-    }
-    if inspection.labels is not None and inspection.classes:
-        members = {group.name: there & (inspection.labels == group.label) for group in inspection.classes}
-        figures["classes"] = class_histograms(
-            [(name, inspection.energies[rows], carries[rows]) for name, rows in members.items()],
-            suspicious="images with a pattern",
-        )
-    return {
-        name: f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}" for name, text in figures.items()
-    }
+
+def _class_name(label: int, class_names: Sequence[str]) -> str:
+    if label < 0:
+        return ""
+    return class_names[label] if label < len(class_names) else str(label)

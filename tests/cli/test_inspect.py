@@ -1,3 +1,4 @@
+import csv
 import html
 import io
 import json
@@ -26,11 +27,11 @@ def demo():
 @pytest.fixture
 def no_figures(monkeypatch):
     """Drawing them takes longer than all the rest."""
-    monkeypatch.setattr("puregen_transforms.inspection.page.has_extra", lambda module: False)
+    monkeypatch.setattr("puregen_transforms.inspection.energy_section.has_extra", lambda module: False)
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, ["inspect", "--sample", "2", *map(str, arguments)])
+    return CliRunner().invoke(app, ["inspect", "--sample", "2", "--budget", "2m", *map(str, arguments)])
 
 
 def pictures(demo, poisoned=()):
@@ -57,7 +58,7 @@ def labels(demo):
 
 
 def report(folder):
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
 
 
 def test_a_folder_of_images_with_poison(demo, tmp_path):
@@ -70,12 +71,12 @@ def test_a_folder_of_images_with_poison(demo, tmp_path):
     before = {path: path.read_bytes() for path in source.rglob("*.png")}
     result = run(source, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert f"Suspicious: {len(rows)} of {COUNT} images" in result.output
+    assert f"Poisoned: {len(rows)} of {COUNT} images" in result.output
     assert "the suspicious class is ship" in result.output
     assert f"Leave out the {len(rows)} images" in result.output
-    record = report(tmp_path / "out")
-    assert record["classes"][0]["name"] == "ship"
-    assert {image["name"] for image in record["flagged"] if image["pattern"]} == {f"ship/{row}.png" for row in rows}
+    assert report(tmp_path / "out")["energies"]["classes"][0]["name"] == "ship"
+    lines = csv.DictReader((tmp_path / "out/images.csv").open(encoding="utf-8"))
+    assert {line["name"] for line in lines if line["verdict"] == "poison"} == {f"ship/{row}.png" for row in rows}
     assert (tmp_path / "out/report.html").stat().st_size > 20_000
     assert {path: path.read_bytes() for path in source.rglob("*.png")} == before
 
@@ -85,7 +86,7 @@ def test_a_parquet_file_with_labels(demo, tmp_path, tiny_checkpoint, no_figures)
     result = run(source, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     record = report(tmp_path / "out")
-    assert {group["name"] for group in record["classes"]} == set(CLASSES)
+    assert {group["name"] for group in record["energies"]["classes"]} == set(CLASSES)
     assert record["source"]["columns"] == "image, label"
     assert record["source"]["command"].startswith(f"puregen inspect {source} --checkpoint {tiny_checkpoint}")
 
@@ -95,7 +96,7 @@ def test_clean_images_without_labels(demo, tmp_path, tiny_checkpoint, no_figures
     result = run(source, "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert f"No hidden pattern and no unusual energies were found in {COUNT} images." in result.output
-    assert report(tmp_path / "out")["classes"] == []
+    assert report(tmp_path / "out")["energies"]["classes"] == []
 
 
 def test_the_command_of_the_advice_can_be_pasted(demo, tmp_path, tiny_checkpoint, no_figures):
@@ -108,9 +109,9 @@ def test_the_command_of_the_advice_can_be_pasted(demo, tmp_path, tiny_checkpoint
     assert result.exit_code == 0, result.output
     command = next(line for line in result.output.splitlines() if line.startswith("To purify: ")).partition(": ")[2]
     assert f"'{tmp_path}/our pets' '{tmp_path}/our pets-purified'" in command
-    assert report(tmp_path / "out")["advice"]["command"] == command
+    assert report(tmp_path / "out")["energies"]["advice"]["command"] == command
     assert command in html.unescape((tmp_path / "out/report.html").read_text(encoding="utf-8"))
-    call = report(tmp_path / "out")["advice"]["call"]
+    call = report(tmp_path / "out")["energies"]["advice"]["call"]
     assert call == f"PureGen(checkpoint={str(checkpoint)!r}, seed=3, columns='picture')"
     pasted = CliRunner().invoke(app, shlex.split(command)[1:])
     assert pasted.exit_code == 0, pasted.output
@@ -137,7 +138,7 @@ def test_class_names_as_text_and_a_checkpoint(demo, tmp_path, tiny_checkpoint, n
     options = ["--label-column", "kind", "--checkpoint", tiny_checkpoint, "--output", tmp_path / "out"]
     result = run(source, *options)
     assert result.exit_code == 0, result.output
-    record = report(tmp_path / "out")
+    record = report(tmp_path / "out")["energies"]
     assert {group["name"] for group in record["classes"]} == set(CLASSES)
     assert sum(group["images"] for group in record["classes"]) == COUNT - 1
     assert record["settings"]["checkpoint"] == str(tiny_checkpoint)
@@ -181,6 +182,19 @@ def test_a_damaged_image_is_named(demo, tmp_path):
     assert "Traceback" not in result.output
 
 
+def test_images_of_several_sizes_are_compared_after_resizing(demo, tmp_path, tiny_checkpoint, no_figures):
+    images = [picture.resize((32 + row % 3, 40)) for row, picture in enumerate(pictures(demo))]
+    source = parquet(demo, tmp_path / "set.parquet", images, label=labels(demo))
+    options = ("--checkpoint", tiny_checkpoint, "--output", tmp_path / "out")
+    assert run(source, *options).exit_code == 0
+    assert len(report(tmp_path / "out")["left_out"]) > 3, "searches that cannot compare them are said to be left out"
+    assert run(source, *options, "--size", "32").exit_code == 0
+    record = report(tmp_path / "out")
+    assert record["energies"]["size"] == [32, 32]
+    assert record["source"]["resized to"] == "32x32 pixels"
+    assert {one["search"] for one in record["made"]} >= {"stamps", "stripes", "residual_patterns", "shared_patterns"}
+
+
 def test_nothing_there(tmp_path):
     result = run(tmp_path / "nowhere", "--output", tmp_path / "out")
     assert result.exit_code == 1
@@ -195,12 +209,12 @@ def test_a_file_in_the_way(demo, tmp_path):
     assert (tmp_path / "out").read_text() == "in the way"
 
 
-def test_pipelines_see_a_suspicion_in_the_exit_code(demo, tmp_path, tiny_checkpoint, no_figures):
+def test_pipelines_see_a_suspicion_in_the_exit_code(demo, tmp_path, no_figures):
     rows = rows_of(demo, "dog")
     columns = {"label": (ClassLabel(names=list(CLASSES)), demo.labels[:COUNT].tolist())}
     clean = parquet(demo, tmp_path / "clean.parquet", pictures(demo), **columns)
     poisoned = parquet(demo, tmp_path / "poisoned.parquet", pictures(demo, rows), **columns)
     out = ("--output", tmp_path / "out")
     assert run(poisoned, *out).exit_code == 0
-    assert run(poisoned, *out, "--fail-on", "suspicious").exit_code == 2
-    assert run(clean, *out, "--fail-on", "unusual").exit_code == 0
+    assert run(poisoned, *out, "--fail-on-flagged").exit_code == 2
+    assert run(clean, *out, "--fail-on-flagged").exit_code == 0

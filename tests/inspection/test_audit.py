@@ -30,24 +30,27 @@ def poison(demo, label, count):
     return images, rows.tolist()
 
 
+QUICK = {"budget": "2m", "sample": TYPICAL}
+
+
 @pytest.fixture(scope="module")
 def found(demo):
     """Seven of the twenty dogs carry the trigger at eps 8/255."""
     images, rows = poison(demo, DOG, 7)
-    return inspect_images(images, demo.labels, class_names=CLASSES, sample=TYPICAL), images, rows
+    return inspect_images(images, demo.labels, class_names=CLASSES, **QUICK), images, rows
 
 
 def test_the_poisoned_class_is_named_first(found):
     inspection, _, rows = found
-    assert inspection.level == "suspicious"
+    assert inspection.verdict.level == "poisoned"
+    assert inspection.verdict.flagged.nonzero().flatten().tolist() == rows
     assert inspection.suspicious_classes == ("dog",)
     assert inspection.classes[0].name == "dog"
     assert inspection.classes[0].pattern_p < 1e-3
-    assert inspection.headline == "Suspicious: 7 of 200 images share a hidden pattern; the suspicious class is dog."
-    assert {image.row for image in inspection.flagged if image.pattern == 1} == set(rows)
+    expected = "Suspicious: 7 of 200 images share a hidden pattern; the suspicious class is dog."
+    assert inspection.energies_headline == expected
     assert inspection.pattern_of.nonzero().flatten().tolist() == rows
     assert inspection.patterns[0].by_class == {"dog": 7}
-    assert all(image.class_name == "dog" for image in inspection.flagged if image.pattern)
 
 
 def test_energies_are_raw_and_scores_are_within_the_class(found, demo):
@@ -81,9 +84,7 @@ def test_the_advice_follows_from_the_dynamics(found):
 
 def test_everything_but_pixels_goes_into_the_record(found):
     record = json.loads(json.dumps(found[0].to_dict(), allow_nan=False))
-    assert record["level"] == "suspicious"
     assert record["classes"][0]["name"] == "dog"
-    assert sum(image["pattern"] == 1 for image in record["flagged"]) == 7
     steps = record["dynamics"]["steps"]
     for name in ("suspicious", "typical"):
         assert len(record["dynamics"][name]["distance"]) == len(record["dynamics"][name]["energy"]) == len(steps)
@@ -91,16 +92,31 @@ def test_everything_but_pixels_goes_into_the_record(found):
     assert record["settings"]["seed"] == 0
 
 
-def test_nothing_is_said_against_clean_images(demo, tiny_checkpoint):
-    options = {"class_names": CLASSES, "sample": TYPICAL, "checkpoint": tiny_checkpoint}
-    inspection = inspect_images(demo.images, demo.labels, **options)
-    assert inspection.level == "nothing found"
+def test_nothing_is_said_against_clean_images_and_none_is_purified(demo, tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("puregen_transforms.inspection.audit.study", lambda *given, **options: 1 / 0)
+    inspection = inspect_images(demo.images, demo.labels, class_names=CLASSES, checkpoint=tiny_checkpoint, **QUICK)
+    assert inspection.verdict.level == "nothing found"
     assert inspection.suspicious_classes == ()
     assert inspection.patterns == ()
     assert not inspection.pattern_of.any()
+    assert inspection.dynamics is None
     assert inspection.advice.action == "nothing"
-    assert "puregen detect" in inspection.advice.sentences[0], "what energies cannot show is said"
+    assert "missed" in inspection.advice.sentences[0], "what could be missed is said"
     assert all(group.level != "suspicious" for group in inspection.classes)
+
+
+def test_a_visible_patch_that_energies_take_for_natural_is_found_and_purified(demo, tiny_checkpoint):
+    images = demo.images.clone()
+    rows = (demo.labels != DOG).nonzero().flatten()[:12]
+    images[rows, :, -4:, -4:] = torch.tensor([0, 255]).repeat(8).reshape(4, 4).to(torch.uint8)
+    labels = demo.labels.clone()
+    labels[rows] = DOG
+    inspection = inspect_images(images, labels, class_names=CLASSES, checkpoint=tiny_checkpoint, **QUICK)
+    assert inspection.pattern_of.sum() == 0
+    assert inspection.verdict.flagged.nonzero().flatten().tolist() == rows.tolist()
+    assert set(inspection.dynamics.rows) <= set(rows.tolist())
+    assert inspection.advice.action == "remove"
+    assert inspect_images(images, labels, checkpoint=tiny_checkpoint, budget="2m", sample=0).dynamics is None
 
 
 def test_missing_images_labels_and_odd_sizes(demo, tiny_checkpoint):
@@ -108,19 +124,36 @@ def test_missing_images_labels_and_odd_sizes(demo, tiny_checkpoint):
     images[3] = None
     images[4] = torch.nn.functional.interpolate(demo.images[:1].float(), 40)[0].to(torch.uint8)
     labels[5] = -1
-    inspection = inspect_images(images, labels, sample=TYPICAL, checkpoint=tiny_checkpoint)
-    assert inspection.images == 59
+    inspection = inspect_images(images, labels, checkpoint=tiny_checkpoint, **QUICK)
+    assert inspection.measured == 59
     assert inspection.size == (32, 32)
     assert inspection.energies.isnan().nonzero().flatten().tolist() == [3]
     assert sum(group.images for group in inspection.classes) == 58
     assert {group.name for group in inspection.classes} == {str(label) for label in range(10)}
     assert [note.split()[0] for note in inspection.notes] == ["1", "1", "1"]
+    assert len(inspection.verdict.left_out) >= 3, "what cannot be searched is said"
 
 
 def test_the_same_seed_gives_the_same_report(demo, tiny_checkpoint):
-    options = {"sample": TYPICAL, "checkpoint": tiny_checkpoint}
-    first, second = (inspect_images(demo.images[:20], seed=4, **options).to_dict() for _ in range(2))
+    first, second = (
+        inspect_images(demo.images[:20], seed=4, checkpoint=tiny_checkpoint, **QUICK).to_dict() for _ in range(2)
+    )
     assert first == second
+
+
+def test_a_killed_search_goes_on(found, demo, tmp_path, monkeypatch):
+    """What was finished is not made again: neither energies nor searches."""
+    inspection, images, _ = found
+    given = {"class_names": CLASSES, "state": tmp_path, **QUICK}
+    with monkeypatch.context() as patched:
+        patched.setattr("puregen_transforms.inspection.audit.study", lambda *given, **options: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            inspect_images(images, demo.labels, **given)
+    monkeypatch.setattr("puregen_transforms.detection.stamps.Stamps.detect", lambda *given: 1 / 0)
+    monkeypatch.setattr("puregen_transforms.detection.measure.ImageMeter.energies", lambda *given: 1 / 0)
+    again = inspect_images(images, demo.labels, **given)
+    assert again.to_dict() == inspection.to_dict()
+    assert torch.equal(again.verdict.flagged, inspection.verdict.flagged)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +174,7 @@ def test_labels_that_do_not_fit(demo, labels, message):
 def test_labels_may_be_words(demo, tiny_checkpoint):
     images, labels = demo.images[:40], demo.labels[:40]
     words = [CLASSES[label] for label in labels.tolist()]
-    options = {"sample": TYPICAL, "checkpoint": tiny_checkpoint}
+    options = {"checkpoint": tiny_checkpoint, **QUICK}
     by_number = inspect_images(images, labels, class_names=CLASSES, **options).to_dict()
     assert inspect_images(images, words, class_names=CLASSES, **options).to_dict() == by_number
     alone = inspect_images(images, np.array(words), **options)
@@ -164,9 +197,9 @@ def test_cifar10_with_ten_poisoned_images(cifar10_test, demo):
     labels = torch.tensor(open_source(str(cifar10_test))["train"]["label"])[:2000]
     rows = (labels == 8).nonzero().flatten()[:10]
     images[rows] = add_trigger(images[rows], demo.trigger)
-    inspection = inspect_images(images, labels, class_names=CLASSES, sample=TYPICAL)
+    inspection = inspect_images(images, labels, class_names=CLASSES, **QUICK)
     assert inspection.suspicious_classes == ("ship",)
-    assert {image.row for image in inspection.flagged if image.pattern} == set(rows.tolist())
+    assert inspection.pattern_of.nonzero().flatten().tolist() == sorted(rows.tolist())
 
 
 class TestOutliers:

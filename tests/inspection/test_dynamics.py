@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms.detection import DetectionReport
+from puregen_transforms.detection.searches import DOUBT, POISON, SEARCHES
+from puregen_transforms.detection.verdict import Searched, conclude
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
@@ -101,25 +104,46 @@ def test_pattern_gone():
     assert dynamics(HIGH).pattern_gone() is None
 
 
-def test_advice_for_a_clean_set_is_to_do_nothing():
-    advice = advise(dynamics(HIGH), level="nothing found", carriers=0, images=100)
+def verdict(flagged=0, doubtful=0, images=100):
+    """Conclude from one search that flags the first images, and one that doubts those after them."""
+    report = DetectionReport(scores=torch.zeros(images), flagged=torch.arange(images) < flagged)
+    unsure = (torch.arange(images) >= flagged) & (torch.arange(images) < flagged + doubtful)
+    doubts = DetectionReport(scores=torch.zeros(images), flagged=unsure)
+    stamps = next(one for one in SEARCHES if one.means == POISON)
+    confusion = next(one for one in SEARCHES if one.means == DOUBT)
+    made = [Searched(search=stamps, report=report), Searched(search=confusion, report=doubts)]
+    return conclude(made, [], images)
+
+
+def test_advice_where_nothing_was_found_leaves_nothing_out_and_says_what_could_be_missed():
+    advice = advise(verdict())
     assert (advice.action, advice.call) == ("nothing", "PureGen()")
-    assert advise(dynamics(HIGH), level="unusual", carriers=0, images=100).action == "look"
+    assert "missed" in advice.sentences[0]
+    doubtful = advise(verdict(doubtful=3), dynamics(HIGH))
+    assert doubtful.action == "look"
+    assert "3 doubtful images" in doubtful.sentences[0]
 
 
-def test_advice_is_to_purify_only_if_energy_and_pattern_go():
-    advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100)
-    assert (advice.action, advice.steps, advice.call) == ("purify", 250, "PureGen(ebm_steps=250)")
+def test_purification_is_offered_in_place_of_leaving_out_only_if_energy_and_pattern_go():
+    advice = advise(verdict(10), dynamics(AT_200, GONE_AT_250))
+    assert (advice.action, advice.steps, advice.call) == ("remove", 250, "PureGen(ebm_steps=250)")
+    assert "purify with 250 Langevin steps" in advice.sentences[1]
     options = {"checkpoint": "owner/it's", "seed": 3}
-    advice = advise(dynamics(AT_200, GONE_AT_250), level="suspicious", carriers=10, images=100, options=options)
+    advice = advise(verdict(10), dynamics(AT_200, GONE_AT_250), options=options)
     assert advice.call == """PureGen(ebm_steps=250, checkpoint="owner/it's", seed=3)"""
     for medians, left in ((AT_200, [1.0] * len(MARKS)), (HIGH, GONE_AT_250), (AT_200, ())):
-        advice = advise(dynamics(medians, left), level="suspicious", carriers=10, images=100)
-        assert advice.action == "remove"
+        advice = advise(verdict(10), dynamics(medians, left))
+        assert (advice.action, advice.steps) == ("remove", 150)
         assert "10 images" in advice.sentences[0]
-        assert "10.00%" in advice.sentences[0]
+        assert "10.00% of the set" in advice.sentences[0]
+        assert "Do not rely on purification alone" in advice.sentences[1]
+
+
+def test_advice_without_a_sample_says_nothing_of_what_is_left():
+    advice = advise(verdict(10))
+    assert (advice.action, len(advice.sentences)) == ("remove", 2)
 
 
 def test_advice_never_goes_below_the_default_steps():
     fast = replace(dynamics([0.0] * len(MARKS)), left=tuple([1.0] + [0.0] * (len(MARKS) - 1)))
-    assert advise(fast, level="suspicious", carriers=10, images=100).steps == 150
+    assert advise(verdict(10), fast).steps == 150

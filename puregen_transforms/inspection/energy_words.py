@@ -1,4 +1,4 @@
-"""The verdict of an audit, in words."""
+"""What the energies of a set say, in words."""
 
 from __future__ import annotations
 

@@ -1,0 +1,82 @@
+"""What the commands that search a data set share: the set to search, its clean images, and the verdict in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from puregen_transforms.cli.labelled_source import ChosenSource
+from puregen_transforms.data.local import check_path
+
+if TYPE_CHECKING:
+    from puregen_transforms._progress import Progress
+    from puregen_transforms.data.image_set import ImageSet
+    from puregen_transforms.detection import SuspectSet
+    from puregen_transforms.detection.verdict import Verdict
+
+STATE = "state"
+"""Folder in the report's, for what is finished of a search that may be killed."""
+
+
+def suspects_of(chosen: ChosenSource, output: Path, seed: int, device: str | None, progress: Progress) -> SuspectSet:
+    """Describe the set that is searched."""
+    import torch
+
+    from puregen_transforms.detection.detector import SuspectSet
+    from puregen_transforms.purifier.device import choose_device
+
+    return SuspectSet(
+        images=chosen.images,
+        labels=None if chosen.labels is None else torch.tensor(chosen.labels),
+        class_names=chosen.class_names,
+        seed=seed,
+        device=choose_device(device),
+        state=output / STATE,
+        progress=progress,
+    )
+
+
+def read_reserved(source: str | None, chosen: ChosenSource, size: int | None = None) -> ImageSet | None:
+    """Read the reserved set.
+
+    Raises:
+        ValueError: its classes are others.
+    """
+    if source is None:
+        return None
+    from puregen_transforms.data.image_set import ImageSet
+
+    check_path(source)
+    found = ImageSet.load(source, size=size)
+    if chosen.class_names and found.class_names != chosen.class_names[: len(found.class_names)]:
+        raise ValueError(
+            f"Expected a reserved set with the classes {', '.join(chosen.class_names)} of the data set, in this order, "
+            f"but got {', '.join(found.class_names)}."
+        )
+    return found
+
+
+def check_output(output: Path) -> None:
+    """Refuse a file where the folder of a report should be.
+
+    Raises:
+        NotADirectoryError: it is a file.
+    """
+    if output.exists() and not output.is_dir():
+        raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
+
+
+def print_verdict(console: Console, verdict: Verdict) -> None:
+    """Print a verdict, what each search found, and what was not looked for."""
+    console.print(verdict.headline, markup=False, highlight=False, style="bold")
+    for one in verdict.made:
+        count = int((one.report.flagged | one.doubtful).sum())
+        kind = f" ({one.search.means})" if count else ""
+        console.print(f"  {one.search.name}: {count:,} images{kind}", markup=False, highlight=False)
+    console.print("Not looked for, so it could still be there:", highlight=False)
+    for line in verdict.not_looked_for:
+        console.print(Padding(Text(line), (0, 0, 0, 2)))

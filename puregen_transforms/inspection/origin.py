@@ -1,0 +1,26 @@
+"""Where the images of a report came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where the images came from.
+
+    Args:
+        images: as they were searched; read again to be shown.
+        facts: what to say about the source, by name: source, split, columns, command.
+        name_of: file name of a row's image, or None where it has none.
+        purify: the command that purifies the set, where it has a source that a command can name.
+    """
+
+    images: Sequence[Any] | Tensor
+    facts: Mapping[str, str]
+    name_of: Callable[[int], str | None] = lambda row: None
+    purify: str | None = None
