@@ -101,6 +101,7 @@ SUB_PACKAGES = {
         "DetectionReport",
         "Detector",
         "EnergyOutliers",
+        "UnusualEnergies",
         "LabelDisagreement",
         "LabelEvidence",
         "Mark",

@@ -4,6 +4,7 @@ from .detector import Detector as Detector
 from .detector import SuspectSet as SuspectSet
 from .energy import EnergyOutliers as EnergyOutliers
 from .energy import SharedPatterns as SharedPatterns
+from .energy import UnusualEnergies as UnusualEnergies
 from .energy import find_outliers as find_outliers
 from .energy import find_patterns as find_patterns
 from .label_disagreement import LabelDisagreement as LabelDisagreement

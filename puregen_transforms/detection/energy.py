@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save
@@ -15,7 +15,15 @@ from puregen_transforms._files import write_atomically
 from puregen_transforms._progress import Progress
 from puregen_transforms.data.labels import Labels
 from puregen_transforms.detection.detector import Detector, SuspectSet, run_detector
-from puregen_transforms.detection.findings import OUTLIER, SIGNIFICANCE, Findings, FoundPattern
+from puregen_transforms.detection.energy_levels import (
+    HIGH_ENERGY,
+    high_energies,
+    judge_classes,
+    judge_group,
+    rows_by_class,
+    score_energies,
+)
+from puregen_transforms.detection.findings import Findings, FoundPattern, GroupFinding
 from puregen_transforms.detection.measure import ImageMeter, commonest_size
 from puregen_transforms.detection.pattern_search import search
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -27,12 +35,6 @@ from puregen_transforms.models.ebm_inference import InvariantEBM
 LEAST_IMAGES = 10
 """Images that a set needs to be compared with each other."""
 
-UNUSUAL = "unusual"
-"""Name of the detail of a report that marks unusual images."""
-
-HIGH_ENERGY = 3.0
-"""Robust standard deviations above a set's median from which on an energy is rare: 0.4 % of clean CIFAR-10."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class SharedPatterns(Detector):
@@ -41,8 +43,7 @@ class SharedPatterns(Detector):
     A perturbation that many images carry pulls their energy gradients the same way, whatever they show. An image's
     score is by how much it exceeds the cosine from which it counts as a carrier; all are 0 where no pattern is found.
     Labels are used where there are some: each class is searched by itself. `details["pattern"]` has the number of
-    the pattern that an image carries, from 1, and 0 for none; `details["unusual"]` marks images of outlying energy,
-    where their class, or the set, has more of them than chance gives.
+    the pattern that an image carries, from 1, and 0 for none.
 
     Args:
         checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
@@ -106,6 +107,48 @@ class EnergyOutliers(Detector):
         if present.any():
             scores[present] = robust_scores(energies[present])
         return DetectionReport(scores=scores, flagged=scores > self.threshold)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnusualEnergies(Detector):
+    """Flag images of high energy in classes that have more of them than chance gives.
+
+    It finds perturbations made for each image by itself, as gradient matching makes them, where one class has them:
+    the other classes tell how many outliers are usual. Without labels the set is judged as one class. Scores are
+    robust standard deviations above the median of the class.
+
+    Args:
+        checkpoint: of the energy network; see `SharedPatterns`.
+        batch_size: images in one network call; None chooses by their size.
+    """
+
+    uses: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    checkpoint: str | None = None
+    batch_size: int | None = None
+
+    def identity(self) -> str:
+        """Return the hash of the weights."""
+        return resolve_ebm(self.checkpoint).sha256
+
+    def detect(self, suspects: SuspectSet) -> DetectionReport:
+        """Measure every energy, and judge each class.
+
+        Raises:
+            ValueError: no images, or one that cannot be read.
+            FloatingPointError: an energy is not finite.
+        """
+        model = load_energy(self.checkpoint)
+        meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
+        energies, _ = measure_energies(meter, suspects.progress, kept_energies(suspects, self.identity()))
+        every = energies.isfinite()
+        if not every.any():
+            raise ValueError("Expected at least one image, but got none.")
+        members = rows_by_class(suspects.labels, energies)
+        scores = score_energies(energies, members)
+        classes = judge_classes(energies, scores, members, suspects.class_names)
+        whole = judge_group("whole set", None, energies[every], scores[every], len(members) + 1)
+        return _report_levels(scores, classes, whole, suspects)
 
 
 def find_patterns(
@@ -216,7 +259,7 @@ def measure_set(meter: ImageMeter, suspects: SuspectSet, *, kept: Path | None = 
         ValueError: too few images, or an image that cannot be read.
         FloatingPointError: an energy is not finite.
     """
-    energies, sizes = _energies(meter, suspects.progress, kept)
+    energies, sizes = measure_energies(meter, suspects.progress, kept)
     size = commonest_size(sizes)
     count = int(energies.isfinite().sum())
     if size is None or count < LEAST_IMAGES:
@@ -236,7 +279,9 @@ def measure_set(meter: ImageMeter, suspects: SuspectSet, *, kept: Path | None = 
     return MeasuredSet(energies=energies, size=size, comparable=comparable, findings=findings)
 
 
-def _energies(meter: ImageMeter, progress: Progress, kept: Path | None) -> tuple[Tensor, list[tuple[int, int] | None]]:
+def measure_energies(
+    meter: ImageMeter, progress: Progress, kept: Path | None
+) -> tuple[Tensor, list[tuple[int, int] | None]]:
     """Measure the energies and sizes of all images, or read what was measured before."""
     if kept is not None and kept.exists():
         found = load_file(kept)
@@ -264,17 +309,25 @@ def pattern_report(measured: MeasuredSet, suspects: SuspectSet) -> DetectionRepo
         scores=scores,
         flagged=numbers > 0,
         classes=count_by_class(numbers > 0, suspects.labels, suspects.class_names, facts),
-        details={"pattern": numbers, UNUSUAL: unusual_rows(findings, suspects.labels)},
+        details={"pattern": numbers},
     )
 
 
-def unusual_rows(findings: Findings, labels: Tensor | None) -> Tensor:
-    """Mark outliers of energy in groups that have more of them than chance gives: (N,) bool."""
-    outliers = findings.scores > OUTLIER
-    if findings.whole.outlier_p < SIGNIFICANCE or labels is None:
-        return outliers if findings.whole.outlier_p < SIGNIFICANCE else torch.zeros_like(outliers)
-    crowded = [one.label for one in findings.classes if one.outlier_p < SIGNIFICANCE and one.label is not None]
-    return outliers & torch.isin(labels, torch.tensor(crowded, dtype=torch.int64))
+def outlier_report(measured: MeasuredSet, suspects: SuspectSet) -> DetectionReport:
+    """Score and flag the images of a measured set as `UnusualEnergies` does."""
+    findings = measured.findings
+    return _report_levels(findings.scores, findings.classes, findings.whole, suspects)
+
+
+def _report_levels(
+    scores: Tensor, classes: Sequence[GroupFinding], whole: GroupFinding, suspects: SuspectSet
+) -> DetectionReport:
+    flagged = high_energies(scores, classes, whole, suspects.labels)
+    facts = {
+        one.label: {"outliers": float(one.outliers), "p": one.outlier_p} for one in classes if one.label is not None
+    }
+    counts = count_by_class(flagged, suspects.labels, suspects.class_names, facts)
+    return DetectionReport(scores=scores, flagged=flagged, classes=counts)
 
 
 def pattern_numbers(patterns: Sequence[FoundPattern], count: int) -> Tensor:

@@ -72,13 +72,31 @@ def weigh_labels(described: Tensor, labels: Tensor, carriers: Tensor) -> LabelEv
     misfit = agreement is not None and agreement < LEAST_AGREEMENT and from_true < -FAR
     concentrated = chance < UNLIKELY and excess >= LEAST_EXCESS
     uneven = chance < DOUBTFUL and excess >= LEAST_EXCESS
+    rest = own & (labels != label)
     return LabelEvidence(
         verdict=POISON if concentrated or misfit else HARMLESS if from_random > FAR and not uneven else UNDECIDED,
         label=label if concentrated else None,
         excess=excess,
         chance=chance,
         agreement=agreement,
+        spares_others=concentrated and _are_harmless(described, labels, rest, others, classes, label),
     )
+
+
+def _are_harmless(
+    described: Tensor, labels: Tensor, rest: Tensor, others: Tensor, classes: Tensor, target: int
+) -> bool:
+    """Tell whether carriers of classes other than the target's are covers: spread evenly, with labels that fit.
+
+    Carriers that are more frequent in a second class are not spared, even if their labels fit: they could be
+    clean-label poison of another target.
+    """
+    remaining = classes[classes != target]
+    if int(rest.sum()) < 2 or len(remaining) < 2:
+        return False
+    _, _, chance = _surplus(labels[rest], labels[others & (labels != target)], remaining)
+    fit = _agreement(described, labels, rest, others, classes)
+    return chance >= DOUBTFUL and fit is not None and fit[0] >= LEAST_AGREEMENT and fit[2] > FAR
 
 
 def describe_pictures(images: Tensor) -> Tensor:

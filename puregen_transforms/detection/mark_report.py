@@ -50,7 +50,7 @@ def report_marks(
     labels: Tensor | None,
     found: Sequence[tuple[Mark, Tensor]],
 ) -> DetectionReport:
-    """Weigh marks by the labels, and flag the carriers of those that nothing speaks for.
+    """Weigh marks by the labels, and flag the carriers that nothing speaks for.
 
     Args:
         suspects: the set.
@@ -67,8 +67,9 @@ def report_marks(
     scores, flagged = torch.zeros(len(images)), torch.zeros(len(images), dtype=torch.bool)
     for mark, (_, own) in zip(marks, found, strict=True):
         if mark.suspicious:
-            scores = torch.maximum(scores, own)
-            flagged[mark.rows] = True
+            poisoned = mark.poisoned_rows(labels)
+            scores = torch.maximum(scores, own.index_fill(0, mark.rows[~torch.isin(mark.rows, poisoned)], 0.0))
+            flagged[poisoned] = True
     marks = tuple(sorted(in_rows_of(marks, order), key=lambda mark: -len(mark.rows)))
     numbers = torch.zeros(len(images), dtype=torch.int64)
     for number, mark in reversed(list(enumerate(marks, 1))):

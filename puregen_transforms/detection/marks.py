@@ -24,6 +24,9 @@ class LabelEvidence:
         chance: of so many in one class without a reason, times the number of classes.
         agreement: how well the carriers' labels fit their pictures: 1 as those of other images do, 0 as at random.
             None where that cannot be told.
+        spares_others: whether carriers of classes other than `label` are as harmless as a watermark: their labels fit,
+            and they are spread over the classes as all images are. Attackers add such covers, with true labels, to
+            hide a trigger; they teach a classifier nothing.
     """
 
     verdict: str = UNDECIDED
@@ -31,6 +34,7 @@ class LabelEvidence:
     excess: float = 0.0
     chance: float = 1.0
     agreement: float | None = None
+    spares_others: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -60,6 +64,18 @@ class Mark:
     def suspicious(self) -> bool:
         """Whether its carriers are held for poisoned: unless their labels speak for them."""
         return self.evidence.verdict != HARMLESS
+
+    def poisoned_rows(self, labels: Tensor | None) -> Tensor:
+        """Select the carriers that are held for poisoned: (m,) int64.
+
+        Args:
+            labels: (N,) of the set; None without labels.
+        """
+        if not self.suspicious:
+            return self.rows[:0]
+        if labels is None or not self.evidence.spares_others:
+            return self.rows
+        return self.rows[labels[self.rows] == self.evidence.label]
 
 
 def drawn(template: Tensor) -> Tensor:

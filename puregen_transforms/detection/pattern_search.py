@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from puregen_transforms._progress import Progress, silent
+from puregen_transforms.detection.energy_levels import judge_classes, judge_group, rows_by_class, score_energies
 from puregen_transforms.detection.findings import (
-    CLEAR,
     COMMON_TO_ALL,
     LEVELS,
-    OUTLIER,
     SIGNIFICANCE,
     SUSPICIOUS,
     TOO_FEW,
@@ -28,22 +27,14 @@ from puregen_transforms.detection.statistics import (
     SharedDirection,
     Template,
     as_many_as_fit,
-    binomial_tail,
     fit_template,
     mean_pair_cosine,
     mean_spectrum,
     median_pair_cosine,
     null_shifts,
-    robust_scores,
     shared_direction,
     whiten,
 )
-
-USUAL_QUARTILE = 0.5
-"""Score within the whole set that the lower quartile of an ordinary class stays below."""
-
-USUAL_OUTLIERS = 1e-3
-"""Share of outliers that clean classes are granted."""
 
 STRONG = 0.4
 """Similarity that no clean class of photographs comes near."""
@@ -86,10 +77,10 @@ def search(
     """
     usable = energies.isfinite() if comparable is None else comparable & energies.isfinite()
     field = _measure_field(energies, usable, gradients, size=size, seed=seed, device=torch.device(device))
-    members = _rows_by_class(labels, energies)
+    members = rows_by_class(labels, energies)
     every = energies.isfinite().nonzero().flatten()
     scores = score_energies(energies, members)
-    findings = _energy_findings(energies, scores, members, class_names)
+    findings = judge_classes(energies, scores, members, class_names)
     tests = len(members) + 1
     # The classes come first: the whole set then adds only what no class has alone.
     pool = field.highest(every, EXAMINED_IN_ALL)
@@ -105,7 +96,7 @@ def search(
         templates = _with_new(templates, new)
         done += len(rows)
         progress("comparing images within classes", done, sum(map(len, members.values())))
-    whole = _energy_finding("whole set", None, energies[every], scores[every], tests)
+    whole = judge_group("whole set", None, energies[every], scores[every], tests)
     if field.common > COMMON_TO_ALL:
         whole = replace(whole, level=UNUSUAL)
     else:
@@ -122,86 +113,6 @@ def search(
         margins=margins,
         common=field.common,
         spectrum=field.spectrum,
-    )
-
-
-def score_energies(energies: Tensor, members: Mapping[int, Tensor]) -> Tensor:
-    """Score each energy within its class, in robust standard deviations above its median.
-
-    Args:
-        energies: (N,), NaN where there is no image.
-        members: rows of each class; the other images are scored within the whole set.
-
-    Returns:
-        (N,), NaN where there is no image.
-    """
-    every = energies.isfinite().nonzero().flatten()
-    scores = torch.full_like(energies, float("nan"))
-    scores[every] = robust_scores(energies[every])
-    for rows in members.values():
-        scores[rows] = _scores_in_class(energies[rows], scores[rows])
-    return scores
-
-
-def _scores_in_class(energies: Tensor, in_set: Tensor) -> Tensor:
-    """Score a class' energies, given their scores in the whole set.
-
-    Where a third of a class is poisoned, its own median and spread are, too, and nothing stands out from them. The
-    set's do not move; they may be asked for classes whose other images are like those of the set.
-    """
-    own = robust_scores(energies)
-    if float(in_set.quantile(0.25)) > USUAL_QUARTILE:
-        return own
-    return torch.where(in_set > OUTLIER, torch.maximum(own, in_set), own)
-
-
-def _rows_by_class(labels: Tensor | None, energies: Tensor) -> dict[int, Tensor]:
-    present = [] if labels is None else sorted({label for label in labels.tolist() if label >= 0})
-    members = {label: ((labels == label) & energies.isfinite()).nonzero().flatten() for label in present}
-    return {label: rows for label, rows in members.items() if len(rows)}
-
-
-def _energy_findings(
-    energies: Tensor, scores: Tensor, members: Mapping[int, Tensor], names: Sequence[str]
-) -> list[GroupFinding]:
-    """Judge each class by its energies; how many outliers are usual in this set, the other classes tell."""
-    tests = len(members) + 1
-    outliers = {label: int((scores[rows] > OUTLIER).sum()) for label, rows in members.items()}
-    found = []
-    for label, rows in members.items():
-        others = [other for other in members if other != label]
-        elsewhere = sum(outliers[other] for other in others) / max(1, sum(len(members[other]) for other in others))
-        name = names[label] if label < len(names) else str(label)
-        found.append(_energy_finding(name, label, energies[rows], scores[rows], tests, usual=elsewhere))
-    return found
-
-
-def _energy_finding(
-    name: str, label: int | None, energies: Tensor, scores: Tensor, tests: int, *, usual: float = 0.0
-) -> GroupFinding:
-    """Judge a group by its energies.
-
-    Args:
-        name: of the group.
-        label: of the class.
-        energies: (n,) of the group.
-        scores: (n,) robust scores of them.
-        tests: groups that are judged.
-        usual: share of outliers in the other groups.
-    """
-    outliers = int((scores > OUTLIER).sum())
-    rate = max(USUAL_OUTLIERS, float((scores < -OUTLIER).float().mean()), usual)
-    p_value = min(1.0, tests * binomial_tail(outliers, len(energies), min(rate, 0.5)))
-    return GroupFinding(
-        name=name,
-        label=label,
-        images=len(energies),
-        examined=0,
-        median_energy=float(energies.median()),
-        energy_spread=1.4826 * float((energies - energies.median()).abs().median()),
-        outliers=outliers,
-        outlier_p=p_value,
-        level=UNUSUAL if p_value < SIGNIFICANCE else CLEAR,
     )
 
 

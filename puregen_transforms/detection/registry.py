@@ -13,7 +13,7 @@ from puregen_transforms.detection.agpd import Agpd
 from puregen_transforms.detection.class_split import ClassSplit
 from puregen_transforms.detection.confusion_training import ConfusionTraining
 from puregen_transforms.detection.detector import Detector, run_detector
-from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns
+from puregen_transforms.detection.energy import EnergyOutliers, SharedPatterns, UnusualEnergies
 from puregen_transforms.detection.flare import Flare
 from puregen_transforms.detection.frequency import Frequency
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
@@ -29,6 +29,7 @@ from puregen_transforms.detection.whole_search import WholeSearch
 DETECTORS: dict[str, Callable[..., Detector]] = {
     "shared_patterns": SharedPatterns,
     "energy_outliers": EnergyOutliers,
+    "unusual_energies": UnusualEnergies,
     "stamps": Stamps,
     "residual_patterns": ResidualPatterns,
     "stripes": Stripes,

@@ -55,6 +55,8 @@ class ResidualPatterns(Detector):
         windows: whether to take the second look.
     """
 
+    version: ClassVar[int] = 2
+
     windows: bool = True
 
     uses: ClassVar[frozenset[str]] = frozenset({"labels"})

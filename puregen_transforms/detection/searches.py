@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from puregen_transforms.detection.class_split import ClassSplit
 from puregen_transforms.detection.confusion_training import ConfusionTraining
 from puregen_transforms.detection.detector import Detector
-from puregen_transforms.detection.energy import SharedPatterns
+from puregen_transforms.detection.energy import SharedPatterns, UnusualEnergies
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.stamps import Stamps
@@ -61,6 +61,12 @@ SEARCHES = (
         finds="a picture or pattern, however faint, that lies over several images",
     ),
     Search(
+        name="unusual_energies",
+        detector=UnusualEnergies(),
+        finds="images that look unnatural, each in its own way, in a class that has too many of them",
+        means=DOUBT,
+    ),
+    Search(
         name="label_disagreement",
         detector=LabelDisagreement(),
         finds="labels that do not fit what an image shows",
@@ -69,7 +75,7 @@ SEARCHES = (
     Search(
         name="shared_patterns",
         detector=SharedPatterns(),
-        finds="a perturbation that makes many images unnatural in the same way, and classes of unnatural images",
+        finds="a perturbation that makes many images unnatural in the same way",
         budget="20m",
     ),
     Search(

@@ -56,6 +56,8 @@ class Stamps(Detector):
     that cover what is below, at one place, and that no compression has touched since.
     """
 
+    version: ClassVar[int] = 2
+
     uses: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:

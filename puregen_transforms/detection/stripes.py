@@ -45,6 +45,8 @@ class Stripes(Detector):
     An image's score is how far it exceeds the limit, relative to it; 0 where no stripes are found.
     """
 
+    version: ClassVar[int] = 2
+
     uses: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from puregen_transforms.detection.energy import UNUSUAL
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.searches import DOUBT, MISLABELED, NEVER, POISON, Search
 
@@ -36,8 +35,7 @@ class Searched:
     @property
     def doubtful(self) -> Tensor:
         """Mark images that it does not hold for poisoned, and that somebody should look at: (N,) bool."""
-        unusual = self.report.details.get(UNUSUAL, torch.zeros_like(self.report.flagged))
-        return self.report.flagged | unusual if self.search.means == DOUBT else unusual
+        return self.report.flagged & (self.search.means == DOUBT)
 
 
 @dataclass(frozen=True, kw_only=True)

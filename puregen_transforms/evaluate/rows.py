@@ -8,7 +8,7 @@ from typing import Any
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import DETECTORS
-from puregen_transforms.detection.searches import POISON, SEARCHES
+from puregen_transforms.detection.searches import MISLABELED, SEARCHES
 from puregen_transforms.evaluate.cells import Component, DefenseSpec
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.summaries import LEFT_OUT
@@ -87,7 +87,7 @@ def leave_out(name: str, detectors: Sequence[Component]) -> DefenseSpec:
 def every_detector(scale: Scale) -> dict[str, list[Component]]:
     """List the registered detectors by name, with the settings that they have for the preset.
 
-    A whole search is the union of its searches for poison, so that each is made once.
+    A whole search is the union of its searches for poison and for what is doubtful, so that each is made once.
     """
     found = {
         name: [Component(name=name, settings=_settings(made, scale))]
@@ -95,7 +95,7 @@ def every_detector(scale: Scale) -> dict[str, list[Component]]:
         if name != WHOLE_SEARCH
     }
     budget = "2m" if scale.name == "smoke" else "20m"
-    searches = [search.name for search in SEARCHES if search.means == POISON and search.is_within(budget)]
+    searches = [search.name for search in SEARCHES if search.means != MISLABELED and search.is_within(budget)]
     return {**found, WHOLE_SEARCH: [component for name in searches for component in found[name]]}
 
 

@@ -24,6 +24,7 @@ from puregen_transforms.detection.energy import (
     load_energy,
     measure_set,
     open_meter,
+    outlier_report,
     pattern_numbers,
     pattern_report,
 )
@@ -202,13 +203,12 @@ def inspect_images(
     meter = open_meter(suspects.images, model, device=place, batch_size=batch_size)
     measured = measure_set(meter, suspects, kept=kept_energies(suspects, found.sha256))
     settings = {"checkpoint": found.reference, "weights_sha256": found.sha256, "seed": seed}
-    patterns = replace(
-        pattern_report(measured, suspects),
-        detector="shared_patterns",
-        settings=settings,
-        seconds=time.perf_counter() - started,
-    )
-    verdict = search_set(suspects, budget=budget, train=train, known={"shared_patterns": patterns})
+    seconds = time.perf_counter() - started
+    known = {
+        name: replace(report(measured, suspects), detector=name, settings=settings, seconds=seconds)
+        for name, report in (("shared_patterns", pattern_report), ("unusual_energies", outlier_report))
+    }
+    verdict = search_set(suspects, budget=budget, train=train, known=known)
     with torch.inference_mode(False):
         fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
     chain = Chain(fast, meter.network, model.config.image_size, seed)

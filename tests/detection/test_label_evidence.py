@@ -36,6 +36,33 @@ def test_a_mark_with_one_label_is_poison_with_or_without_covers(covers):
     assert evidence.excess > 0.4
 
 
+def test_covers_with_labels_that_fit_are_told_from_poison():
+    features, labels = described()
+    labels[CARRIERS[::2]] = 3
+    evidence = weigh_labels(features, labels, CARRIERS)
+    assert (evidence.label, evidence.spares_others) == (3, True)
+
+
+def test_carriers_of_a_second_class_are_not_spared_though_their_labels_are_true():
+    """Two targets of a clean-label attack, and labels of a second target that do not fit."""
+    features, labels = described()
+    two = torch.cat([(labels == 2).nonzero().flatten()[:50], (labels == 4).nonzero().flatten()[:20]])
+    evidence = weigh_labels(features, labels, two)
+    assert (evidence.label, evidence.spares_others) == (2, False)
+    labels[CARRIERS[::2]], labels[CARRIERS[1::4]] = 3, 1
+    evidence = weigh_labels(features, labels, CARRIERS)
+    assert (evidence.label, evidence.spares_others) == (3, False)
+
+
+def test_other_carriers_whose_labels_do_not_fit_are_not_spared():
+    """One class has most, and the rest are spread evenly, but each has the label of the next class."""
+    features, labels = described()
+    labels[CARRIERS] = (labels[CARRIERS] + 1) % CLASSES
+    labels[CARRIERS[::2]] = 3
+    evidence = weigh_labels(features, labels, CARRIERS)
+    assert (evidence.label, evidence.spares_others) == (3, False)
+
+
 def test_a_mark_on_images_of_one_class_alone_is_poison_though_the_labels_are_true():
     features, labels = described()
     evidence = weigh_labels(features, labels, (labels == 2).nonzero().flatten()[:50])

@@ -9,7 +9,7 @@ from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.pattern_search import EXAMINED_AT_LEAST, search
 from puregen_transforms.detection.statistics import as_many_as_fit
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
-from puregen_transforms.inspection.verdict import headline
+from puregen_transforms.inspection.energy_words import headline
 from puregen_transforms.models.ebm_inference import FrozenEBM
 
 

@@ -16,11 +16,10 @@ from puregen_transforms.detection.verdict import CLEAN_ROW, LeftOut, Searched, c
 from puregen_transforms.detection.whole_search import in_memory, search_set
 
 
-def report(*rows, count=6, unusual=None, scores=None):
+def report(*rows, count=6, scores=None):
     flagged = torch.zeros(count, dtype=torch.bool)
     flagged[list(rows)] = True
-    details = {} if unusual is None else {"unusual": torch.arange(count) == unusual}
-    return DetectionReport(scores=flagged.float() if scores is None else scores, flagged=flagged, details=details)
+    return DetectionReport(scores=flagged.float() if scores is None else scores, flagged=flagged)
 
 
 def made(means, *rows, name="one", **options):
@@ -40,8 +39,8 @@ def test_poison_is_more_than_a_doubt_and_a_doubt_more_than_a_wrong_label():
     assert "1 of 6 images" in verdict.headline
 
 
-def test_unusual_images_are_doubtful_and_wrong_labels_alone_are_no_poison():
-    assert conclude([made(POISON, unusual=3)], [], 6).level == "doubtful"
+def test_doubts_alone_are_no_poison_and_wrong_labels_alone_no_doubt():
+    assert conclude([made(POISON), made(DOUBT, 3)], [], 6).level == "doubtful"
     verdict = conclude([made(MISLABELED, 0)], [], 6)
     assert verdict.level == "nothing found"
     assert "None of 1 searches" in verdict.headline
@@ -140,6 +139,14 @@ def test_a_budget_decides_what_is_searched_and_a_refusal_stops_nothing(searches)
     assert int(verdict.flagged.sum()) == 5
     with pytest.raises(ValueError, match="2m, 20m, full, but got '3m'"):
         search_set(suspects(), budget="3m")
+
+
+def test_a_search_that_was_made_already_counts_whatever_the_budget(searches):
+    known = report(7, 9, count=20)
+    verdict = search_set(suspects(), budget="2m", known={"reader": known})
+    assert [one.search.name for one in verdict.made] == ["first", "reader"]
+    assert verdict.doubtful.nonzero().flatten().tolist() == [7, 9]
+    assert [(2, None, torch.Tensor)] == ASKED, "it is not made again"
 
 
 def test_a_set_that_nothing_can_search_is_refused(searches, monkeypatch):
