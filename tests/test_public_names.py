@@ -105,6 +105,7 @@ SUB_PACKAGES = {
         "LabelDisagreement",
         "LabelEvidence",
         "Mark",
+        "MovedLabels",
         "ResidualPatterns",
         "SharedPatterns",
         "Stamps",

@@ -10,6 +10,7 @@ from .energy import find_patterns as find_patterns
 from .label_disagreement import LabelDisagreement as LabelDisagreement
 from .marks import LabelEvidence as LabelEvidence
 from .marks import Mark as Mark
+from .moved_labels import MovedLabels as MovedLabels
 from .registry import DETECTORS as DETECTORS
 from .registry import detect as detect
 from .registry import register as register

@@ -49,6 +49,7 @@ class SuspectSet:
         device: where to work.
         state: folder for what is finished, from which a killed search goes on; None keeps nothing.
         progress: told what is being done.
+        known: reports of other detectors on the same set, by name, for those that put several together.
     """
 
     images: Sequence[Any] | Tensor
@@ -60,6 +61,7 @@ class SuspectSet:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     state: Path | None = None
     progress: Progress = silent
+    known: Mapping[str, DetectionReport] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -183,6 +185,7 @@ def run_detector(
     device: torch.device | str | None = None,
     state: Path | None = None,
     progress: Progress = silent,
+    known: Mapping[str, DetectionReport] | None = None,
 ) -> DetectionReport:
     """Search a set with a detector, and check what it returns; see `SuspectSet` for the arguments.
 
@@ -209,6 +212,7 @@ def run_detector(
         device=choose_device(device),
         state=state,
         progress=progress,
+        known=known or {},
     )
     started = time.perf_counter()
     found = detector.detect(suspects)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
+from puregen_transforms.detection.ridge import fit_ridge
 from puregen_transforms.detection.statistics import binomial_tail
 from puregen_transforms.purifier.batches import on_single_threads
 
@@ -147,7 +148,7 @@ def _agreement(
     known = ((described[learned] - center) / scale).double()
     unknown = ((described[asked] - described[asked].mean(0)) / scale).double()
     targets = (wanted[learned] - wanted[learned].mean(0)).double()
-    fitted, predicted = on_single_threads(lambda given: _ridge(*given), [(known, targets, unknown)])[0]
+    fitted, predicted = fit_ridge(known, targets, unknown, strength=_RIDGE)
     usual, wrong = _preference(fitted, wanted[learned])
     found, _ = _preference(predicted, wanted[asked])
     if len(wrong) < 2:
@@ -162,16 +163,6 @@ def _agreement(
         (found.mean() - random) / (error * wrong.std()),
     )
     return float((found.mean() - random) / (true - random)), float(from_true), float(from_random)
-
-
-def _ridge(known: Tensor, targets: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit a ridge classifier: what it predicts for each known image without that image, and for the unknown ones."""
-    gram = known.T @ known
-    inverse = torch.linalg.inv(gram + _RIDGE * len(known) * torch.eye(len(gram), dtype=gram.dtype))
-    weights = inverse @ (known.T @ targets)
-    leverage = ((known @ inverse) * known).sum(1, keepdim=True)
-    left_out = targets - (targets - known @ weights) / (1 - leverage)
-    return left_out, unknown @ weights
 
 
 def _preference(predicted: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:

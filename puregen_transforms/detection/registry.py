@@ -18,6 +18,7 @@ from puregen_transforms.detection.flare import Flare
 from puregen_transforms.detection.frequency import Frequency
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
+from puregen_transforms.detection.moved_labels import MovedLabels
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.scan import SCAn
@@ -42,6 +43,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "agpd": Agpd,
     "class_split": ClassSplit,
     "label_disagreement": LabelDisagreement,
+    "moved_labels": MovedLabels,
     "confusion_training": ConfusionTraining,
     "whole_search": WholeSearch,
 }

@@ -10,6 +10,7 @@ from puregen_transforms.detection.confusion_training import ConfusionTraining
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.energy import SharedPatterns, UnusualEnergies
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
+from puregen_transforms.detection.moved_labels import MovedLabels
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.stamps import Stamps
 from puregen_transforms.detection.stripes import Stripes
@@ -38,6 +39,8 @@ class Search:
         means: out of POISON, DOUBT and MISLABELED.
         budget: the smallest that it is part of, out of `BUDGETS`.
         without_reserved: what it misses without a reserved clean set, in words; empty if it needs none.
+        explained_by_poison: whether what it flags in a class counts for nothing if a search for poison has found some
+            there.
     """
 
     name: str
@@ -46,6 +49,7 @@ class Search:
     means: str = POISON
     budget: str = "2m"
     without_reserved: str = ""
+    explained_by_poison: bool = False
 
     def is_within(self, budget: str) -> bool:
         """Tell whether a budget allows the search."""
@@ -71,6 +75,13 @@ SEARCHES = (
         detector=LabelDisagreement(),
         finds="labels that do not fit what an image shows",
         means=MISLABELED,
+    ),
+    Search(
+        name="moved_labels",
+        detector=MovedLabels(),
+        finds="labels of one class on many images that look like other classes",
+        means=DOUBT,
+        explained_by_poison=True,
     ),
     Search(
         name="shared_patterns",
@@ -101,7 +112,7 @@ clean sets; here that class is held to the limit of all others, and what is foun
 
 NEVER = (
     "a trigger of its own on each image, if the classifier of the search did not learn it",
-    "changed labels of images that look like the class they are given",
+    "changed labels of images that look like the class they are given, or that are spread over most classes",
     "fewer poisoned images than the searches need: about ten that share something",
 )
 """What none of the searches can find."""

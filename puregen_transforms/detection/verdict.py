@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from puregen_transforms.detection.searches import DOUBT, MISLABELED, NEVER, POIS
 POISONED, DOUBTFUL, NOTHING_FOUND = "poisoned", "doubtful", "nothing found"
 
 CLEAN_ROW = -1
+
+EXPLAINS = 0.01
+"""Share of a class that must be held for poisoned to explain why its labels look wrong."""
 
 _LITTLE = 1e-6
 
@@ -106,14 +109,18 @@ class Verdict:
         return (*left_out, *(f"{one.search.finds}, {one.limit}" for one in self.made if one.limit), *NEVER)
 
 
-def conclude(made: Sequence[Searched], left_out: Sequence[LeftOut], count: int) -> Verdict:
+def conclude(
+    made: Sequence[Searched], left_out: Sequence[LeftOut], count: int, *, labels: Tensor | None = None
+) -> Verdict:
     """Put reports together. Flags of one search are never added to those of another: each has its own evidence.
 
     Args:
         made: the searches that were made.
         left_out: those that were not.
         count: images in the set.
+        labels: (N,) of the images; None without labels.
     """
+    made = _without_explained(made, labels)
     flagged, doubtful, mislabeled = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
     ranks = torch.zeros(count)
     for one in made:
@@ -139,6 +146,29 @@ def conclude(made: Sequence[Searched], left_out: Sequence[LeftOut], count: int) 
         found_by=found_by,
         ranks=ranks,
     )
+
+
+def _without_explained(made: Sequence[Searched], labels: Tensor | None) -> list[Searched]:
+    """Drop flags in classes where poison was found, of searches that this explains.
+
+    Poison that was moved to a class makes its labels look wrong, too; clean images beside it must not pay for that.
+    """
+    poison = [one.report.flagged for one in made if one.search.means == POISON]
+    if labels is None or not poison:
+        return list(made)
+    flagged = torch.stack(poison).any(0)
+    explained = [
+        label
+        for label in labels[flagged & (labels >= 0)].unique().tolist()
+        if float(flagged[labels == label].float().mean()) >= EXPLAINS
+    ]
+    inside = torch.isin(labels, torch.tensor(explained, dtype=labels.dtype))
+    return [
+        replace(one, report=replace(one.report, flagged=one.report.flagged & ~inside))
+        if one.search.explained_by_poison
+        else one
+        for one in made
+    ]
 
 
 def above_one(ranks: Tensor, flagged: Tensor) -> Tensor:

@@ -24,23 +24,17 @@ Train = Callable[[SuspectSet], nn.Module]
 """Trains the classifier that searches look into, on a set with labels."""
 
 
-def search_set(
-    suspects: SuspectSet,
-    *,
-    budget: str = "20m",
-    train: Train | None = None,
-    known: Mapping[str, DetectionReport] | None = None,
-) -> Verdict:
+def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None = None) -> Verdict:
     """Make every search that the set and the budget allow, and conclude.
 
-    A search that cannot be made is left out with the reason: it never stops the others. What is finished is kept in
-    `suspects.state`, from which a killed search goes on.
+    A search that cannot be made is left out with the reason: it never stops the others. Those whose reports are in
+    `suspects.known` count whatever the budget, and are not made again. What is finished is kept in `suspects.state`,
+    from which a killed search goes on.
 
     Args:
         suspects: the set; with a network, that one is searched, and none is trained.
         budget: out of `BUDGETS`.
         train: trains the classifier; None is a small one, for twelve epochs.
-        known: reports of searches that were made already, by name; they count, whatever the budget.
 
     Raises:
         ValueError: no such budget, no images, or a set in which no search can be made.
@@ -54,8 +48,9 @@ def search_set(
     left_out: list[LeftOut] = []
     for search in SEARCHES:
         detector = search.detector
-        if known and search.name in known:
-            made.append(Searched(search=search, report=known[search.name]))
+        limit = search.without_reserved if suspects.reserved is None else ""
+        if search.name in suspects.known:
+            made.append(Searched(search=search, report=suspects.known[search.name], limit=limit))
             continue
         if not search.is_within(budget):
             left_out.append(LeftOut(search=search, why=f"not within the budget; raise it to {search.budget}"))
@@ -66,14 +61,13 @@ def search_set(
         try:
             if "network" in detector.needs and suspects.network is None:
                 suspects = replace(suspects, network=(train or train_small)(suspects))
-            limit = search.without_reserved if suspects.reserved is None else ""
             made.append(Searched(search=search, report=_kept(search, suspects), limit=limit))
         except (ValueError, ImportError) as error:
             left_out.append(LeftOut(search=search, why=str(error)))
     if not made:
         reasons = "; ".join(f"{one.search.name}: {one.why}" for one in left_out)
         raise ValueError(f"Expected a set that can be searched, but no search of the budget can be made. {reasons}")
-    return conclude(made, left_out, len(suspects))
+    return conclude(made, left_out, len(suspects), labels=suspects.labels)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +98,12 @@ class WholeSearch(Detector):
 
     def identity(self) -> list[list[object]]:
         """List what decides each search: name, version and weights."""
-        chosen = [search for search in SEARCHES if search.is_within(self.budget)]
-        return [[search.name, search.detector.version, search.detector.identity()] for search in chosen]
+        return [[search.name, search.detector.version, search.detector.identity()] for search in self.searches]
+
+    @property
+    def searches(self) -> tuple[Search, ...]:
+        """List the searches of the budget."""
+        return tuple(search for search in SEARCHES if search.is_within(self.budget))
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Make all searches.

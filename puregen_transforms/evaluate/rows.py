@@ -8,15 +8,12 @@ from typing import Any
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import DETECTORS
-from puregen_transforms.detection.searches import MISLABELED, SEARCHES
 from puregen_transforms.evaluate.cells import Component, DefenseSpec
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.summaries import LEFT_OUT
 
 NO_DEFENSE = DefenseSpec()
 PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
-
-WHOLE_SEARCH = "whole_search"
 
 EXTRAS = ("JPEG 50", "JPEG 85", "EPIC 0.2", "PureGen-adaptive")
 """Rows for which 2 cores have no time unless they are asked for."""
@@ -85,18 +82,8 @@ def leave_out(name: str, detectors: Sequence[Component]) -> DefenseSpec:
 
 
 def every_detector(scale: Scale) -> dict[str, list[Component]]:
-    """List the registered detectors by name, with the settings that they have for the preset.
-
-    A whole search is the union of its searches for poison and for what is doubtful, so that each is made once.
-    """
-    found = {
-        name: [Component(name=name, settings=_settings(made, scale))]
-        for name, made in DETECTORS.items()
-        if name != WHOLE_SEARCH
-    }
-    budget = "2m" if scale.name == "smoke" else "20m"
-    searches = [search.name for search in SEARCHES if search.means != MISLABELED and search.is_within(budget)]
-    return {**found, WHOLE_SEARCH: [component for name in searches for component in found[name]]}
+    """List the registered detectors by name, with the settings that they have for the preset."""
+    return {name: [Component(name=name, settings=_settings(made, scale))] for name, made in DETECTORS.items()}
 
 
 def _settings(made: Callable[..., Detector], scale: Scale) -> dict[str, Any]:

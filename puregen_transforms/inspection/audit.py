@@ -208,7 +208,7 @@ def inspect_images(
         name: replace(report(measured, suspects), detector=name, settings=settings, seconds=seconds)
         for name, report in (("shared_patterns", pattern_report), ("unusual_energies", outlier_report))
     }
-    verdict = search_set(suspects, budget=budget, train=train, known=known)
+    verdict = search_set(replace(suspects, known=known), budget=budget, train=train)
     with torch.inference_mode(False):
         fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
     chain = Chain(fast, meter.network, model.config.image_size, seed)

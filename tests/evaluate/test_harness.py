@@ -249,8 +249,9 @@ def test_no_detector_can_reach_the_truth(sets, tmp_path, monkeypatch):
     clean = {bytes(image.numpy().tobytes()) for image in sets.train.images[poison.ids]}
     for image in (*suspects.images, *suspects.reserved.images):
         assert image.numpy().tobytes() not in clean
-    known = {"images", "labels", "class_names", "reserved", "network", "seed", "device", "state", "progress"}
+    known = {"images", "labels", "class_names", "reserved", "network", "seed", "device", "state", "progress", "known"}
     assert set(vars(suspects)) == known
+    assert not suspects.known
     assert not any(name in str(suspects.state) for name in ("poison", poison.digest[:8]))
     undefended = bench.evaluate(cell(BADNETS))
     assert undefended["accuracy"] == pytest.approx(
