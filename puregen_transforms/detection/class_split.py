@@ -15,6 +15,7 @@ from puregen_transforms.detection.activations import Activations, evaluating, re
 from puregen_transforms.detection.classes import matching_reserved, rows_by_class
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.detection.side_network import look_again
 from puregen_transforms.detection.split_search import (
     FOLDS,
     SURE,
@@ -52,7 +53,8 @@ class ClassSplit(Detector):
     images of the class, which the network was not trained on, fall on one of them alone. Without clean images, distance
     alone decides, and the poisoned side is that with fewer images of other classes. Where the sides of a poisoned class
     overlap, the values of all spaces, and those of a classifier of the class against its clean images, are put
-    together, and two Gaussians on the sum decide about each image. Evidence for a class gates its images: scores of one
+    together, and two Gaussians on the sum decide about each image; then a network that is taught the two sides, if it
+    tells them apart better (`look_again`). Evidence for a class gates its images: scores of one
     that is not held for poisoned never count.
 
     Covers, which carry a trigger and keep their label, are flagged with it. Poison of less than one in fifty images of
@@ -65,7 +67,10 @@ class ClassSplit(Detector):
         alone: distance of the sides from which on a class is held for poisoned, whatever clean images say.
         least: distance from which on clean images are asked.
         chance: that so few clean images fall on one side, below which the class is held for poisoned.
+        epochs: of the networks that look again where sides overlap; 0 trains none.
     """
+
+    version: ClassVar[int] = 2
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "network"})
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
@@ -73,6 +78,7 @@ class ClassSplit(Detector):
     alone: float = 7.0
     least: float = 2.5
     chance: float = 1e-6
+    epochs: int = 8
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Search each class.
@@ -110,7 +116,21 @@ class ClassSplit(Detector):
             posterior = best.posterior
             if self._is_poisoned(best):
                 if best.distance < self.alone:
-                    posterior = refined(spaces, best, seed=suspects.seed)
+                    posterior, distance = refined(spaces, best, seed=suspects.seed)
+                    others = ((labels != label) & (labels >= 0)).nonzero().flatten()
+                    posterior = look_again(
+                        images,
+                        rows,
+                        others,
+                        images[others[:OTHERS]] if reserved is None else reserved.images,
+                        posterior,
+                        distance,
+                        epochs=self.epochs,
+                        seed=suspects.seed,
+                        device=suspects.device,
+                        state=suspects.state,
+                        progress=suspects.progress,
+                    )
                 flagged[rows] = posterior > 0.5
                 posterior = 1 + posterior
             scores[rows] = posterior.float()
@@ -158,26 +178,31 @@ def spaces_of(
     ]
 
 
-def refined(spaces: list[Space], split: Split, *, seed: int) -> Tensor:
-    """Decide about each image of a poisoned class by all spaces together: (n,) posterior of the poisoned side.
+def refined(spaces: list[Space], split: Split, *, seed: int) -> tuple[Tensor, float]:
+    """Decide about each image of a poisoned class by all spaces together.
 
-    No more than a half for images that lie below where one in twenty clean images of the class, if there are any, lies.
+    The posterior is no more than a half for images that lie below where one in twenty clean images of the class, if
+    there are any, lies.
 
     Args:
         spaces: of the class, that of all layers first.
         split: the most telling one.
         seed: of folds.
+
+    Returns:
+        (n,) posterior of the poisoned side, and the distance of the sides.
     """
     generator = torch.Generator().manual_seed(seed)
     folds = torch.randperm(len(split.posterior), generator=generator) % FOLDS
     first, second = split.posterior > SURE, split.posterior < 1 - SURE
     values, of_clean = _sum([cross_fitted(space, first, second, folds) for space in spaces])
     if not (spaces[0].same_class and len(of_clean) >= LEAST_IMAGES):
-        return two_gaussians(values, split.posterior > 0.5)[0]
+        return two_gaussians(values, split.posterior > 0.5)
     unlike = _sum([against_references(spaces[0], folds, generator) for _ in range(FOLDS)])
     values, of_clean = _sum([(values, of_clean), unlike])
-    posterior, _ = two_gaussians(values, split.posterior > 0.5)
-    return torch.where(values > of_clean.quantile(1 - CLEAN_FLAGGED), posterior, posterior.clamp(max=0.5))
+    posterior, distance = two_gaussians(values, split.posterior > 0.5)
+    unlikely = values > of_clean.quantile(1 - CLEAN_FLAGGED)
+    return torch.where(unlikely, posterior, posterior.clamp(max=0.5)), distance
 
 
 def loss_under_changes(
