@@ -108,6 +108,7 @@ SUB_PACKAGES = {
         "MovedLabels",
         "ResidualPatterns",
         "SharedPatterns",
+        "Shortcuts",
         "Stamps",
         "Stripes",
         "SuspectSet",

@@ -127,6 +127,8 @@ def detect(
         check_path(source)
         check_output(output)
         if name is None:
+            from puregen_transforms.detection.verdict import NOTHING_FOUND
+
             if preset is not None or setting:
                 raise ValueError("Expected a detector for --preset and --set: puregen detect DETECTOR SRC.")
             chosen = choose_source(source, split, column, label_column, size=size)
@@ -134,7 +136,7 @@ def detect(
             verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
             command = shlex.join(["puregen", "detect", source, "--budget", budget])
             _write(console, verdict, chosen, output, command)
-            if fail_on_flagged and bool((verdict.flagged | verdict.doubtful).any()):
+            if fail_on_flagged and verdict.level != NOTHING_FOUND:
                 raise typer.Exit(FOUND)
             return
         from puregen_transforms.detection.detector import check_needs

@@ -16,6 +16,7 @@ from .registry import detect as detect
 from .registry import register as register
 from .report import DetectionReport as DetectionReport
 from .residual_patterns import ResidualPatterns as ResidualPatterns
+from .shortcuts import Shortcuts as Shortcuts
 from .stamps import Stamps as Stamps
 from .stripes import Stripes as Stripes
 from .verdict import Verdict as Verdict

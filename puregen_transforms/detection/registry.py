@@ -22,6 +22,7 @@ from puregen_transforms.detection.moved_labels import MovedLabels
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.scan import SCAn
+from puregen_transforms.detection.shortcuts import Shortcuts
 from puregen_transforms.detection.stamps import Stamps
 from puregen_transforms.detection.strip import Strip
 from puregen_transforms.detection.stripes import Stripes
@@ -44,6 +45,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "class_split": ClassSplit,
     "label_disagreement": LabelDisagreement,
     "moved_labels": MovedLabels,
+    "shortcuts": Shortcuts,
     "confusion_training": ConfusionTraining,
     "whole_search": WholeSearch,
 }

@@ -12,6 +12,7 @@ from puregen_transforms.detection.energy import SharedPatterns, UnusualEnergies
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.moved_labels import MovedLabels
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
+from puregen_transforms.detection.shortcuts import Shortcuts
 from puregen_transforms.detection.stamps import Stamps
 from puregen_transforms.detection.stripes import Stripes
 
@@ -24,8 +25,9 @@ BUDGETS: Mapping[str, str] = {
 
 ORDER = tuple(BUDGETS)
 
-POISON, DOUBT, MISLABELED = "poison", "doubt", "mislabeled"
-"""What it means when a search flags images: they are poisoned; somebody should look at them; their labels are wrong."""
+POISON, DOUBT, MISLABELED, UNLEARNABLE = "poison", "doubt", "mislabeled", "unlearnable"
+"""What it means when a search flags images: they are poisoned; somebody should look at them; their labels are wrong; all
+of the set was made unlearnable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Search:
         name: of the detector in the registry.
         detector: with its settings.
         finds: what it can find, in words that complete "looked for …".
-        means: out of POISON, DOUBT and MISLABELED.
+        means: out of POISON, DOUBT, MISLABELED and UNLEARNABLE.
         budget: the smallest that it is part of, out of `BUDGETS`.
         without_reserved: what it misses without a reserved clean set, in words; empty if it needs none.
         explained_by_poison: whether what it flags in a class counts for nothing if a search for poison has found some
@@ -69,6 +71,12 @@ SEARCHES = (
         detector=UnusualEnergies(),
         finds="images that look unnatural, each in its own way, in a class that has too many of them",
         means=DOUBT,
+    ),
+    Search(
+        name="shortcuts",
+        detector=Shortcuts(),
+        finds="traces in the pixels of all images, from which their labels can be read",
+        means=UNLEARNABLE,
     ),
     Search(
         name="label_disagreement",

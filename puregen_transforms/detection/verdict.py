@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.searches import DOUBT, MISLABELED, NEVER, POISON, Search
+from puregen_transforms.detection.searches import DOUBT, MISLABELED, NEVER, POISON, UNLEARNABLE, Search
 
-POISONED, DOUBTFUL, NOTHING_FOUND = "poisoned", "doubtful", "nothing found"
+MADE_UNLEARNABLE, POISONED, DOUBTFUL, NOTHING_FOUND = "made unlearnable", "poisoned", "doubtful", "nothing found"
 
 CLEAN_ROW = -1
 
@@ -81,7 +81,9 @@ class Verdict:
 
     @property
     def level(self) -> str:
-        """Give the verdict out of POISONED, DOUBTFUL and NOTHING_FOUND."""
+        """Give the verdict out of MADE_UNLEARNABLE, POISONED, DOUBTFUL and NOTHING_FOUND."""
+        if any(one.search.means == UNLEARNABLE and bool(one.report.flagged.any()) for one in self.made):
+            return MADE_UNLEARNABLE
         if bool(self.flagged.any()):
             return POISONED
         return DOUBTFUL if bool(self.doubtful.any()) else NOTHING_FOUND
@@ -95,6 +97,8 @@ class Verdict:
     def headline(self) -> str:
         """Say the verdict in one sentence."""
         count, images = len(self), int(self.flagged.sum())
+        if self.level == MADE_UNLEARNABLE:
+            return f"Made unlearnable: traces that no picture needs give the labels of {count:,} images away."
         if self.level == POISONED:
             return f"Poisoned: {images:,} of {count:,} images should not be learned."
         if self.level == DOUBTFUL:
@@ -129,7 +133,7 @@ def conclude(
             flagged |= one.report.flagged
         if one.search.means == MISLABELED:
             mislabeled |= one.report.flagged
-        else:
+        elif one.search.means != UNLEARNABLE:  # which tells no image from another
             ranks = torch.maximum(ranks, rank_of(one.report.scores))
     found_by = torch.full((count,), CLEAN_ROW)
     # What is poison is no mere doubt, and a wrong label is the least of all.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms._progress import Progress, silent
-from puregen_transforms.detection.verdict import DOUBTFUL, POISONED, Verdict
+from puregen_transforms.detection.verdict import DOUBTFUL, MADE_UNLEARNABLE, POISONED, Verdict
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.functional.langevin import langevin, temperature_for
@@ -279,7 +279,7 @@ class Advice:
     """What to do with the set.
 
     Args:
-        action: "nothing", "look" or "remove".
+        action: "nothing", "look", "remove" or "weaken".
         steps: Langevin steps of `PureGen`, for the images that stay, or for all where none can be spared.
         sentences: why, in plain words.
         options: other options of `PureGen` that the steps were measured with, where they are not its defaults.
@@ -305,7 +305,17 @@ def advise(verdict: Verdict, dynamics: Dynamics | None = None, *, options: Mappi
         dynamics: of a sample of what was found; None where nothing was purified.
         options: see `Advice`.
     """
-    if verdict.level == POISONED:
+    if verdict.level == MADE_UNLEARNABLE:
+        other = (
+            "Take the set from another source if you can: no image can be told from the others, so there is nothing to "
+            "leave out."
+        )
+        weaken = (
+            'Otherwise weaken the traces in all images: purify with method="ddpm", and train on gray images with noise '
+            "(`eclipse_compensation`). Then search the result again."
+        )
+        advice = Advice(action="weaken", steps=DEFAULT_STEPS, sentences=(other, weaken))
+    elif verdict.level == POISONED:
         advice = _advise_to_remove(verdict, dynamics)
     elif verdict.level == DOUBTFUL:
         count = int(verdict.doubtful.sum())

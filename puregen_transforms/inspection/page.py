@@ -15,7 +15,7 @@ from torch import Tensor
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.detection.marks import Mark
-from puregen_transforms.detection.searches import DOUBT, MISLABELED, POISON
+from puregen_transforms.detection.searches import DOUBT, MISLABELED, POISON, UNLEARNABLE
 from puregen_transforms.detection.verdict import CLEAN_ROW, Searched, Verdict
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.inspection.audit import Inspection
@@ -29,7 +29,7 @@ PAGE, NUMBERS, IMAGES = "report.html", "verdict.json", "images.csv"
 _TEMPLATES = Path(__file__).parent
 _SHOWN_IMAGES, _SHOWN_CLASSES, _SHOWN_MARKS = 12, 5, 8
 
-KINDS = {POISON: "poison", DOUBT: "doubtful", MISLABELED: "mislabeled"}
+KINDS = {POISON: "poison", DOUBT: "doubtful", MISLABELED: "mislabeled", UNLEARNABLE: "made unlearnable"}
 
 
 def write_verdict(
