@@ -26,8 +26,8 @@ BUDGETS: Mapping[str, str] = {
 ORDER = tuple(BUDGETS)
 
 POISON, DOUBT, MISLABELED, UNLEARNABLE = "poison", "doubt", "mislabeled", "unlearnable"
-"""What it means when a search flags images: they are poisoned; somebody should look at them; their labels are wrong; all
-of the set was made unlearnable."""
+"""What it means when a search flags images: they are poisoned; somebody should look at them; their labels are wrong;
+the set was made unlearnable as a whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
