@@ -87,8 +87,8 @@ def detection_tables(record: Mapping[str, Any], *, published: bool) -> list[Tabl
 def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) -> Table:
     """Make a line for each detector: over all attacks, and where there is no poison."""
     head = [
-        "detector", "needs", "cost", "found, mean", "attacks found", "highest share of others flagged",
-        "flagged without poison", "with label noise: right labels flagged",
+        "detector", "needs", "cost", "found, mean", "attacks found", "sets judged right",
+        "highest share of others flagged", "flagged without poison", "with label noise: right labels flagged",
     ]  # fmt: skip
     head += ["published mean: found / flagged"] if published else []
     lines = []
@@ -106,14 +106,26 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
                 _cost(some),
                 _percent(list(tpr.values())),
                 f"{good} of {len(attacks)}",
+                f"{sum(_is_right(measured, detector, group) for group in rows)} of {len(rows)}",
                 f"{100 * max(fpr.values()):.1f}" if fpr else "–",
                 *(_percent(values) for values in clean),
                 *[_pair(published.get(detector))] * bool(published),
             ]
         )
     return Table(
-        f"Detectors (found: {GOOD_TPR:.0%} or more, and {FALSE_ALARMS:.1%} of the others or less)", head, lines
+        f"Detectors (found: {GOOD_TPR:.0%} or more, and {FALSE_ALARMS:.1%} of the others or less; judged right: "
+        "with every victim something is flagged if there is poison, and nothing if there is none)",
+        head,
+        lines,
     )
+
+
+def _is_right(measured: Measured, detector: str, group: str) -> bool:
+    """Tell whether a detector flags something in a poisoned set, and nothing in one without poison."""
+    tpr, fpr = measured.found(detector, group, "tpr"), measured.found(detector, group, "fpr")
+    if group in NO_POISON:
+        return not any([*tpr, *fpr])
+    return bool(tpr) and all(tpr)
 
 
 def _matrix(title: str, measured: Measured, cell: Callable[[Measured, str, str], str]) -> Table:

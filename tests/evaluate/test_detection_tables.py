@@ -80,6 +80,7 @@ def test_a_detector_is_judged_by_what_it_finds_flags_and_costs(record):
     assert (strip["needs"], strip["cost"]) == ("nothing", "0.50")
     assert (flare["attacks found"], strip["attacks found"]) == ("1 of 2", "0 of 1"), "false alarms count"
     assert (flare["flagged without poison"], strip["flagged without poison"]) == ("25.0", "–")
+    assert (flare["sets judged right"], strip["sets judged right"]) == ("2 of 3", "1 of 1"), "an alarm without poison"
     assert rows_of(found)["badnets"]["flare"] == "95.0 (90.0–100.0) / 0.3 (0.2–0.4)"
     assert rows_of(found)["no attack"]["flare"] == "– / 25.0"
     assert rows_of(ranking)["badnets"]["flare"] == "98.0 (97.0–99.0) / 90.0 (85.0–95.0)"
