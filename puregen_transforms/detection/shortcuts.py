@@ -16,7 +16,7 @@ from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.purifier.batches import on_single_threads
 
-LEAST_IN_CLASS = 20
+LEAST_IN_CLASS = 10
 """Images of a class from which on it counts."""
 
 MOST_IMAGES = 3000
@@ -72,7 +72,7 @@ class Shortcuts(Detector):
         """Read the labels, from images as they are and from coarse ones.
 
         Raises:
-            ValueError: no labels, fewer than two classes of twenty images, or an image that is missing, cannot be read,
+            ValueError: no labels, fewer than two classes of ten images, or an image that is missing, cannot be read,
                 or has another size.
         """
         labels = suspects.labels

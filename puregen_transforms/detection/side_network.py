@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -85,9 +84,7 @@ def look_again(
             state=state,
             progress=progress,
         )
-        values, of_clean = (
-            torch.cat(list(_answers(network, asked, device))) for asked in (images[rows], clean[~taught])
-        )
+        values, of_clean = (_answers(network, asked, device) for asked in (images[rows], clean[~taught]))
         found, apart = two_gaussians(values, sure if look == 0 else values > 0)
         if apart <= distance:
             break
@@ -96,9 +93,8 @@ def look_again(
     return posterior
 
 
-def _answers(network: nn.Module, images: Tensor, device: torch.device) -> Iterator[Tensor]:
-    """Give how much a network prefers the second of two classes: (n,) float64 of a part of the images at a time."""
+def _answers(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """Give how much a network prefers the second of two classes: (n,) float64."""
     with evaluating(network), torch.no_grad():
-        for part in batches(images):
-            scores = network(normalize(part.to(device))).double().cpu()
-            yield scores[:, 1] - scores[:, 0]
+        scores = torch.cat([network(normalize(part.to(device))).double().cpu() for part in batches(images)])
+    return scores[:, 1] - scores[:, 0]

@@ -88,7 +88,7 @@ def test_labels_are_read_by_the_other_half():
 
 def test_what_it_needs_is_said():
     demo = load_demo()
-    with pytest.raises(ValueError, match="two classes of 20 images or more, but got 1"):
+    with pytest.raises(ValueError, match="two classes of 10 images or more, but got 1"):
         detect("shortcuts", demo.images, torch.zeros(200, dtype=torch.int64))
     with pytest.raises(ValueError, match="`labels`"):
         detect("shortcuts", demo.images)
