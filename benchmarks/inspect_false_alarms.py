@@ -1,4 +1,4 @@
-"""How often `puregen inspect` cries wolf on clean images, and how often it finds poison.
+"""How often the energies of `puregen inspect` cry wolf on clean images, and how often they find poison.
 
     uv run python benchmarks/inspect_false_alarms.py CIFAR10_TEST_PARQUET TINY_IMAGENET_PARQUET
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -19,7 +18,15 @@ from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import STATE, check_output, print_verdict, read_reserved, suspects_of
+from puregen_transforms.cli.searching import (
+    STATE,
+    Size,
+    check_output,
+    command_line,
+    print_verdict,
+    read_reserved,
+    suspects_of,
+)
 from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
 
@@ -79,15 +86,7 @@ def detect(
     label_column: Annotated[
         str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            help="Resize images, the shorter side to this many pixels, and crop their center: images of several sizes "
-            "cannot be compared. Equal patches are no longer equal afterwards.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    size: Size = None,
     epochs: Annotated[
         int,
         typer.Option(
@@ -134,7 +133,17 @@ def detect(
             chosen = choose_source(source, split, column, label_column, size=size)
             clean = read_reserved(reserved, chosen, size)
             verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
-            command = shlex.join(["puregen", "detect", source, "--budget", budget])
+            options = {
+                "--split": split,
+                "--column": column,
+                "--label-column": label_column,
+                "--size": size,
+                "--reserved": reserved,
+                "--budget": budget,
+                "--epochs": epochs,
+                "--seed": seed,
+            }
+            command = command_line(["detect", source], options)
             _write(console, verdict, chosen, output, command)
             if fail_on_flagged and verdict.level != NOTHING_FOUND:
                 raise typer.Exit(FOUND)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +15,7 @@ from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import STATE, check_output, print_verdict, read_reserved
+from puregen_transforms.cli.searching import STATE, Size, check_output, command_line, print_verdict, read_reserved
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -45,15 +43,7 @@ def inspect(
         str | None,
         typer.Option(help="Column of classes; default: the one marked as such, if there is one.", rich_help_panel=DATA),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(
-            min=8,
-            help="Resize images, the shorter side to this many pixels, and crop their center: images of several sizes "
-            "cannot be compared. Equal patches are no longer equal afterwards.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    size: Size = None,
     reserved: Annotated[
         str | None,
         typer.Option(
@@ -146,10 +136,11 @@ def inspect(
             "--reserved": reserved,
             "--checkpoint": checkpoint,
             "--budget": budget,
+            "--epochs": epochs,
             "--sample": sample,
             "--seed": seed,
         }
-        facts = {**chosen.facts, "command": _command(["inspect", source], options)}
+        facts = {**chosen.facts, "command": command_line(["inspect", source], options)}
         inspection = _naming_the_column(inspection, chosen)
         command = _purify_command(source, chosen, inspection.advice, device=device, batch_size=batch_size)
         origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, purify=command)
@@ -158,12 +149,6 @@ def inspect(
         _report(console, inspection, command, page)
         if fail_on_flagged and inspection.verdict.level != NOTHING_FOUND:
             raise typer.Exit(FOUND)
-
-
-def _command(words: Sequence[str], options: Mapping[str, object]) -> str:
-    """Write a command to paste into a shell, with the options that have a value."""
-    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-    return shlex.join(["puregen", *words, *given])
 
 
 def _purify_command(
@@ -181,7 +166,7 @@ def _purify_command(
         "--device": device,
         "--batch-size": batch_size,
     }
-    return _command(["purify", source, _free_destination(source)], options)
+    return command_line(["purify", source, _free_destination(source)], options)
 
 
 def _free_destination(source: str) -> str:

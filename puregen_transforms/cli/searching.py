@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from puregen_transforms.cli.labelled_source import ChosenSource
+from puregen_transforms.cli.options import DATA
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -17,6 +21,17 @@ if TYPE_CHECKING:
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import SuspectSet
     from puregen_transforms.detection.verdict import Verdict
+
+Size = Annotated[
+    int | None,
+    typer.Option(
+        min=8,
+        help="Resize images, the shorter side to this many pixels, and crop their center: images of several sizes "
+        "cannot be compared. Equal patches are no longer equal afterwards.",
+        rich_help_panel=DATA,
+    ),
+]
+"""The option `--size`."""
 
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""
@@ -80,3 +95,9 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
     console.print("Not looked for, so it could still be there:", highlight=False)
     for line in verdict.not_looked_for:
         console.print(Padding(Text(line), (0, 0, 0, 2)))
+
+
+def command_line(words: Sequence[str], options: Mapping[str, object]) -> str:
+    """Write a command to paste into a shell, with the options that have a value."""
+    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
+    return shlex.join(["puregen", *words, *given])

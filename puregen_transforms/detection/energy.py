@@ -37,7 +37,33 @@ LEAST_IMAGES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedPatterns(Detector):
+class _EnergyDetector(Detector):
+    """What the detectors by the energy network share.
+
+    Args:
+        checkpoint: of the energy network; see `SharedPatterns`.
+        batch_size: images in one network call; None chooses by their size.
+    """
+
+    checkpoint: str | None = None
+    batch_size: int | None = None
+
+    def identity(self) -> str:
+        """Return the hash of the weights."""
+        return resolve_ebm(self.checkpoint).sha256
+
+    def meter(self, suspects: SuspectSet) -> ImageMeter:
+        """Prepare to measure the images of a set."""
+        model = load_energy(self.checkpoint)
+        return open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
+
+    def energies(self, suspects: SuspectSet) -> Tensor:
+        """Measure the energy of every image, or read what is kept: (N,), NaN where there is no image."""
+        return measure_energies(self.meter(suspects), suspects.progress, kept_energies(suspects, self.identity()))[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharedPatterns(_EnergyDetector):
     """Flag images whose energy gradients share a direction that chance does not explain.
 
     A perturbation that many images carry pulls their energy gradients the same way, whatever they show. An image's
@@ -51,13 +77,6 @@ class SharedPatterns(Detector):
         batch_size: images in one network call; None chooses by their size.
     """
 
-    checkpoint: str | None = None
-    batch_size: int | None = None
-
-    def identity(self) -> str:
-        """Return the hash of the weights."""
-        return resolve_ebm(self.checkpoint).sha256
-
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Search every class, and the set as a whole.
 
@@ -65,14 +84,12 @@ class SharedPatterns(Detector):
             ValueError: too few images, or an image that cannot be read.
             FloatingPointError: an energy is not finite.
         """
-        model = load_energy(self.checkpoint)
-        meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
-        measured = measure_set(meter, suspects, kept=kept_energies(suspects, self.identity()))
+        measured = measure_set(self.meter(suspects), suspects, kept=kept_energies(suspects, self.identity()))
         return pattern_report(measured, suspects)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyOutliers(Detector):
+class EnergyOutliers(_EnergyDetector):
     """Flag images whose energy lies far above that of the others, whatever they have in common.
 
     It finds perturbations made for each image by itself, if they are strong enough to be seen one by one and most
@@ -86,12 +103,6 @@ class EnergyOutliers(Detector):
     """
 
     threshold: float = HIGH_ENERGY
-    checkpoint: str | None = None
-    batch_size: int | None = None
-
-    def identity(self) -> str:
-        """Return the hash of the weights."""
-        return resolve_ebm(self.checkpoint).sha256
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Measure every energy.
@@ -100,9 +111,7 @@ class EnergyOutliers(Detector):
             ValueError: an image that cannot be read.
             FloatingPointError: an energy is not finite.
         """
-        model = load_energy(self.checkpoint)
-        meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
-        energies, _ = meter.energies(suspects.progress)
+        energies = self.energies(suspects)
         scores, present = torch.full_like(energies, torch.nan), energies.isfinite()
         if present.any():
             scores[present] = robust_scores(energies[present])
@@ -110,7 +119,7 @@ class EnergyOutliers(Detector):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnusualEnergies(Detector):
+class UnusualEnergies(_EnergyDetector):
     """Flag images of high energy in classes that have more of them than chance gives.
 
     It finds perturbations made for each image by itself, as gradient matching makes them, where one class has them:
@@ -124,13 +133,6 @@ class UnusualEnergies(Detector):
 
     uses: ClassVar[frozenset[str]] = frozenset({"labels"})
 
-    checkpoint: str | None = None
-    batch_size: int | None = None
-
-    def identity(self) -> str:
-        """Return the hash of the weights."""
-        return resolve_ebm(self.checkpoint).sha256
-
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Measure every energy, and judge each class.
 
@@ -138,9 +140,7 @@ class UnusualEnergies(Detector):
             ValueError: no images, or one that cannot be read.
             FloatingPointError: an energy is not finite.
         """
-        model = load_energy(self.checkpoint)
-        meter = open_meter(suspects.images, model, device=suspects.device, batch_size=self.batch_size)
-        energies, _ = measure_energies(meter, suspects.progress, kept_energies(suspects, self.identity()))
+        energies = self.energies(suspects)
         every = energies.isfinite()
         if not every.any():
             raise ValueError("Expected at least one image, but got none.")

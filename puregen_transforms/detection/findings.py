@@ -106,12 +106,6 @@ class Findings:
         return next(level for level in (SUSPICIOUS, UNUSUAL, CLEAR) if level in found | {CLEAR})
 
     @property
-    def unusual_energies(self) -> int:
-        """Images with an outlying energy, where there are more of them than chance would give; else 0."""
-        chosen = [group.outliers for group in self.classes if group.outlier_p < SIGNIFICANCE]
-        return max([self.whole.outliers if self.whole.outlier_p < SIGNIFICANCE else 0, sum(chosen)])
-
-    @property
     def aligned(self) -> bool:
         """Whether most images share a direction, so that the set as a whole could not be searched."""
         return self.common > COMMON_TO_ALL

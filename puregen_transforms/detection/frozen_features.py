@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +25,6 @@ ENLARGED = 3
 Of 2,000 images of CIFAR-10 enlarged to 64, 96, 128 and 224 pixels, 55, 65, 68 and 68 % have the class of most of their
 ten neighbors; the time grows as 1, 3, 6 and 24. At 128 pixels as many wrong labels are found as at 96.
 """
-
-_RECENT_PARTS = 24
-"""Parts in memory, as two searches of a set ask for the same features: 120 MiB of EfficientNet-Lite0's."""
-
-_RECENT: dict[str, Tensor] = {}
 
 _READ_PIXELS = 2**23
 """Enlarged pixels in memory at once: 96 MiB of float32."""
@@ -63,7 +57,8 @@ def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Ten
         images = [suspects.read(row) for row in rows]
         present[start : rows.stop] = torch.tensor([image is not None for image in images])
         if found := [image for image in images if image is not None]:
-            parts.append(_part(reader, found, suspects.state))
+            folder = suspects.state and suspects.state / f"features-{reader.digest(found)}"
+            parts.append(kept_tensors(folder, partial(reader.read_tensors, found))["features"])
     suspects.progress("reading features", len(suspects), len(suspects))
     if not parts:
         raise ValueError("Expected at least one image, but got none.")
@@ -72,17 +67,6 @@ def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Ten
     if bad := (present & ~features.isfinite().all(1)).nonzero().flatten().tolist():
         raise FloatingPointError(f"The features of the images in rows {bad[:8]} are not finite.")
     return features
-
-
-def _part(reader: FeatureReader, images: Sequence[Tensor], state: Path | None) -> Tensor:
-    """Compute the features of some images, unless they are known from another search or a killed one."""
-    digest = reader.digest(images)
-    if digest not in _RECENT:
-        folder = state and state / f"features-{digest}"
-        _RECENT[digest] = kept_tensors(folder, partial(reader.read_tensors, images))["features"]
-        while len(_RECENT) > _RECENT_PARTS:
-            _RECENT.pop(next(iter(_RECENT)))
-    return _RECENT[digest]
 
 
 class FeatureReader:

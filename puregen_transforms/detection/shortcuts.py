@@ -47,7 +47,7 @@ class Shortcuts(Detector):
     the pictures. They are nearly linearly separable (Yu et al. 2022). Two linear classifiers, fitted to one half of the
     images and asked about the other, see what is left of an image when its 3x3 mean is taken away, pixel by pixel, and
     how the pixels of that are correlated with their neighbors, as for filtered noise. In natural sets they are seldom
-    right: 17 and 34 % of 5,000 images of CIFAR-10. Where they are, as for written digits, the pictures themselves tell
+    right. Where they are, as for written digits, the pictures themselves tell
     the classes, and still do after a 3x3 median, without color, and as JPEG of quality 10; traces do not.
 
     All images are flagged, or none: what is left out of a set that is poisoned throughout is all of it. Classes whose

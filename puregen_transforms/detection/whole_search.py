@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from puregen_transforms.detection.detector import NEEDS, Detector, SuspectSet, run_detector
 from puregen_transforms.detection.network import train_network
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.searches import BUDGETS, SEARCHES, Search
-from puregen_transforms.detection.verdict import LeftOut, Searched, Verdict, above_one, conclude
+from puregen_transforms.detection.verdict import MADE_UNLEARNABLE, LeftOut, Searched, Verdict, above_one, conclude
 
 LARGEST_IN_MEMORY = 2**31
 """Bytes of images of one size that are held as a whole, so that they are read once for all searches."""
@@ -74,8 +75,8 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
 class WholeSearch(Detector):
     """Flag what any search of a whole search holds for poisoned; see `search_set` and `SEARCHES`.
 
-    Scores and flags are those of the verdict. `details` has, by image, `found_by`: the place of the first search that
-    flags it, and `doubtful` and `mislabeled`.
+    Scores and flags are those of the verdict; all images of a set made unlearnable are flagged. `details` has, by
+    image, `found_by`: the place of the first search that flags it, and `doubtful` and `mislabeled`.
 
     Args:
         budget: out of `BUDGETS`.
@@ -113,6 +114,8 @@ class WholeSearch(Detector):
         """
         verdict = search_set(suspects, budget=self.budget)
         flagged = verdict.flagged | verdict.doubtful if self.doubtful else verdict.flagged
+        if verdict.level == MADE_UNLEARNABLE:
+            flagged = torch.ones_like(flagged)
         return DetectionReport(
             scores=above_one(verdict.ranks, flagged),
             flagged=flagged,
@@ -186,7 +189,7 @@ def _kept(search: Search, suspects: SuspectSet) -> DetectionReport:
         network=suspects.network,
         seed=suspects.seed,
         device=suspects.device,
-        state=suspects.state and suspects.state / search.name,
+        state=suspects.state,  # all in it is named by content, and energies and features serve several searches
         progress=suspects.progress,
     )
     if path is not None:

@@ -102,7 +102,6 @@ def page(verdict: Verdict, origin: Origin, classes: Sequence[str], *, inspection
         findings=[_finding(one, verdict, origin, classes) for one in verdict.made if _found(one)],
         marks=[_mark(mark) for one in verdict.made for mark in one.report.marks if not mark.suspicious],
         silent=[one.search for one in verdict.made if not _found(one)],
-        kinds=KINDS,
         facts=origin.facts,
         purify=origin.purify,
         files={"numbers": NUMBERS, "images": IMAGES},

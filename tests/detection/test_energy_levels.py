@@ -55,3 +55,12 @@ def test_noise_of_each_image_its_own_in_one_class_is_a_doubt_and_no_proof():
     assert verdict.level == "doubtful"
     assert verdict.doubtful.nonzero().flatten().tolist() == rows.tolist()
     assert not detect("unusual_energies", demo.images, demo.labels, device="cpu").flagged.any()
+
+
+def test_searches_that_share_a_state_measure_energies_once(tmp_path, monkeypatch, tiny_checkpoint):
+    demo = load_demo()
+    given = {"device": "cpu", "state": tmp_path, "settings": {"checkpoint": str(tiny_checkpoint)}}
+    scores = detect("energy_outliers", demo.images, demo.labels, **given).scores
+    monkeypatch.setattr("puregen_transforms.detection.measure.ImageMeter.energies", lambda *given: 1 / 0)
+    assert detect("unusual_energies", demo.images, demo.labels, **given).scores.isfinite().all()
+    assert scores.equal(detect("energy_outliers", demo.images, demo.labels, **given).scores)

@@ -9,11 +9,6 @@ from puregen_transforms.detection.frozen_features import read_features, resize, 
 from puregen_transforms.hub.backbones import Backbone
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_remembered(monkeypatch):
-    monkeypatch.setattr("puregen_transforms.detection.frozen_features._RECENT", {})
-
-
 @pytest.fixture
 def backbone():
     with torch.random.fork_rng():
@@ -118,12 +113,3 @@ class TestBadInput:
             backbone.network[0].weight[0] = torch.inf
         with pytest.raises(FloatingPointError, match=r"rows \[0, 1\] are not finite"):
             read_features(suspects(images[:2]), backbone, side=32)
-
-
-def test_two_searches_of_a_set_read_it_once(backbone, images):
-    calls = []
-    backbone.network.register_forward_hook(lambda *given: calls.append(1))
-    first = read_features(suspects(images[:4]), backbone, side=32)
-    asked = len(calls)
-    assert torch.equal(first, read_features(suspects(images[:4]), backbone, side=32))
-    assert len(calls) == asked > 0

@@ -136,7 +136,7 @@ def test_a_class_crowded_with_outliers_is_named(demo, judged):
     assert findings.patterns == ()
     assert findings.level == UNUSUAL
     assert [group.name for group in findings.classes if group.level == UNUSUAL] == ["horse"]
-    assert findings.unusual_energies >= 8
+    assert findings.whole.outliers >= 8
     assert set((findings.scores > 4).nonzero().flatten().tolist()) <= set(rows)
 
 

@@ -6,7 +6,7 @@ import torch
 from puregen_transforms.attacks import craft
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.detection import SuspectSet, detect, search_set
+from puregen_transforms.detection import SuspectSet, WholeSearch, detect, search_set
 from puregen_transforms.detection.shortcuts import coarsen, correlations, read_labels, residual_pixels
 
 
@@ -56,9 +56,11 @@ def test_the_verdict_says_so_and_singles_out_no_image():
     report = detect("shortcuts", images, labels, class_names=CLASSES, device="cpu")
     clean = detect("shortcuts", enlarged().images, labels, device="cpu")
     known = {"shortcuts": report}
-    verdict = search_set(SuspectSet(images=images, labels=labels, class_names=CLASSES, known=known), budget="2m")
+    suspects = SuspectSet(images=images, labels=labels, class_names=CLASSES, known=known)
+    verdict = search_set(suspects, budget="2m")
     assert verdict.level == "made unlearnable"
     assert "1,000 images" in verdict.headline
+    assert WholeSearch(budget="2m").detect(suspects).flagged.all(), "as a detector it does not reassure, either"
     given = SuspectSet(images=enlarged().images[:200], labels=labels[:200], class_names=CLASSES)
     assert search_set(given, budget="2m").level != "made unlearnable"
     assert not clean.flagged.any()
