@@ -226,9 +226,11 @@ class Bench:
         if path.exists():
             return DetectionReport.load(path)
         known = {}
-        if isinstance(detector, WholeSearch):  # its parts are rows of their own
+        if isinstance(detector, WholeSearch):  # its parts are rows of their own, but for those that need more classes
             known = {
-                one.name: self._search(Component(name=one.name), cell, images, labels) for one in detector.searches
+                one.name: self._search(Component(name=one.name), cell, images, labels)
+                for one in detector.searches
+                if one.detector.least_classes <= len(dataset.class_names)
             }
         with self.store.locked(path):
             if not path.exists():
