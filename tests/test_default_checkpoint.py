@@ -85,6 +85,13 @@ def test_the_default_ddpm_restores_what_it_noises(demo):
         assert torch.equal(purify(batch[index]), purified[index]), "alone as in a batch"
 
 
+def test_eclipse_removes_the_little_noise_that_it_adds(demo):
+    batch = demo.images[:32]
+    for calls, least in ((1, 36), (None, 34)):
+        purify = PureGen("eclipse", ddpm_solver="ddim" if calls else "ddpm", ddpm_inference_steps=calls, seed=0)
+        assert psnr(purify(batch), batch).mean() >= least, "noised it was about 32 dB"
+
+
 def test_every_default_method_weakens_the_demo_trigger(demo):
     """At a few steps each, so that the test is quick; the full settings are measured by a benchmark."""
     clean, poisoned, ids = demo.images[:32], demo.poisoned()[:32], torch.arange(32)

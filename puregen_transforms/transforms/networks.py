@@ -100,7 +100,7 @@ class Networks:
         match config.method:
             case "ebm":
                 return [self._langevin]
-            case "ddpm":
+            case "ddpm" | "eclipse":
                 return [self._diffusion()]
             case "naive":
                 return [self._langevin, self._diffusion()]

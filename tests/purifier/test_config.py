@@ -1,7 +1,9 @@
 import dataclasses
 
 import pytest
+from diffusers import DDPMScheduler
 
+from puregen_transforms.functional.diffusion import alpha_bars_of, beta_schedule
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 from puregen_transforms.purifier.puregen_config import METHODS, PureGenConfig
 
@@ -16,6 +18,17 @@ def test_defaults_are_the_papers():
     assert (reps.ebm_steps, reps.ddpm_steps, reps.reps) == (10, 50, 5)
     filt = PureGenConfig(method="filt")
     assert (filt.ebm_steps, filt.ddpm_steps, filt.filter_fraction) == (0, 125, 0.5)
+
+
+def test_eclipse_adds_as_much_noise_as_published():
+    """100 steps of the cosine schedule of 4000 that it was published with; ours is linear, with 1000."""
+    published = DDPMScheduler(num_train_timesteps=4000, beta_schedule="squaredcos_cap_v2").alphas_cumprod
+    assert PureGenConfig(method="eclipse").diffusion == DiffusionConfig(steps=12)
+    ours, theirs = (
+        (1 - bars[steps - 1]).sqrt() for bars, steps in ((alpha_bars_of(beta_schedule()), 12), (published, 100))
+    )
+    assert float(ours) == pytest.approx(float(theirs), rel=0.02)
+    assert 127.5 * float(ours) == pytest.approx(6.4, abs=0.1), "of 255"
 
 
 def test_dynamics_by_name():

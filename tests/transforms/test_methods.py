@@ -26,6 +26,7 @@ SMALL = {
     "reps": {"ebm_steps": 1, "ddpm_steps": 2, "reps": 3},
     "filt": {"ddpm_steps": 4},
     "adaptive": {"ebm_steps": 2, "ddpm_steps": 2},
+    "eclipse": {"ddpm_steps": 5},
     "jpeg": {"jpeg_quality": 25},
 }
 
@@ -34,7 +35,7 @@ SMALL = {
 def make(tiny_checkpoint, tiny_ddpm):
     def make(method, **options):
         settings = {"seed": 0, **SMALL[method], **options}
-        if method not in ("ddpm", "jpeg"):
+        if method not in ("ddpm", "eclipse", "jpeg"):
             settings["checkpoint"] = tiny_checkpoint
         if method not in ("ebm", "jpeg"):
             settings["ddpm_checkpoint"] = tiny_ddpm
@@ -89,10 +90,11 @@ def test_digests_differ_and_survive_pickling(make, images, method):
     assert len({make(other).digest for other in SMALL}) == len(SMALL)
 
 
-def test_ddpm_equals_a_plain_diffusers_loop(make, images, tiny_ddpm, monkeypatch):
+@pytest.mark.parametrize(("method", "steps"), [("ddpm", 4), ("eclipse", 12)])
+def test_diffusion_equals_a_plain_diffusers_loop(make, images, tiny_ddpm, monkeypatch, method, steps):
     """Official layout in, reference dynamics out: T = 4 means noised to timestep 3, then reverse steps 3, 2, 1, 0."""
-    x, steps = images[:4], 4
-    purified = make("ddpm", dtype="float32")(x)
+    x = images[:4]
+    purified = make(method, ddpm_steps=None if method == "eclipse" else steps, dtype="float32")(x)
 
     unet = UNet2DModel.from_pretrained(tiny_ddpm / "unet")
     scheduler = DDPMScheduler.from_pretrained(tiny_ddpm / "scheduler")
@@ -129,6 +131,13 @@ def test_sizes_the_unet_does_not_divide_are_padded_and_cropped(make, shape):
     out = make("ddpm")(image)
     assert out.shape == image.shape
     assert not torch.equal(out, image)
+
+
+def test_eclipse_with_one_call_is_the_denoiser_itself(make, images):
+    one = make("eclipse", ddpm_steps=None, ddpm_solver="ddim", ddpm_inference_steps=1)
+    same = make("ddpm", ddpm_steps=12, ddpm_solver="ddim", ddpm_inference_steps=1)
+    assert torch.equal(one(images[:4]), same(images[:4]))
+    assert not torch.equal(one(images[:4]), make("eclipse", ddpm_steps=None)(images[:4]))
 
 
 def test_naive_is_ebm_then_ddpm(make, images):
@@ -264,7 +273,7 @@ def test_adaptive_reports_what_resists(make, images):
 
 
 def test_energies_need_an_energy_network(make, images):
-    for method in ("ddpm", "jpeg"):
+    for method in ("ddpm", "eclipse", "jpeg"):
         with pytest.raises(ValueError, match="no energy network"):
             make(method).energy(images[:1])
 
