@@ -39,6 +39,8 @@ PANELS = {
     "EBMConfig": NETWORKS,
     "UNetConfig": NETWORKS,
     "image_size": DATA,
+    "sparse": DATA,
+    "copies": DATA,
     "seed": RUNNING,
 }
 
@@ -164,7 +166,8 @@ def train_ddpm(
         accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if precision == torch.bfloat16 else "no")
         start = None if initial is None else _load_initial_unet(initial, network)
         images = _read_images(source, split=split, image_size=network.image_size)
-        trainer = DDPMTrainer(images, training, network, accelerator)
+        labels = None if training.sparse is None else _read_labels(source, split=split)
+        trainer = DDPMTrainer(images, training, network, accelerator, labels=labels)
         _train(trainer, output, start=start, save_every=save_every, precision=precision)
 
 
@@ -202,6 +205,15 @@ def _read_images(source: str, *, split: str, image_size: int) -> Tensor:
 
     Console(stderr=True).print(f"Reading {source} …")
     return load_image_tensor(source, split=split, image_size=image_size)
+
+
+def _read_labels(source: str, *, split: str) -> Tensor | None:
+    import torch
+
+    from puregen_transforms.cli.labelled_source import choose_source
+
+    labels = choose_source(source, split, None, None).labels
+    return None if labels is None else torch.tensor(labels)
 
 
 def _train(

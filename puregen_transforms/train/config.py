@@ -103,7 +103,11 @@ class DDPMTraining:
         warmup: updates over which the rate rises; then it falls to 0 along a cosine.
         largest_gradient: norm at which the gradient is clipped.
         ema_decay: decay of the weight average that becomes the result; 0 keeps none.
-        seed: decides the initial weights, data order and noise.
+        sparse: share of the images that is learned, of each class where there are labels; ECLIPSE (Wang et al. 2024)
+            takes 0.04, clean ones. None learns all.
+        copies: of each image, beside itself; ECLIPSE takes 4. As each update draws with replacement, a set and its
+            copies differ in the draws alone.
+        seed: decides the initial weights, data order and noise, and which images a sparse set has.
     """
 
     updates: int = 41_000
@@ -113,6 +117,8 @@ class DDPMTraining:
     warmup: int = 500
     largest_gradient: float = 1.0
     ema_decay: float = 0.999
+    sparse: float | None = None
+    copies: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -124,8 +130,11 @@ class DDPMTraining:
         for name in ("learning_rate", "largest_gradient"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
-        if self.warmup < 0:
-            raise ValueError(f"Expected `warmup` of 0 or more, but got {self.warmup}.")
+        for name in ("warmup", "copies"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"Expected `{name}` of 0 or more, but got {getattr(self, name)}.")
+        if self.sparse is not None and not 0 < self.sparse <= 1:
+            raise ValueError(f"Expected `sparse` above 0 and up to 1, but got {self.sparse}.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
 

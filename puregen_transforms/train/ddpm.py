@@ -25,6 +25,7 @@ from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.config import DDPMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
+from puregen_transforms.train.sparse import sparse_rows
 from puregen_transforms.train.trainer import Trainer
 
 _SAMPLE_STEPS = 75
@@ -53,15 +54,26 @@ class DDPMTrainer(Trainer):
         training: settings.
         network: shape of the UNet; `image_size` must be the images' S.
         accelerator: where to train, in how many processes and in which precision.
+        labels: (N,) int64, of which a sparse set takes the same share each; None draws it from all images alike.
     """
 
     kind = "ddpm"
 
     def __init__(
-        self, images: Tensor, training: DDPMTraining, network: UNetConfig, accelerator: Accelerator | None = None
+        self,
+        images: Tensor,
+        training: DDPMTraining,
+        network: UNetConfig,
+        accelerator: Accelerator | None = None,
+        *,
+        labels: Tensor | None = None,
     ) -> None:
         accelerator = accelerator or Accelerator()
         self.training, self.config = training, network
+        if training.sparse is not None:
+            images = images[sparse_rows(len(images), training.sparse, seed=training.seed, labels=labels)]
+        if training.copies:
+            images = images.repeat(training.copies + 1, 1, 1, 1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(training.seed)
             unet = build_unet(network).to(memory_format=torch.channels_last)

@@ -58,6 +58,14 @@ def test_a_ddpm_run_takes_lists_of_numbers(tmp_path):
     assert record["training"]["warmup"] == DDPMTraining.warmup
 
 
+def test_a_ddpm_of_few_images_says_so_in_its_record(tmp_path):
+    small = ["--widths", "8,8", "--attention", "", "--groups", 4, "--layers", 1, "--updates", 2, "--batch-size", 2]
+    done = train("ddpm", ASSETS, tmp_path, "--cpu", "--dtype", "float32", *small, "--sparse", 0.2, "--copies", 4)
+    assert "200 images; training" in done.stderr, "4 of 20 images of each class, five times"
+    _, record = load_state(tmp_path)
+    assert (record["training"]["sparse"], record["training"]["copies"]) == (0.2, 4)
+
+
 def test_rate_drops_replace_those_of_the_preset(tmp_path):
     small = ["--nf", 2, "--updates", 2, "--langevin-steps", 1, "--batch-size", 2, "--bank-size", 2, "--cpu"]
     train("ebm", ASSETS, tmp_path, *small, "--rate-drops", "0.5:0.3,0.8:0.1")

@@ -50,3 +50,11 @@ def test_card_command(tmp_path, name):
     assert result.exit_code == 0, result.output
     assert name in (tmp_path / "README.md").read_text()
     assert CliRunner().invoke(app, ["hub", "card", "nonsense"]).exit_code == 1
+
+
+def test_the_card_of_a_network_that_learned_few_images_says_so():
+    record = load_record(DEFAULT_DDPM)
+    settings = {**record["training"]["settings"], "sparse": 0.04, "copies": 4}
+    card = fill_card({**record, "training": {**record["training"], "settings": settings}})
+    assert "a share of 0.04 was learned, drawn at random. Each image was there 5 times." in card
+    assert "times." not in fill_card(record)

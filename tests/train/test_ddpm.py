@@ -19,6 +19,7 @@ from puregen_transforms.train.ddpm import DDPMTrainer
 from puregen_transforms.train.ebm import EBMTrainer
 from puregen_transforms.train.generator_run import read_log, run_training
 from puregen_transforms.train.health import PATIENCE, SpikeWatch, TrainingDivergedError
+from puregen_transforms.train.sparse import sparse_rows
 
 SMALL = DDPMTraining(updates=6, batch_size=4, warmup=2, learning_rate=1e-3)
 NETWORK = UNetConfig(widths=(8, 16), layers=1, attention=(), groups=4)
@@ -95,6 +96,30 @@ def _tiny_ebm():
     return EBMConfig(nf=4)
 
 
+def test_a_sparse_set_has_the_share_of_each_class_and_its_copies(images):
+    labels = torch.arange(64) % 4 // 2  # two classes of 32
+    few = DDPMTraining(**{**SMALL.to_dict(), "sparse": 0.25, "copies": 4})
+    run = DDPMTrainer(images, few, NETWORK, labels=labels)
+    learned, *copies = run.images.split(16)
+    assert len(copies) == 4
+    assert all(torch.equal(copy, learned) for copy in copies)
+    rows = [int((images == one).flatten(1).all(1).nonzero()) for one in learned]
+    assert rows == sorted(set(rows))
+    assert labels[rows].bincount().tolist() == [8, 8]
+    assert run.step().loss > 0
+    assert run.settings()["training"].items() >= {"sparse": 0.25, "copies": 4}.items()
+    assert torch.equal(DDPMTrainer(images, few, NETWORK, labels=labels).images, run.images), "the seed decides"
+
+
+def test_without_labels_a_sparse_set_is_drawn_from_all_and_never_empty():
+    rows = [sparse_rows(1000, 0.04, seed=seed) for seed in range(3)]
+    assert [len(drawn.unique()) for drawn in rows] == [40, 40, 40]
+    assert not torch.equal(rows[0], rows[1])
+    assert len(sparse_rows(10, 0.001, seed=0)) == 1
+    assert len(sparse_rows(10, 0.001, seed=0, labels=torch.arange(10) % 5)) == 5
+    assert sparse_rows(10, 1.0, seed=0).tolist() == list(range(10))
+
+
 def test_starting_from_trained_weights(images, tmp_path):
     first = trainer(images)
     list(run_training(first, tmp_path / "first"))
@@ -155,6 +180,9 @@ def test_chains_that_leave_the_images_stop_training(images):
         ({"learning_rate": 0.0}, "`learning_rate`"),
         ({"ema_decay": 1.0}, "`ema_decay`"),
         ({"warmup": -1}, "`warmup`"),
+        ({"sparse": 0.0}, "`sparse` above 0"),
+        ({"sparse": 1.5}, "up to 1"),
+        ({"copies": -1}, "`copies` of 0 or more"),
     ],
 )
 def test_bad_settings(settings, message):
