@@ -61,6 +61,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "reps": {"method": "reps", "ddpm_inference_steps": 10},
     "filt": {"method": "filt", "ddpm_inference_steps": 25},
     "adaptive": {"method": "adaptive", "ddpm_inference_steps": 15},
+    "eclipse": {"method": "eclipse"},
+    "eclipse, 1 call": {"method": "eclipse", "ddpm_solver": "ddim", "ddpm_inference_steps": 1},
 }
 """Diffusion inside combinations is run with fewer calls: `ddpm` beside `ddpm, 15 calls` shows what that costs."""
 

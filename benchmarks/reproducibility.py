@@ -3,12 +3,12 @@
     uv run python benchmarks/reproducibility.py
 
 Contract: the packaged networks, `--images` demonstration images, one seed, every method at its own steps; diffusion
-takes `--calls` network calls. First, on this machine and in each dtype: all images in one call are the reference, and
-each other way has to give the same bytes: one by one, in batches of 7, shuffled, on 1 and on 2 threads, through
-`datasets.map` (one process and two) and through a `DataLoader` with two workers. Then the same call is made in other
-arithmetics (float32 with AVX2 alone, in a process of its own; bfloat16 where the hardware has it), on clean images and
-on poisoned ones (demo trigger, eps 16/255), where bytes may differ: reported are the differences, and the figures of
-merit of both, which should not.
+takes `--calls` network calls at most. First, on this machine and in each dtype: all images in one call are the
+reference, and each other way has to give the same bytes: one by one, in batches of 7, shuffled, on 1 and on 2 threads,
+through `datasets.map` (one process and two) and through a `DataLoader` with two workers. Then the same call is made in
+other arithmetics (float32 with AVX2 alone, in a process of its own; bfloat16 where the hardware has it), on clean
+images and on poisoned ones (demo trigger, eps 16/255), where bytes may differ: reported are the differences, and the
+figures of merit of both, which should not.
 
 With `ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2` set, the first part is that of a
 processor without AVX-512, and there is no second.
@@ -49,8 +49,9 @@ CPU = torch.device("cpu")
 def transform(method: str, dtype: str, calls: int, images: Tensor, device: str = "cpu") -> PureGen:
     """Make the transform of a method, its threshold fitted."""
     purify = PureGen(method, dtype=dtype, seed=0, device=device)
-    if purify.config.uses_ddpm:
-        purify = PureGen(**{**purify.to_dict(), "ddpm_inference_steps": calls}, device=device)
+    if purify.config.ddpm_steps:
+        most = min(calls, purify.config.ddpm_steps)
+        purify = PureGen(**{**purify.to_dict(), "ddpm_inference_steps": most}, device=device)
     return purify.fit(images) if purify.config.uses_threshold else purify
 
 
@@ -172,7 +173,7 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor], images: Tensor) -> d
 
 
 def markdown(own: Mapping[str, Any], avx2: Mapping[str, Any]) -> str:
-    """Format both records as a table: of each method and arithmetic, the images that differ in any way."""
+    """Format both records as a table: of each method measured and arithmetic, the images that differ in any way."""
     columns = {
         "float32": (own, "float32"),
         "bfloat16": (own, "bfloat16"),
@@ -181,6 +182,8 @@ def markdown(own: Mapping[str, Any], avx2: Mapping[str, Any]) -> str:
     lines = [["method", *columns], ["---"] * (len(columns) + 1)]
     for method in METHODS:
         found = [record["ways"].get(f"{method}, {dtype}") for record, dtype in columns.values()]
+        if not any(found):
+            continue
         most = [None if one is None else max(one["images_that_differ"].values()) for one in found]
         lines.append([method, *("–" if count is None else str(count) for count in most)])
     names = next(iter(own["ways"].values()))["images_that_differ"]
@@ -196,7 +199,7 @@ def main() -> None:
     """Compare, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--calls", type=int, default=15, help="network calls of each diffusion")
+    parser.add_argument("--calls", type=int, default=15, help="network calls of each diffusion, at most")
     parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--dtypes", nargs="*", help="default: float32, and bfloat16 where the hardware has it")
     parser.add_argument("--device", default="cpu", help="of the first part")
