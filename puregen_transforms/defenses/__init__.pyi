@@ -1,3 +1,4 @@
+from .bit_depth import BitDepthReduction as BitDepthReduction
 from .corruption import CorruptionCompensation as CorruptionCompensation
 from .epic import Epic as Epic
 from .friends import Friends as Friends
@@ -5,4 +6,5 @@ from .registry import TRAINING_DEFENSES as TRAINING_DEFENSES
 from .registry import build_training_defense as build_training_defense
 from .training_defense import Trained as Trained
 from .training_defense import TrainingDefense as TrainingDefense
+from .ueraser import UEraser as UEraser
 from .victim_beneficiary import VictimBeneficiary as VictimBeneficiary

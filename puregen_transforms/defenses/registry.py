@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from puregen_transforms.defenses.bit_depth import BitDepthReduction
 from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.defenses.friends import Friends
 from puregen_transforms.defenses.training_defense import Hooked, TrainingDefense
+from puregen_transforms.defenses.ueraser import UEraser
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 
 TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
@@ -16,6 +18,8 @@ TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
     "friends": Friends,
     "epic": Epic,
     "corruption_compensation": CorruptionCompensation,
+    "bit_depth_reduction": BitDepthReduction,
+    "ueraser": UEraser,
     "victim_beneficiary": VictimBeneficiary,
 }
 

@@ -42,7 +42,7 @@ def train_classifier(
         labels: (N,) int64.
         generator: of the order and the augmentation.
         recipe: optimizer, learning rates and augmentation; default `FastRecipe`.
-        hooks: which rows are learned, and how they are changed.
+        hooks: which rows are learned, how they are changed, and what the loss is taken of.
         state: folder for the state after each epoch. A killed training that is started again with the same arguments
             goes on from there and gives the same weights; the losses of finished epochs are yielded again. (Dropout
             draws from torch's global generator, which is not kept.)
@@ -77,7 +77,8 @@ def train_classifier(
         for index in order.split(batch)[: max(1, len(rows) // batch)]:
             x = hooks.change(normalize(images[index]), index, generator)
             with autocast(images.device):
-                loss = recipe.loss(model(recipe.augment(x, generator)), labels[index])
+                scores = hooks.scores(model, recipe.augment(x, generator), labels[index], generator)
+                loss = recipe.loss(scores, labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

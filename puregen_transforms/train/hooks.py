@@ -33,6 +33,18 @@ class TrainingHooks:
         """Change a batch before its augmentation: (n, 3, H, W) in [-1, 1], of these rows."""
         return images
 
+    def scores(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the scores of a batch that the loss is taken of: (n, K).
+
+        Args:
+            model: in training mode.
+            images: (n, 3, H, W) in [-1, 1], augmented.
+            labels: (n,) int64.
+            generator: of what is drawn.
+        """
+        scores: Tensor = model(images)
+        return scores
+
     def state(self) -> dict[str, Tensor]:
         """Give what has been learned so far, for a killed training to go on from."""
         return {}

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from puregen_transforms.defenses.bit_depth import BitDepthReduction
 from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic, isolated_medoids, last_layer_gradients
 from puregen_transforms.defenses.friends import Friends
@@ -44,7 +45,13 @@ def train(task, defense, epochs=8, **options):
 
 @pytest.mark.parametrize(
     "defense",
-    [Friends(start=2), Friends(noise="gaussian", start=2), Epic(interval=2, share=0.1), CorruptionCompensation()],
+    [
+        Friends(start=2),
+        Friends(noise="gaussian", start=2),
+        Epic(interval=2, share=0.1),
+        CorruptionCompensation(),
+        BitDepthReduction(),
+    ],
 )
 def test_a_defended_classifier_still_learns(task, defense):
     trained, losses = train(task, defense)
@@ -82,6 +89,8 @@ SHORT = {
     "friends": {"start": 2, "iterations": 3},
     "epic": {"interval": 2},
     "corruption_compensation": {},
+    "bit_depth_reduction": {},
+    "ueraser": {"versions": 2},
     "victim_beneficiary": {
         "epochs": 5,
         "clean_epochs": 1,
@@ -141,6 +150,8 @@ def test_settings_under_which_nothing_would_happen():
         CorruptionCompensation(grayscale=2)
     with pytest.raises(ValueError, match="0 or more, but got -1"):
         CorruptionCompensation(noise=-1)
+    with pytest.raises(ValueError, match="from 1 to 8, but got 0"):
+        BitDepthReduction(bits=0)
 
 
 def test_corrupted_images_are_gray_at_the_share_noisy_and_of_8_bits():
@@ -166,6 +177,13 @@ def test_without_noise_gray_is_gray_and_nothing_is_nothing():
     gray = change(grayscale=1.0)
     assert torch.equal(gray[:, 0], gray[:, 1])
     assert torch.equal(gray[:, 0], gray[:, 2])
+
+
+def test_few_levels_are_left_of_each_color():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
+    changed = BitDepthReduction().hooks(0).change(normalize(pixels), None, torch.Generator())
+    assert ((changed + 1) * 127.5).round().unique().tolist() == [0, 64, 128, 192]
+    assert torch.equal(BitDepthReduction(bits=8).hooks(0).change(normalize(pixels), None, None), normalize(pixels))
 
 
 def test_friendly_noise_is_large_and_changes_no_mind(task):
