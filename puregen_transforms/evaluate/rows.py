@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
+from puregen_transforms.defenses.ueraser import UEraser
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import DETECTORS
@@ -14,6 +16,7 @@ from puregen_transforms.evaluate.summaries import LEFT_OUT
 
 NO_DEFENSE = DefenseSpec()
 PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
+COMPENSATION = Component(name="corruption_compensation")
 
 EXTRAS = ("JPEG 50", "JPEG 85", "EPIC 0.2", "PureGen-adaptive")
 """Rows for which 2 cores have no time unless they are asked for."""
@@ -33,6 +36,22 @@ def grayscale() -> DefenseSpec:
     """Train on gray images (Liu et al. 2023); those of the test keep their color."""
     settings = {"grayscale": 1.0, "noise": 0.0}
     return DefenseSpec(name="grayscale", train=Component(name="corruption_compensation", settings=settings))
+
+
+def bit_depth(bits: int) -> DefenseSpec:
+    """Train on images of few levels (Liu et al. 2023); those of the test keep all."""
+    return DefenseSpec(name=f"{bits} bits", train=Component(name="bit_depth_reduction", settings={"bits": bits}))
+
+
+def ueraser(name: str, scale: Scale, **settings: Any) -> DefenseSpec:
+    """Train on the worst of several augmented versions of each image (Qin et al. 2023)."""
+    settings = {**UEraser.presets[scale.name], **settings}
+    return DefenseSpec(name=name, train=Component(name="ueraser", settings=settings))
+
+
+def eclipse(name: str, scale: Scale, **options: Any) -> DefenseSpec:
+    """Purify all images a little, and cover up what is left in training (Wang et al. 2024)."""
+    return replace(purify(name, scale, method="eclipse", **options), train=COMPENSATION)
 
 
 def friends(scale: Scale, noise: str = "bernoulli") -> DefenseSpec:
@@ -124,12 +143,24 @@ def main_defenses(scale: Scale) -> list[DefenseSpec]:
 
 def availability_defenses(scale: Scale) -> list[DefenseSpec]:
     """List defenses of whole sets that were made unlearnable."""
-    return [
+    main = [
         NO_DEFENSE,
         jpeg(10),
-        grayscale(),
-        purify("PureGen-EBM", scale),
+        ueraser("UEraser", scale),
         purify("PureGen-DDPM", scale, method="ddpm"),
+        eclipse("ECLIPSE", scale),
+    ]
+    if scale.name == "smoke":
+        return main
+    return [
+        *main,
+        grayscale(),
+        bit_depth(2),
+        ueraser("UEraser-max", scale, share=1.0),
+        purify("PureGen-EBM", scale),
+        eclipse("ECLIPSE, one call", scale, ddpm_solver="ddim", ddpm_inference_steps=1),
+        purify("ECLIPSE, purification alone", scale, method="eclipse"),
+        DefenseSpec(name="ECLIPSE, compensation alone", train=COMPENSATION),
     ]
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from puregen_transforms.evaluate.detection_tables import detection_tables
-from puregen_transforms.evaluate.published import CLASSES, PUBLISHED, Figures
+from puregen_transforms.evaluate.published import CLASSES, PUBLISHED, PUREGEN, SET_UPS, Figures
 from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Summary, Table, by_victim, grouped, summarize
 from puregen_transforms.hub.catalogue import CATALOGUE
 
@@ -62,11 +62,7 @@ def remarks(record: Mapping[str, Any]) -> str:
         f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {record['machine']}."
     )
     if _published(record):
-        text += (
-            ' "paper": the published tables, of CIFAR-10 itself and not a '
-            "JPEG copy, 50,000 images, ResNet-18 or HLB, 1 % of the rows poisoned, a larger generator; its JPEG and "
-            "EPIC, of whichever quality and share, stand beside ours of 75 and 0.2."
-        )
+        text += f' "paper": {SET_UPS.get(record["name"], PUREGEN)}'
     quality = record["jpeg_quality"]
     names = {cell["cell"]["defense"]["name"] for cell in record["cells"]}
     if quality is not None and f"JPEG {quality}" in names:
@@ -95,7 +91,10 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
     for group in attacks:
         head += [f"{group}: attack success{' (worst)' * several}"] * (group in aimed)
         head += ["accuracy" if group in aimed else f"{group}: accuracy"]
-        head += ["paper: success / accuracy / worst class, %"] * (group in published)
+        figures = "success / accuracy / worst class" if group in aimed else "accuracy"
+        head += [f"paper: {figures}, %"] * (group in published)
+    averaged = not aimed and len(attacks) > 1
+    head += ["mean of attacks: accuracy"] * averaged
     lines = []
     for name, rows in defenses.items():
         line = [name, _percent(summarize(rows[NO_ATTACK]).accuracy) if NO_ATTACK in rows else "–"]
@@ -104,12 +103,19 @@ def _outcomes(title: str, defenses: Groups, published: Mapping[str, Mapping[str,
             line += [_success(summary, several)] * (group in aimed)
             line += [_percent(summary.accuracy) if summary else "–"]
             line += [_in_words(published[group].get(name))] if group in published else []
+        if averaged:
+            line.append(_mean_accuracy([rows.get(group, []) for group in attacks]))
         lines.append(line)
     line = ["never poisoned", ""]
     for group in attacks:
         floor = summarize(next(rows[group] for rows in defenses.values() if group in rows)).floor
         line += ["–" if floor is None else _percent(floor)] * (group in aimed) + [""] * (1 + (group in published))
     return Table(title, head, [*lines, line] if aimed else lines)
+
+
+def _mean_accuracy(attacks: Sequence[Sequence[Mapping[str, Any]]]) -> str:
+    """Average over attacks, of which none must be missing."""
+    return _percent(fmean(summarize(records).accuracy for records in attacks)) if all(attacks) else "–"
 
 
 def _with_success(defenses: Groups) -> set[str]:

@@ -8,11 +8,12 @@ import torch
 from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.bench import Bench
-from puregen_transforms.evaluate.cells import Cell, VictimSpec
+from puregen_transforms.evaluate.cells import Cell, Component, VictimSpec
 from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
-from puregen_transforms.evaluate.rows import grayscale
+from puregen_transforms.evaluate.published import PUBLISHED
+from puregen_transforms.evaluate.rows import bit_depth, eclipse, grayscale, ueraser
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)
@@ -39,15 +40,34 @@ def test_sets_made_unlearnable_are_measured_by_accuracy(bench, preset):
     cells = PROTOCOLS["availability"].cells(SCALES[preset], bench)
     availability = {name for name, about in ATTACKS.items() if about.availability}
     assert {cell.attack.name for cell in cells} == {"none", *availability}
-    rows = ["none", "JPEG 10", "grayscale", "PureGen-EBM", "PureGen-DDPM"]
-    assert list(dict.fromkeys(cell.defense.name for cell in cells)) == rows
+    assert len(availability) == 7
+    rows = {cell.defense.name: cell.defense for cell in cells}
+    assert {"none", "JPEG 10", "grayscale", "2 bits", "UEraser", "UEraser-max", "PureGen-EBM", "PureGen-DDPM"} < set(
+        rows
+    )
+    whole, part = rows["ECLIPSE"], rows["ECLIPSE, purification alone"]
+    assert whole.purify_others == part.purify_others == {"method": "eclipse"}
+    assert whole.train == rows["ECLIPSE, compensation alone"].train == Component(name="corruption_compensation")
+    assert part.train is None
+    published = PUBLISHED["availability"]
+    assert set(published) == availability
+    assert {name for figures in published.values() for name in figures} <= set(rows)
     assert {cell.seed for cell in cells} == {0, 1}
     triggered = {cell.attack.name for cell in PROTOCOLS["triggers"].cells(SCALES[preset], bench)}
     assert not triggered & availability
 
 
-def test_a_cell_of_an_unlearnable_set_has_no_success(bench):
-    record = bench.evaluate(Cell(attack=attack("lsp", "smoke", "lsp"), defense=grayscale(), victim=TINY))
+@pytest.mark.parametrize("row", ["grayscale", "bits", "ueraser", "eclipse"])
+def test_a_cell_of_an_unlearnable_set_has_no_success(bench, row):
+    smoke = SCALES["smoke"]
+    defense = {
+        "grayscale": grayscale(),
+        "bits": bit_depth(2),
+        "ueraser": ueraser("UEraser", smoke),
+        "eclipse": eclipse("ECLIPSE", smoke, ddpm_inference_steps=1),
+    }[row]
+    record = bench.evaluate(Cell(attack=attack("lsp", "smoke", "lsp"), defense=defense, victim=TINY))
+    assert ("images_after" in record) == (row == "eclipse"), "the others change images in training alone"
     assert not {"success", "success_never_poisoned"} & record.keys()
     assert (record["poison"]["poisoned_rows"], record["poison"]["norm"]) == (record["poison"]["set_rows"], "l2")
 

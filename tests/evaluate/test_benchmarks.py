@@ -33,7 +33,8 @@ def test_every_protocol_runs(name, runs, monkeypatch, capsys):
     """With shorter trainings than the preset's, and fewer steps of the diffusion network."""
     short = {"friends": {"start": 1, "iterations": 2}, "epic": {"interval": 1}}
     victim = VictimSpec(classifier="tiny", epochs=3)
-    few = {"ddpm": {"ddpm_inference_steps": 2, "ddpm_steps": 2}, "ebm": {"ebm_steps": 2}}
+    few = {method: {"ddpm_inference_steps": 2, "ddpm_steps": 2} for method in ("ddpm", "eclipse")}
+    few |= {"ebm": {"ebm_steps": 2}}
     monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], victim=victim, purify=few, **short))
     check(name, runs, monkeypatch, capsys)
 

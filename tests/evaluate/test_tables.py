@@ -172,3 +172,23 @@ def test_attacks_on_all_that_is_learned_have_accuracy_alone(record):
     (table,) = tables({**record, "cells": cells})
     assert table.head == ["defense", "accuracy, no attack", "lsp: accuracy"]
     assert table.rows == [["none", "50.0%", "50.0%"], ["JPEG 10", "50.0%", "50.0%"]]
+
+
+def test_sets_made_unlearnable_stand_beside_published_accuracies_and_are_averaged(record):
+    cells = [record_of(name, group, 0.5) for name in ("none", "2 bits") for group in ("no attack", "lsp", "urp")]
+    cells[4]["accuracy"] = 0.6
+    for cell in cells:
+        if cell["cell"]["attack"]["group"] != "no attack":
+            cell["poison"] = {"digest": "a", "poisoned_rows": 100, "cover_rows": 0, "set_rows": 100}
+    shown = {**record, "name": "availability", "cells": cells}
+    (table,) = tables(shown)
+    words = ["lsp: accuracy", "paper: accuracy, %", "urp: accuracy", "paper: accuracy, %"]
+    assert table.head == ["defense", "accuracy, no attack", *words, "mean of attacks: accuracy"]
+    assert table.rows == [
+        ["none", "50.0%", "50.0%", "13.1", "50.0%", "16.8", "50.0%"],
+        ["2 bits", "50.0%", "60.0%", "–", "50.0%", "–", "55.0%"],
+    ]
+    assert "APBench" in markdown(shown)
+    assert "1 % of the rows" not in markdown(shown)
+    (table,) = tables({**shown, "cells": cells[:-1]})
+    assert table.rows[1][-1] == "–", "no mean where an attack is missing"
