@@ -18,7 +18,7 @@ class BitDepthReduction(Hooked):
     """Keep the highest bits of each color of the training images; test images stay as they are.
 
     Args:
-        bits: of 8; 2 as published.
+        bits: number that is kept of 8; 2 as published.
     """
 
     bits: int = 2

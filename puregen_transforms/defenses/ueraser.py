@@ -51,9 +51,9 @@ class UEraser(Hooked):
     epochs, the first 60 of them with five versions.
 
     Args:
-        versions: of each image. Each costs a pass of the network, forth and back.
-        share: of the epochs, the first ones, in which the worst version is chosen; then there is only one. 1 is the
-            published UEraser-max.
+        versions: number of them. Each costs a pass of the network, forth and back.
+        share: part of the epochs, from the first, in which the worst version is chosen; then there is only one. 1 is
+            the published UEraser-max.
     """
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"smoke": {"versions": 2}, "cpu": {}, "paper": {}}

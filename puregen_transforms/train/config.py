@@ -105,8 +105,8 @@ class DDPMTraining:
         ema_decay: decay of the weight average that becomes the result; 0 keeps none.
         sparse: share of the images that is learned, of each class where there are labels; ECLIPSE (Wang et al. 2024)
             takes 0.04, clean ones. None learns all.
-        copies: of each image, beside itself; ECLIPSE takes 4. As each update draws with replacement, a set and its
-            copies differ in the draws alone.
+        copies: further copies of each image; ECLIPSE takes 4. As each update draws with replacement, they change
+            which images are drawn, but not how often each is.
         seed: decides the initial weights, data order and noise, and which images a sparse set has.
     """
 
