@@ -2,9 +2,9 @@
 
     uv run python benchmarks/network_free.py CIFAR10_TRAIN TINY_IMAGENET_TRAIN [--clothing CLOTHING_TRAIN] [--seeds 3]
 
-Contract: `stamps`, `residual_patterns` and `stripes` search two sets of 10,000 images of 32x32 pixels, with labels:
-1,000 of each class of a public JPEG copy of CIFAR-10, and 250 of each of 40 classes of Tiny ImageNet, box-filtered to
-32 pixels, without a JPEG grid. Only the searches are timed, on this machine's threads.
+Contract: `stamps`, `patches`, `residual_patterns` and `stripes` search two sets of 10,000 images of 32x32 pixels, with
+labels: 1,000 of each class of a public JPEG copy of CIFAR-10, and 250 of each of 40 classes of Tiny ImageNet,
+box-filtered to 32 pixels, without a JPEG grid. Only the searches are timed, on this machine's threads.
 
 - poisoned: every attack at 0.3 %, 1 % and 10 % of the set, several seeds, published settings (clean_label: as in its
   preset "smoke"). Found is the share of poisoned rows that a detector flags, or that any does; covers, which carry
@@ -38,7 +38,7 @@ from puregen_transforms.detection import DetectionReport, detect
 from puregen_transforms.evaluate.records import describe_machine, write_record
 
 RESULTS = Path(__file__).parent / "results"
-DETECTORS = ("stamps", "residual_patterns", "stripes")
+DETECTORS = ("stamps", "patches", "residual_patterns", "stripes")
 SHARES = (0.003, 0.01, 0.1)
 
 ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -47,6 +47,7 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "badnets, untargeted": ("badnets", {"goal": "untargeted", "target_class": None}),
     "badnets, jittered": ("badnets", {"jitter": 4}),
     "trojan": ("trojan", {}),
+    "trojan, jittered": ("trojan", {"jitter": 4}),
     "tact": ("tact", {}),
     "clean_label": ("clean_label", {"preset": "smoke"}),
     "blended": ("blended", {}),

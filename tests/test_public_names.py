@@ -106,6 +106,7 @@ SUB_PACKAGES = {
         "LabelEvidence",
         "Mark",
         "MovedLabels",
+        "Patches",
         "ResidualPatterns",
         "SharedPatterns",
         "Shortcuts",

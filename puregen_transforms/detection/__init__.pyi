@@ -11,6 +11,7 @@ from .label_disagreement import LabelDisagreement as LabelDisagreement
 from .marks import LabelEvidence as LabelEvidence
 from .marks import Mark as Mark
 from .moved_labels import MovedLabels as MovedLabels
+from .patches import Patches as Patches
 from .registry import DETECTORS as DETECTORS
 from .registry import detect as detect
 from .registry import register as register

@@ -42,7 +42,7 @@ class Mark:
     """Describe one mark.
 
     Args:
-        kind: "stamp", "pattern", "local pattern" or "stripes".
+        kind: "stamp", "patch", "pattern", "local pattern" or "stripes".
         rows: (n,) int64 of the images that carry it, increasing.
         picture: (4, h, w) uint8 red, green, blue and opacity: the stamp itself, or the pattern on gray, amplified.
         place: first row and column of the picture in the image.

@@ -19,6 +19,7 @@ from puregen_transforms.detection.frequency import Frequency
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures
 from puregen_transforms.detection.moved_labels import MovedLabels
+from puregen_transforms.detection.patches import Patches
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.scan import SCAn
@@ -33,6 +34,7 @@ DETECTORS: dict[str, Callable[..., Detector]] = {
     "energy_outliers": EnergyOutliers,
     "unusual_energies": UnusualEnergies,
     "stamps": Stamps,
+    "patches": Patches,
     "residual_patterns": ResidualPatterns,
     "stripes": Stripes,
     "spectral_signatures": SpectralSignatures,

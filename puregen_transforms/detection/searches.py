@@ -11,6 +11,7 @@ from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.energy import SharedPatterns, UnusualEnergies
 from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.moved_labels import MovedLabels
+from puregen_transforms.detection.patches import Patches
 from puregen_transforms.detection.residual_patterns import ResidualPatterns
 from puregen_transforms.detection.shortcuts import Shortcuts
 from puregen_transforms.detection.stamps import Stamps
@@ -60,6 +61,11 @@ class Search:
 
 SEARCHES = (
     Search(name="stamps", detector=Stamps(), finds="the same patch at the same place of several images"),
+    Search(
+        name="patches",
+        detector=Patches(),
+        finds="a small patch at any place of several images, also if they were compressed after it",
+    ),
     Search(name="stripes", detector=Stripes(), finds="stripes that go through the images of a class"),
     Search(
         name="residual_patterns",

@@ -53,7 +53,7 @@ class Stamps(Detector):
     classes carry, and whose labels fit the pictures, such as a watermark, is a mark of the report and not flagged.
 
     A score is by what factor a stamp is commoner than asked for, less 1, and 0 without a stamp. It sees only stamps
-    that cover what is below, at one place, and that no compression has touched since.
+    that cover what is below, at one place, and that no compression has touched since; `Patches` sees others.
     """
 
     version: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""What the three detectors of marks promise alike: stamps, residual patterns and stripes."""
+"""What the four detectors of marks promise alike: stamps, patches, residual patterns and stripes."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from puregen_transforms.data.demo import load_demo
 from puregen_transforms.detection import DetectionReport, detect
 from tests.detection.pictures import added, overlay, pictures, stamped, stripes
 
-DETECTORS = ("stamps", "residual_patterns", "stripes")
+DETECTORS = ("stamps", "patches", "residual_patterns", "stripes")
 
 ROWS = torch.arange(0, 240, 15)
 """The 16 images that are changed, of all four classes."""
@@ -16,6 +16,10 @@ ROWS = torch.arange(0, 240, 15)
 def with_mark(name, images, rows=ROWS):
     if name == "stamps":
         return stamped(images, rows)
+    if name == "patches":
+        for number, row in enumerate(rows.tolist()):
+            images = stamped(images, torch.tensor([row]), down=3 + 2 * (number % 8), right=5 + number % 11)
+        return images
     return added(images, rows, overlay() if name == "residual_patterns" else stripes(6))
 
 
