@@ -121,6 +121,7 @@ SUB_PACKAGES = {
         "search_set",
     },
     "defenses": {
+        "AntiBackdoorLearning",
         "CorruptionCompensation",
         "Epic",
         "Friends",

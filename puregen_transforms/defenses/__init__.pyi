@@ -1,3 +1,4 @@
+from .abl import AntiBackdoorLearning as AntiBackdoorLearning
 from .corruption import CorruptionCompensation as CorruptionCompensation
 from .epic import Epic as Epic
 from .friends import Friends as Friends

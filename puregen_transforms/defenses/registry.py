@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from puregen_transforms.defenses.abl import AntiBackdoorLearning
 from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.defenses.friends import Friends
@@ -17,6 +18,7 @@ TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
     "epic": Epic,
     "corruption_compensation": CorruptionCompensation,
     "victim_beneficiary": VictimBeneficiary,
+    "abl": AntiBackdoorLearning,
 }
 
 

@@ -90,6 +90,7 @@ SHORT = {
         "batch": 16,
         "own_recipe": False,
     },
+    "abl": {"isolation_epochs": 2, "unlearning_epochs": 2, "share": 0.1, "batch": 16, "own_recipe": False},
 }
 
 
