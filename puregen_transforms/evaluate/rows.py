@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from puregen_transforms.defenses.abl import AntiBackdoorLearning
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import DETECTORS
@@ -67,6 +68,11 @@ def vab(
         purify_others=scale.purify.get("ebm", {}) if purified else None,
         train=Component(name="victim_beneficiary", settings={**VictimBeneficiary.presets[scale.name], **settings}),
     )
+
+
+def abl(scale: Scale) -> DefenseSpec:
+    """Train with Anti-Backdoor Learning."""
+    return DefenseSpec(name="ABL", train=Component(name="abl", settings=AntiBackdoorLearning.presets[scale.name]))
 
 
 def patterns_left_out() -> DefenseSpec:

@@ -1,0 +1,140 @@
+"""The protocol `training_defenses`: which cells it has, and its tables."""
+
+import pytest
+
+from puregen_transforms.data.demo import CLASSES
+from puregen_transforms.defenses.registry import build_training_defense
+from puregen_transforms.evaluate.bench import Bench
+from puregen_transforms.evaluate.presets import SCALES
+from puregen_transforms.evaluate.protocols import PROTOCOLS
+from puregen_transforms.evaluate.store import Store
+from puregen_transforms.evaluate.tables import markdown, tables
+from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
+
+DIRTY = ("badnets", "blended", "wanet", "input_aware")
+
+
+@pytest.fixture
+def cells(ten_classes, tmp_path, request):
+    return PROTOCOLS["training_defenses"].cells(SCALES[request.param], Bench(ten_classes, Store(tmp_path)))
+
+
+@pytest.mark.parametrize("cells", ["cpu", "paper"], indirect=True)
+def test_whole_defenses_meet_all_attacks_and_parts_meet_two(cells):
+    met = {}
+    for cell in cells:
+        met.setdefault(cell.defense.name, []).append(cell.attack.group)
+    everything = met.pop("none")
+    assert everything == [
+        "no attack",
+        *DIRTY,
+        "sig",
+        "clean_label",
+        "narcissus, ε 16",
+        "flip (labels alone)",
+    ]
+    whole = [name for name, groups in met.items() if groups == everything]
+    assert whole == [
+        "V&B",
+        "V&B, split by whole_search",
+        "V&B + PureGen",
+        "whole_search, found left out",
+        "ABL",
+    ]
+    assert {tuple(met[name]) for name in set(met) - set(whole)} == {("no attack", "badnets", "blended")}
+    assert {cell.attack.settings["rate"] for cell in cells if cell.attack.name in DIRTY} == {0.1}
+
+
+@pytest.mark.parametrize("cells", ["smoke", "cpu", "paper"], indirect=True)
+def test_all_variants_of_a_defense_train_alike_and_are_given_no_clean_images(cells, ten_classes):
+    trains = [cell.defense.train for cell in cells if cell.defense.train is not None]
+    built = [build_training_defense(one.name, **one.settings) for one in trains if one.name == "victim_beneficiary"]
+    assert len({(one.epochs, one.clean_epochs, one.weight_rise, one.warmup_steps, one.batch) for one in built}) == 1
+    assert {one.suspicious for one in built} == {"suppress", "relabel", "drop"}
+    assert PROTOCOLS["training_defenses"].needs == {"public"}
+
+
+def record_of(defense, group, accuracy, success=None, *, found=None, settings=None, train="victim_beneficiary", **more):
+    parts = {"name": defense, "detect": [], "train": None}
+    if defense != "none":
+        parts["train"] = {"name": train, "settings": settings or {}}
+    victim = {"classifier": "small", "epochs": 12, "scenario": "scratch"}
+    record = {
+        "cell": {"attack": {"group": group, "settings": {}}, "defense": parts, "victim": victim, "seed": 0},
+        "accuracy": accuracy,
+        "seconds": {"train": 60.0},
+    }
+    if success is not None:
+        record |= {"success": success, "success_never_poisoned": 0.02}
+        record["poison"] = {"digest": group, "poisoned_rows": 5, "set_rows": 100}
+    if found is not None:
+        record["detection"] = dict(zip(("fpr", "tpr"), found, strict=False))
+    return record | more
+
+
+@pytest.fixture
+def record():
+    slow, searched = {"train": 600.0}, {"train": 540.0, "search": 30.0}
+    cells = [
+        record_of("none", "no attack", 0.75),
+        record_of("none", "badnets", 0.74, 1.0),
+        record_of("none", "sig", 0.73, 0.98, seconds={"train": 6000.0}),
+        record_of("V&B", "no attack", 0.7, found=(0.2,), seconds=slow),
+        record_of("V&B", "badnets", 0.69, 0.1, found=(0.2, 0.9), seconds=slow),
+        record_of("V&B", "sig", 0.68, 0.5, found=(0.3, 0.4), seconds=slow),
+        record_of("split", "no attack", 0.74, seconds=searched, network_read=True, found=(0.0,)),
+        record_of("split", "badnets", 0.73, 0.01, seconds=searched, network_read=True, found=(0.0, 1.0)),
+        record_of("split", "sig", 0.72, 0.02, seconds=searched, network_read=True, found=(0.0, 1.0)),
+        record_of("ABL", "no attack", 0.6, train="abl"),
+        record_of("ABL", "badnets", 0.5, 0.0, train="abl"),
+        record_of("ABL", "sig", 0.55, 0.4, train="abl"),
+        record_of("filter", "no attack", 0.71, settings={"suspicious": "drop"}, found=(0.2,)),
+        record_of("filter", "badnets", 0.72, 0.3, settings={"suspicious": "drop"}, found=(0.25, 0.8)),
+    ]
+    for cell in cells:
+        if cell["cell"]["defense"]["name"] == "split":
+            cell["cell"]["defense"]["detect"] = [{"name": "whole_search", "settings": {}}]
+    return {
+        "name": "training_defenses",
+        "title": "Training defenses",
+        "command": "python benchmarks/training_defenses.py --preset cpu",
+        "preset": "cpu",
+        "images": "cifar10-jpeg-train.parquet",
+        "class_names": list(CLASSES),
+        "jpeg_quality": 75,
+        "weights_sha256": {"ebm": CATALOGUE[DEFAULT_EBM].sha256, "ddpm": "d"},
+        "machine": "2 cores",
+        "cells": cells,
+    }
+
+
+def test_the_tables(record):
+    outcomes, found, parts, found_by_parts = tables(record)
+    assert outcomes.head[2:] == ["no attack", "badnets", "sig"]
+    assert outcomes.rows == [  # a single slow training changes no cost
+        ["none", "1.0", "– / 75.0", "100.0 / 74.0", "98.0 / 73.0"],
+        ["V&B", "10.0", "– / 70.0", "10.0 / 69.0", "50.0 / 68.0"],
+        ["split", "10.5", "– / 74.0", "1.0 / 73.0", "2.0 / 72.0"],
+        ["ABL", "1.0", "– / 60.0", "0.0 / 50.0", "40.0 / 55.0"],
+        ["never poisoned", "", "–", "2.0", "2.0"],
+    ]
+    assert found.rows == [
+        ["V&B", "– / 20.0", "90.0 / 20.0", "40.0 / 30.0"],
+        ["split", "– / 0.0", "100.0 / 0.0", "100.0 / 0.0"],
+    ]
+    assert [row[0] for row in parts.rows] == ["none", "V&B", "filter", "never poisoned"], "not the rivals"
+    assert parts.rows[2] == ["filter", "1.0", "– / 71.0", "30.0 / 72.0"]
+    assert found_by_parts.rows == [["filter", "– / 20.0", "80.0 / 25.0"]]
+
+
+def test_titles_stand_above_the_tables(record):
+    text = markdown(record)
+    assert "**Attack success / accuracy (%)**\n\n| defense | cost of search and training" in text
+    assert text.count("**") == 8
+
+
+def test_some_rows_alone_make_tables_too(record):
+    alone = [cell for cell in record["cells"] if cell["cell"]["defense"]["name"] == "V&B"]
+    outcomes, found = tables({**record, "cells": alone})
+    assert [row[1] for row in outcomes.rows] == ["–", ""], "no plain training to compare with"
+    assert found.rows[0][0] == "V&B"
