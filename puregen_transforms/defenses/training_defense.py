@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -27,6 +27,21 @@ def silent_epochs(epoch: int, loss: float) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Look:
+    """What a defense thought of the images at some time of its training.
+
+    Args:
+        epoch: after how many, as they are told to `progress`.
+        flagged: (N,) bool, images that it held for poisoned.
+        scores: (N,) suspicion in [0, 1].
+    """
+
+    epoch: int
+    flagged: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """A trained classifier, and what the defense thinks of the images.
 
@@ -34,11 +49,13 @@ class Trained:
         model: in evaluation mode, on the device of the images.
         flagged: (N,) bool, images that the defense holds for poisoned; None if it says nothing.
         scores: (N,) suspicion, higher is more suspicious; None if there is none.
+        looks: how that came about, for defenses that look at the images now and then.
     """
 
     model: nn.Module
     flagged: Tensor | None = None
     scores: Tensor | None = None
+    looks: Sequence[Look] = ()
 
 
 class TrainingDefense(Protocol):

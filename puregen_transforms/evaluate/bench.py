@@ -25,6 +25,7 @@ from puregen_transforms.evaluate.before_after import compare
 from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec
 from puregen_transforms.evaluate.crafting import Workshop
 from puregen_transforms.evaluate.defend import KeptPurifier, defend, identity_of
+from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.metrics import detection
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.records import describe_machine
@@ -152,11 +153,13 @@ class Bench:
             flagged[rows[victim.flagged.cpu()]] = True
         if victim.scores is not None and defended.rows is None:
             scores = victim.scores.cpu()
+        poisoned = torch.zeros(len(images), dtype=torch.bool)
+        if poison is not None:
+            poisoned[poison.ids[~poison.covers]] = True
         if flagged is not None:
-            poisoned = torch.zeros(len(images), dtype=torch.bool)
-            if poison is not None:
-                poisoned[poison.ids[~poison.covers]] = True
             look["detection"] = detection(flagged, poisoned, scores)
+        if victim.looks:
+            look["looks"] = describe_looks(victim.looks, poisoned[rows])
         if defended.rows is not None:
             look["rows_learned"] = len(defended.rows)
         taken = _taken(cell.defense)

@@ -16,6 +16,7 @@ from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, group
 
 _OURS = "PureGen", "EBM"
 _MOST_PANELS = 6
+_MOST_LINES = 10
 
 
 def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
@@ -30,15 +31,15 @@ def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     groups = groups[:_MOST_PANELS]
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
-    height, looks = 4.2 * lines, _looks_of(list(defenses))
-    legend = 0.24 * -(-len(looks) // columns) + 0.2
+    height, marks = 4.2 * lines, _marks_of(list(defenses))
+    legend = 0.24 * -(-len(marks) // columns) + 0.2
     figure = new_figure(5.2 * columns, height + legend)
     for index, group in enumerate(groups):
         axes = figure.add_subplot(lines, columns, index + 1)
         found = {name: summarize(rows[group]) for name, rows in defenses.items() if group in rows}
         for name, summary in found.items():
             if summary.success is not None:
-                axes.plot(100 * summary.accuracy, 100 * summary.success, **looks[name], linestyle="", markersize=7)
+                axes.plot(100 * summary.accuracy, 100 * summary.success, **marks[name], linestyle="", markersize=7)
         for floor in {s.floor for s in found.values() if s.floor is not None}:
             axes.axhline(100 * floor, color="#8a8f98", linestyle=":", linewidth=1)
         axes.set_ylim(-4, 104)
@@ -154,7 +155,58 @@ def draw_samples(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
-def _looks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def draw_looks(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
+    """Draw who is held for poisoned when: a line for each group of attacks, of the first defense that looks.
+
+    Left the shares of poisoned and of clean images by epoch, then the suspicion of all at some epochs.
+
+    Args:
+        path: of the PNG; not written if no record has looks.
+        cells: records, of one kind of victim.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    shown: dict[str, Mapping[str, Any]] = {}
+    names = [cell["cell"]["defense"]["name"] for cell in cells if "looks" in cell]
+    for record in cells:
+        if "looks" in record and record["cell"]["defense"]["name"] == names[0]:
+            shown.setdefault(record["cell"]["attack"]["group"], record["looks"])
+    if not shown:
+        return False
+    lines = list(shown.items())[:_MOST_LINES]
+    columns = 2 + max(len(looks["histograms"]) for _, looks in lines)
+    figure = new_figure(2.1 * columns, 2.2 * len(lines) + 0.4)
+    grid = figure.add_gridspec(len(lines), columns)
+    for line, (group, looks) in enumerate(lines):
+        axes = figure.add_subplot(grid[line, :2])
+        for kind, key in (("clean", "fpr"), ("poisoned", "tpr")):
+            if key in looks:
+                axes.plot(looks["epochs"], [100 * share for share in looks[key]], color=COLORS[kind], label=kind)
+        axes.set_ylim(-4, 104)
+        axes.set_ylabel("suspicious (%)", fontsize=8)
+        axes.set_title(f"{names[0]}, {group}: by epoch", fontsize=8.5, loc="left", color=INK)
+        axes.legend(frameon=False, fontsize=7.5, loc="center right")
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        for column, found in enumerate(looks["histograms"]):
+            axes = figure.add_subplot(grid[line, 2 + column])
+            for kind, color in COLORS.items():
+                if total := sum(found[kind]):
+                    edges = [place / len(found[kind]) for place in range(len(found[kind]) + 1)]
+                    shares = [count / total for count in found[kind]]
+                    axes.stairs(shares, edges, fill=True, alpha=0.6, color=color)
+            axes.set_title(f"after epoch {found['epoch']}", fontsize=8, loc="left", color=INK)
+            axes.set_yticks([])
+            axes.tick_params(labelsize=7)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.supxlabel("left: epoch of the training; right: suspicion, of each kind its share", fontsize=8.5)
+    figure.tight_layout()
+    save_figure(figure, path)
+    return True
+
+
+def _marks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Choose each defense's color, by who it is of, and a mark of its own."""
     ours, rivals = iter("oD^vP*<>dhpo"), iter("sX" + "<>^vdPhp*s")
     looks: dict[str, dict[str, Any]] = {}

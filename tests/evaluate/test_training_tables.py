@@ -1,12 +1,16 @@
-"""The protocol `training_defenses`: which cells it has, and its tables."""
+"""The protocol `training_defenses`: which cells it has, its tables, and its figures."""
 
 import pytest
+import torch
 
 from puregen_transforms.data.demo import CLASSES
 from puregen_transforms.defenses.registry import build_training_defense
+from puregen_transforms.defenses.training_defense import Look
 from puregen_transforms.evaluate.bench import Bench
+from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
+from puregen_transforms.evaluate.report import draw_figures
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.evaluate.tables import markdown, tables
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
@@ -138,3 +142,30 @@ def test_some_rows_alone_make_tables_too(record):
     outcomes, found = tables({**record, "cells": alone})
     assert [row[1] for row in outcomes.rows] == ["–", ""], "no plain training to compare with"
     assert found.rows[0][0] == "V&B"
+
+
+def test_who_is_suspicious_when():
+    poisoned = torch.tensor([True, True, False, False, False])
+    scores = [torch.tensor(values) for values in ([0.0, 0.5, 0.5, 0.5, 1.0], [1.0, 0.99, 0.0, 0.01, 0.5])]
+    looks = [Look(epoch, one > 0.8, one) for epoch, one in zip((3, 6), scores, strict=True)]
+    found = describe_looks(looks, poisoned)
+    assert found["epochs"] == [3, 6]
+    assert (found["tpr"], found["fpr"]) == ([0.0, 1.0], [0.3333, 0.0])
+    first, last = found["histograms"]
+    assert first["epoch"] == 3
+    assert (last["poisoned"][-1], sum(last["poisoned"])) == (2, 2)
+    assert (last["clean"][0], last["clean"][10], sum(last["clean"])) == (2, 1, 3)
+    assert "tpr" not in describe_looks(looks, poisoned & False)
+    many = [Look(epoch, scores[0] > 0.8, scores[0]) for epoch in range(10)]
+    assert [one["epoch"] for one in describe_looks(many, poisoned)["histograms"]] == [0, 3, 6, 9]
+
+
+def test_looks_are_drawn(record, tmp_path):
+    poisoned = torch.arange(50) < 10
+    scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    looks = [Look(epoch, scores > 0.8, scores) for epoch in (1, 2, 5, 9)]
+    assert "training_defenses-looks.png" not in draw_figures(record, tmp_path)
+    for cell in record["cells"][3:6]:
+        cell["looks"] = describe_looks(looks, poisoned)
+    assert "training_defenses-looks.png" in draw_figures(record, tmp_path)
+    assert (tmp_path / "training_defenses-looks.png").stat().st_size > 10_000
