@@ -125,6 +125,7 @@ SUB_PACKAGES = {
         "CorruptionCompensation",
         "Epic",
         "Friends",
+        "Look",
         "TRAINING_DEFENSES",
         "Trained",
         "TrainingDefense",

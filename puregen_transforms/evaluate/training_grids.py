@@ -21,15 +21,15 @@ _ATTACKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "narcissus, ε 16": ("narcissus", {"epsilon": 16.0}),
     "flip (labels alone)": ("flip", {}),
 }
-"""Attacks by group, with settings. Dirty-label ones poison a tenth of the set, as the defense's authors do; the others
-the share of their preset: at "cpu" sig and clean_label poison 8 % of the set, four fifths of the target class, as such
-small victims hardly learn less."""
+"""Attacks by group, with settings. Dirty-label ones poison a tenth of the set, as in the authors' code; the others the
+share of their preset: at "cpu" sig and clean_label poison 8 % of the set, four fifths of the target class, and undefended
+victims obey them (`results/attacks.json`)."""
 
 _OF_SMOKE = ("badnets",)
 
 _OF_PARTS = ("badnets", "blended")
-"""Attacks that tell parts of The Victim and The Beneficiary apart: by the authors' own account, blended images pass the
-filter, and both come back where suspicious images are learned without suppression."""
+"""Attacks that should tell parts of The Victim and The Beneficiary apart: in the authors' ablation, as others have it,
+blended images pass the filter, and both come back where suspicious images are learned without suppression."""
 
 _SPLITTER = "whole_search"
 """The detector that splits in place of the Victim. It is given no clean images."""
@@ -40,7 +40,7 @@ def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
 
     At the preset "cpu" a training of The Victim and The Beneficiary takes as long as ten plain ones, and fewer where a
     detector splits (nine) or parts are left out (seven to ten); one of ABL as long as three. Counted from single
-    steps, all cells together take as long as 420 plain trainings of a minute on one core each, and nine whole searches
+    steps, all cells together take as long as 450 plain trainings of a minute on one core each, and nine whole searches
     of five minutes: five to six hours on two cores.
     """
     chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
@@ -63,10 +63,11 @@ def _whole(scale: Scale) -> Sequence[DefenseSpec]:
 
 
 def _parts(scale: Scale) -> Sequence[DefenseSpec]:
-    """List what the defense is without some of its parts, and with another scale of entropies."""
+    """List The Victim and The Beneficiary without some parts, with another scale of entropies, and with two helpers."""
     return [
         vab(scale, name="V&B, filter alone", suspicious="drop", mix_threshold=None),
         vab(scale, name="V&B, filter, AttentionMix", suspicious="drop"),
         vab(scale, name="V&B, filter, AttentionMix, semi-supervised", suspicious="relabel"),
         vab(scale, name="V&B, entropies scaled without their tails", entropy_tail=0.01),
+        vab(scale, *every_detector(scale)[_SPLITTER], purified=True),
     ]
