@@ -83,14 +83,14 @@ class TrainingDefense(Protocol):
         """Train a classifier.
 
         Args:
-            build: gives a new network each time, on the device of the images.
+            build: gives a new network each time, on the device of the images; the last one is returned.
             images: (N, 3, H, W) uint8.
             labels: (N,) int64.
             recipe: of the classifier that is returned, unless the defense has its own.
             seed: of all that is random after `build`.
             flags: what a detector found, for defenses that make use of it.
             state: folder that a killed training goes on from, with the same result; None keeps nothing.
-            progress: told each epoch and its loss.
+            progress: told each epoch and its loss, once its state is kept; a training that goes on tells all again.
 
         Raises:
             ValueError: the recipe is too short for the defense.

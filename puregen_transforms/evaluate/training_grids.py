@@ -22,8 +22,8 @@ _ATTACKS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "flip (labels alone)": ("flip", {}),
 }
 """Attacks by group, with settings. Dirty-label ones poison a tenth of the set, as in the authors' code; the others the
-share of their preset: at "cpu" sig and clean_label poison 8 % of the set, four fifths of the target class, and undefended
-victims obey them (`results/attacks.json`)."""
+share of their preset: at "cpu" sig and clean_label poison 8 % of the set, four fifths of the target class, which
+undefended victims obey (`results/attacks.json`)."""
 
 _OF_SMOKE = ("badnets",)
 

@@ -10,6 +10,9 @@ from puregen_transforms.evaluate.summaries import Groups, Table, grouped, in_per
 
 _NO_DEFENSE = "none"
 
+_AT_BEST = "Not the result: attack success / accuracy after the most accurate epoch, which the code of V&B reports (%)"
+"""Of up to 2,000 of the test images; see `Judge`."""
+
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -25,7 +28,10 @@ def training_tables(record: Mapping[str, Any]) -> list[Table]:
     plain = _plain_seconds(rows)
     tables = [
         _outcomes("Attack success / accuracy (%)", whole, groups, plain),
-        _matrix("Poison found / other images held for poisoned (%)", _finders(whole), groups, _found_and_flagged),
+        _matrix(_AT_BEST, _with("by_epoch", whole), groups, _at_best),
+        _matrix(
+            "Poison found / other images held for poisoned (%)", _with("detection", whole), groups, _found_and_flagged
+        ),
     ]
     if parts:
         varied = [_without_settings(cells) for cells in parts.values()]
@@ -59,9 +65,20 @@ def _matrix(title: str, rows: Groups, groups: Sequence[str], words: Callable[[Re
     return Table(title, ["defense", *groups], lines)
 
 
-def _finders(rows: Groups) -> Groups:
-    """Choose the defenses that hold images for poisoned."""
-    return {name: cells for name, cells in rows.items() if any("detection" in one for one in _all(cells))}
+def _with(key: str, rows: Groups) -> Groups:
+    """Choose the defenses whose records have something."""
+    return {name: cells for name, cells in rows.items() if any(key in one for one in _all(cells))}
+
+
+def _at_best(records: Records) -> str:
+    """Write success and accuracy after the epoch in which accuracy was highest, the first of several."""
+    courses = [record["by_epoch"] for record in records]
+    best = [course["accuracy"].index(max(course["accuracy"])) for course in courses]
+    success, accuracy = (
+        [course[key][place] for course, place in zip(courses, best, strict=True) if key in course]
+        for key in ("success", "accuracy")
+    )
+    return f"{in_percent(success)} / {in_percent(accuracy)}"
 
 
 def _found_and_flagged(records: Records) -> str:

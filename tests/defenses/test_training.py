@@ -133,6 +133,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(task, tmp_path, name, aft
         run(tmp_path / "state", epochs=7)
 
 
+@pytest.mark.parametrize("name", TRAINING_DEFENSES)
+def test_the_network_that_was_built_last_is_returned(task, name):
+    """Who watches a training need not ask for it."""
+    model, images, labels = task
+    built = []
+
+    def build():
+        built.append(copy.deepcopy(model))
+        return built[-1]
+
+    defense = build_training_defense(name, **SHORT[name])
+    trained = defense.train(build, images, labels, recipe=FastRecipe(epochs=4, batch=16), seed=0)
+    assert trained.model is built[-1]
+
+
 def test_settings_under_which_nothing_would_happen():
     with pytest.raises(ValueError, match="0 epochs or more, but got -1"):
         Friends(start=-1)

@@ -160,12 +160,25 @@ def test_who_is_suspicious_when():
     assert [one["epoch"] for one in describe_looks(many, poisoned)["histograms"]] == [0, 3, 6, 9]
 
 
-def test_looks_are_drawn(record, tmp_path):
+def test_what_published_code_would_report_stands_beside(record):
+    course = {"images": 100, "accuracy": [0.3, 0.8, 0.8, 0.7]}
+    for cell in record["cells"][3:6]:
+        cell["by_epoch"] = course if cell is record["cells"][3] else course | {"success": [0.0, 0.25, 0.5, 0.1]}
+    best = tables(record)[1]
+    assert best.title.startswith("Not the result")
+    assert best.rows == [["V&B", "– / 80.0", "25.0 / 80.0", "25.0 / 80.0"]]
+
+
+def test_courses_are_drawn(record, tmp_path):
     poisoned = torch.arange(50) < 10
     scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
     looks = [Look(epoch, scores > 0.8, scores) for epoch in (1, 2, 5, 9)]
-    assert "training_defenses-looks.png" not in draw_figures(record, tmp_path)
+    assert "training_defenses-courses.png" not in draw_figures(record, tmp_path)
     for cell in record["cells"][3:6]:
-        cell["looks"] = describe_looks(looks, poisoned)
-    assert "training_defenses-looks.png" in draw_figures(record, tmp_path)
-    assert (tmp_path / "training_defenses-looks.png").stat().st_size > 10_000
+        cell["by_epoch"] = {"images": 100, "accuracy": [0.1, 0.2], "success": [0.9, 0.8]}
+    sizes = []
+    for _ in range(2):  # without looks, then with them
+        assert "training_defenses-courses.png" in draw_figures(record, tmp_path)
+        sizes.append((tmp_path / "training_defenses-courses.png").stat().st_size)
+        record["cells"][4]["looks"] = describe_looks(looks, poisoned)
+    assert sizes[1] > sizes[0] > 10_000
