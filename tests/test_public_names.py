@@ -122,10 +122,12 @@ SUB_PACKAGES = {
         "search_set",
     },
     "defenses": {
+        "AntiBackdoorLearning",
         "BitDepthReduction",
         "CorruptionCompensation",
         "Epic",
         "Friends",
+        "Look",
         "TRAINING_DEFENSES",
         "Trained",
         "TrainingDefense",

@@ -1,9 +1,11 @@
+from .abl import AntiBackdoorLearning as AntiBackdoorLearning
 from .bit_depth import BitDepthReduction as BitDepthReduction
 from .corruption import CorruptionCompensation as CorruptionCompensation
 from .epic import Epic as Epic
 from .friends import Friends as Friends
 from .registry import TRAINING_DEFENSES as TRAINING_DEFENSES
 from .registry import build_training_defense as build_training_defense
+from .training_defense import Look as Look
 from .training_defense import Trained as Trained
 from .training_defense import TrainingDefense as TrainingDefense
 from .ueraser import UEraser as UEraser

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from puregen_transforms.defenses.abl import AntiBackdoorLearning
 from puregen_transforms.defenses.bit_depth import BitDepthReduction
 from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic
@@ -21,6 +22,7 @@ TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
     "bit_depth_reduction": BitDepthReduction,
     "ueraser": UEraser,
     "victim_beneficiary": VictimBeneficiary,
+    "abl": AntiBackdoorLearning,
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -27,6 +27,21 @@ def silent_epochs(epoch: int, loss: float) -> None:
 
 
 @dataclass(frozen=True, eq=False)
+class Look:
+    """What a defense thought of the images at some time of its training.
+
+    Args:
+        epoch: after how many, as they are told to `progress`.
+        flagged: (N,) bool, images that it held for poisoned.
+        scores: (N,) suspicion in [0, 1].
+    """
+
+    epoch: int
+    flagged: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Trained:
     """A trained classifier, and what the defense thinks of the images.
 
@@ -34,11 +49,13 @@ class Trained:
         model: in evaluation mode, on the device of the images.
         flagged: (N,) bool, images that the defense holds for poisoned; None if it says nothing.
         scores: (N,) suspicion, higher is more suspicious; None if there is none.
+        looks: how that came about, for defenses that look at the images now and then.
     """
 
     model: nn.Module
     flagged: Tensor | None = None
     scores: Tensor | None = None
+    looks: Sequence[Look] = ()
 
 
 class TrainingDefense(Protocol):
@@ -66,14 +83,14 @@ class TrainingDefense(Protocol):
         """Train a classifier.
 
         Args:
-            build: gives a new network each time, on the device of the images.
+            build: gives a new network each time, on the device of the images; the last one is returned.
             images: (N, 3, H, W) uint8.
             labels: (N,) int64.
             recipe: of the classifier that is returned, unless the defense has its own.
             seed: of all that is random after `build`.
             flags: what a detector found, for defenses that make use of it.
             state: folder that a killed training goes on from, with the same result; None keeps nothing.
-            progress: told each epoch and its loss.
+            progress: told each epoch and its loss, once its state is kept; a training that goes on tells all again.
 
         Raises:
             ValueError: the recipe is too short for the defense.

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from puregen_transforms.defenses.beneficiary import Beneficiary
 from puregen_transforms.defenses.prediction_entropy import EntropySplit
 from puregen_transforms.defenses.suppression import Suspects
-from puregen_transforms.defenses.training_defense import EpochProgress, Flags, Trained, TrainingDefense, silent_epochs
+from puregen_transforms.defenses.training_defense import (
+    EpochProgress,
+    Flags,
+    Look,
+    Trained,
+    TrainingDefense,
+    silent_epochs,
+)
 from puregen_transforms.defenses.victim import Victim
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.train.checkpoint import STATE_FILE, load_state, part_of, save_state
@@ -165,7 +172,8 @@ class VictimBeneficiary(TrainingDefense):
             if state is not None:
                 run.save(state)
             progress(epoch + 1, run.losses[-1])
-        return Trained(run.beneficiary.model.eval(), flagged=run.suspicious, scores=run.suspicion())
+        model = run.beneficiary.model.eval()
+        return Trained(model, flagged=run.suspicious, scores=run.suspicion(), looks=run.looks)
 
     def passes(self, images: int, flags: Flags = None) -> int:
         """Count the passes of a training over so many images: those of the Victim's warm-up, then the epochs."""
@@ -202,6 +210,7 @@ class _Run:
         self.flags = flags
         self.warmup = defense._warmup_passes(len(images), flags)
         self.losses: list[float] = []
+        self.looks: list[Look] = []
         self.split = EntropySplit(defense.smoothing, defense.entropy_tail)
         self.suspicious = torch.zeros(len(images), dtype=torch.bool) if flags is None else _checked(flags, len(images))
         if defense.own_recipe:
@@ -237,11 +246,11 @@ class _Run:
         """Let the Victim learn all images in the first round, the suspicious ones in the others."""
         round_number, place = divmod(number, self.defense._round_passes(len(self.images)))
         if round_number and not place:
-            self._look(self.defense.thresholds[round_number - 1])
+            self._look(self.defense.thresholds[round_number - 1], after=number)
         everything = self.flags is None and round_number == 0
         loss = self._victim_learns(torch.ones_like(self.suspicious) if everything else self.suspicious)
         if number == self.warmup - 1:
-            self._look(self.defense.thresholds[-1])
+            self._look(self.defense.thresholds[-1], after=number + 1)
         return loss
 
     def _learn(self, epoch: int) -> float:
@@ -258,13 +267,13 @@ class _Run:
         loss = self.beneficiary.learn(self.images, self.labels, credible, suspects)
         if self.warmup and (epoch > defense.clean_epochs or epoch % defense.resplit_every == 0):
             self._victim_learns(self.suspicious)
-            self._look(defense.thresholds[-1])
+            self._look(defense.thresholds[-1], after=self.warmup + epoch)
         return loss
 
     def _victim_learns(self, chosen: Tensor) -> float:
         return self.victim.learn(self.images, self.labels, chosen.nonzero().flatten())
 
-    def _look(self, threshold: float) -> None:
+    def _look(self, threshold: float, *, after: int) -> None:
         """Split the set by the Victim's entropies, unless a detector has split it."""
         if self.flags is not None:
             return
@@ -272,6 +281,7 @@ class _Run:
         if not logits.isfinite().all():
             raise FloatingPointError("The Victim's scores are not finite: its training diverged. Look at the images.")
         self.suspicious = self.split.look(logits, threshold)
+        self.looks.append(Look(after, self.suspicious, self.split.suspicion))
 
     def suspicion(self) -> Tensor | None:
         """Give the score of each image: the Victim's, or the detector's; None where there are flags alone."""
@@ -284,9 +294,13 @@ class _Run:
         tensors = {"suspicious": self.suspicious, "generator": self.generator.get_state()}
         if self.split.entropy is not None:
             tensors["entropy"] = self.split.entropy
+        if self.looks:
+            tensors["looks.flagged"] = torch.stack([look.flagged for look in self.looks])
+            tensors["looks.scores"] = torch.stack([look.scores for look in self.looks])
         for name, network in (("victim", self.victim), ("beneficiary", self.beneficiary)):
             tensors |= {f"{name}.{key}": value for key, value in network.state().items()}
-        save_state(folder, tensors, {"about": self.about, "losses": self.losses})
+        looks = [look.epoch for look in self.looks]
+        save_state(folder, tensors, {"about": self.about, "losses": self.losses, "looks": looks})
 
     def load(self, folder: Path) -> None:
         """Take back what `save` wrote.
@@ -303,6 +317,8 @@ class _Run:
         self.losses = record["losses"]
         self.suspicious = tensors["suspicious"]
         self.split.entropy = tensors.get("entropy")
+        if looks := part_of(tensors, "looks"):
+            self.looks = [Look(*one) for one in zip(record["looks"], looks["flagged"], looks["scores"], strict=True)]
         self.generator.set_state(tensors["generator"])
         self.victim.load_state(part_of(tensors, "victim"))
         epochs = max(0, len(self.losses) - self.warmup)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.defenses.registry import TRAINING_DEFENSES
 from puregen_transforms.defenses.training_defense import Trained
 from puregen_transforms.detection.detector import run_detector
 from puregen_transforms.detection.registry import build_detector
@@ -25,6 +26,8 @@ from puregen_transforms.evaluate.before_after import compare
 from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec
 from puregen_transforms.evaluate.crafting import Workshop
 from puregen_transforms.evaluate.defend import KeptPurifier, defend, identity_of
+from puregen_transforms.evaluate.judge import Judge
+from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.metrics import detection
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.records import describe_machine
@@ -140,10 +143,14 @@ class Bench:
         seconds = {"defend": time.time() - started}
         rows = torch.arange(len(images)) if defended.rows is None else defended.rows
         flags = defended.flagged if cell.defense.keep_flagged else None
-        victim, seconds["train"] = self._learn(cell, defended.images[rows], labels[rows], flags)
+        look: dict[str, Any] = {}
+        if cell.defense.train is None:
+            victim, seconds["train"] = self._learn(cell, defended.images[rows], labels[rows])
+        else:
+            victim, seconds["train"], course = self._train(cell, defended.images[rows], labels[rows], flags, poison)
+            look |= {"by_epoch": course} if course else {}
         if cell.defense.detect:
             seconds["search"] = defended.seconds
-        look: dict[str, Any] = {}
         if not torch.equal(defended.images, images):
             look["images_after"] = compare(dataset.images, images, defended.images, energy=self._energy)
         flagged, scores = defended.flagged, defended.scores
@@ -152,11 +159,13 @@ class Bench:
             flagged[rows[victim.flagged.cpu()]] = True
         if victim.scores is not None and defended.rows is None:
             scores = victim.scores.cpu()
+        poisoned = torch.zeros(len(images), dtype=torch.bool)
+        if poison is not None:
+            poisoned[poison.ids[~poison.covers]] = True
         if flagged is not None:
-            poisoned = torch.zeros(len(images), dtype=torch.bool)
-            if poison is not None:
-                poisoned[poison.ids[~poison.covers]] = True
             look["detection"] = detection(flagged, poisoned, scores)
+        if victim.looks:
+            look["looks"] = describe_looks(victim.looks, poisoned[rows])
         if defended.rows is not None:
             look["rows_learned"] = len(defended.rows)
         taken = _taken(cell.defense)
@@ -164,12 +173,9 @@ class Bench:
         look |= {"reserved_images": len(self.sets.reserved)} if "reserved" in taken and self.sets.reserved else {}
         return victim.model, look, seconds
 
-    def _learn(self, cell: Cell, images: Tensor, labels: Tensor, flags: Tensor | None = None) -> tuple[Trained, float]:
-        """Train a victim of images, as they are, and tell how long that took; flags are for a training defense.
-
-        Without a training defense it is kept by what it learns: cells whose detectors leave the same images share it.
-        """
-        train = partial(
+    def _trainer(self, cell: Cell, images: Tensor, labels: Tensor) -> Callable[..., Trained]:
+        """Describe how the victim of a cell learns images, as they are."""
+        return partial(
             train_victim,
             cell.victim,
             images,
@@ -181,10 +187,26 @@ class Bench:
             device=self.device,
             progress=lambda epoch, loss: self.say(f"  epoch {epoch}: loss {loss:.3f}"),
         )
-        if cell.defense.train is not None:
+
+    def _train(
+        self, cell: Cell, images: Tensor, labels: Tensor, flags: Tensor | None, poison: Poison | None
+    ) -> tuple[Trained, float, dict[str, Any]]:
+        """Train a victim by its training defense; tell how long that took and, of long trainings, how it went."""
+        assert cell.defense.train is not None
+        is_long = bool(getattr(TRAINING_DEFENSES[cell.defense.train.name], "presets", {}))
+        with self.store.workspace("training", self.key(cell)) as state:
+            judge = Judge(state, self.sets.test, poison) if is_long else None
             started = time.time()
-            with self.store.workspace("training", self.key(cell)) as state:
-                return train(flags=flags, state=state), time.time() - started
+            trained = self._trainer(cell, images, labels)(flags=flags, state=state, judge=judge)
+            seconds = time.time() - started - (judge.seconds if judge else 0.0)
+            return trained, seconds, judge.course() if judge else {}
+
+    def _learn(self, cell: Cell, images: Tensor, labels: Tensor) -> tuple[Trained, float]:
+        """Train a victim without a training defense, and tell how long that took.
+
+        It is kept by what it learns: cells whose detectors leave the same images share it.
+        """
+        train = self._trainer(cell, images, labels)
         transfers = cell.victim.scenario != "scratch"
         key = {
             "victim": cell.to_dict()["victim"],

@@ -49,8 +49,8 @@ class DefenseSpec:
         name: its row in tables.
         detect: detectors; what any of them flags is flagged.
         purify_flagged: options of `PureGen` to purify flagged images with; None leaves them out of training.
-        keep_flagged: whether flagged images stay in the set as they are: so that the detectors alone are judged, or for
-            a training defense that makes use of the flags.
+        keep_flagged: whether flagged images stay in the set, treated as all others are: so that the detectors alone are
+            judged, or for a training defense that makes use of the flags.
         purify_others: the same for all other images; None leaves them as they are.
         train: the training defense; None trains as usual.
     """
@@ -64,7 +64,7 @@ class DefenseSpec:
 
     def __post_init__(self) -> None:
         if self.keep_flagged and self.purify_flagged is not None:
-            raise ValueError("Expected flagged images to be kept as they are or to be purified, but got both.")
+            raise ValueError("Expected flagged images to be kept as all others or purified on their own, but got both.")
 
     @property
     def acts(self) -> bool:

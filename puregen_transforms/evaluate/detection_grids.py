@@ -9,7 +9,7 @@ from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import AttackSpec, Component, DefenseSpec
-from puregen_transforms.evaluate.grids import Grid, attack, fitting_settings
+from puregen_transforms.evaluate.grids import Grid, attacks_by_group
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.rows import NO_DEFENSE, every_detector, leave_out, only_detect
 
@@ -50,7 +50,8 @@ def detection(scale: Scale, bench: Bench) -> list[Grid]:
 
     What trains or reads a network is measured with two victims, seeds 0 and 1; victims of what is left have seed 0.
     """
-    attacks = _attacks(scale, bench.sets.train.class_names)
+    chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
+    attacks = attacks_by_group({group: _ATTACKS[group] for group in chosen}, scale, bench.sets.train.class_names)
     by_group = {one.group: one for one in attacks}
     seeds = 1 if scale.name == "smoke" else 2
     count = len(bench.sets.train.class_names)
@@ -87,13 +88,3 @@ def _built(component: Component) -> Detector:
 def _depends_on_seed(detector: Detector) -> bool:
     """Tell whether a detector's result depends on the victim or on its own seed."""
     return "network" in detector.needs | detector.uses or bool(detector.presets)
-
-
-def _attacks(scale: Scale, classes: Sequence[str]) -> list[AttackSpec]:
-    chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
-    many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}  # of a hundred images
-    return [
-        attack(name, scale.name, group, **{**fitting, **settings, **many})
-        for group, (name, settings) in _ATTACKS.items()
-        if group in chosen and (fitting := fitting_settings(name, classes)) is not None
-    ]

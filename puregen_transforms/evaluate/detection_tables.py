@@ -8,7 +8,17 @@ from statistics import fmean
 from typing import Any
 
 from puregen_transforms.evaluate.published import PUBLISHED_DETECTION, PUBLISHED_MEANS
-from puregen_transforms.evaluate.summaries import FALSE_ALARMS, LEFT_OUT, NO_ATTACK, Groups, Table, grouped, summarize
+from puregen_transforms.evaluate.summaries import (
+    FALSE_ALARMS,
+    LEFT_OUT,
+    NO_ATTACK,
+    Groups,
+    Table,
+    grouped,
+    in_percent,
+    outcome,
+    search_cost,
+)
 
 NO_POISON = (NO_ATTACK, "label noise")
 """Groups in which nothing is poisoned: what is flagged there is flagged without need."""
@@ -104,11 +114,11 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
                 detector,
                 _needs(some[0]),
                 _cost(some),
-                _percent(list(tpr.values())),
+                in_percent(list(tpr.values())),
                 f"{good} of {len(attacks)}",
                 f"{sum(_is_right(measured, detector, group) for group in rows)} of {len(rows)}",
                 f"{100 * max(fpr.values()):.1f}" if fpr else "–",
-                *(_percent(values) for values in clean),
+                *(in_percent(values) for values in clean),
                 *[_pair(published.get(detector))] * bool(published),
             ]
         )
@@ -137,12 +147,12 @@ def _matrix(title: str, measured: Measured, cell: Callable[[Measured, str, str],
 
 def _found_and_flagged(measured: Measured, detector: str, group: str) -> str:
     tpr, fpr = measured.found(detector, group, "tpr"), measured.found(detector, group, "fpr")
-    return f"{_percent(tpr)} / {_percent(fpr)}" if tpr or fpr else "–"
+    return f"{in_percent(tpr)} / {in_percent(fpr)}" if tpr or fpr else "–"
 
 
 def _ranking(measured: Measured, detector: str, group: str) -> str:
     auroc, found_at = measured.found(detector, group, "auroc"), measured.found(detector, group, "found_at")
-    return f"{_percent(auroc)} / {_percent(found_at)}" if auroc else "–"
+    return f"{in_percent(auroc)} / {in_percent(found_at)}" if auroc else "–"
 
 
 def _outcomes(measured: Measured) -> Table:
@@ -153,15 +163,9 @@ def _outcomes(measured: Measured) -> Table:
     for group in measured.groups:
         floors = [one["success_never_poisoned"] for one in measured.victims.get(group, []) if "success" in one]
         columns = [measured.victims, *(measured.left[name] for name in detectors)]
-        outcomes = [_outcome(rows[group]) if group in rows else "–" for rows in columns]
-        lines.append([group, _percent(floors), *outcomes])
+        outcomes = [outcome(rows[group]) if group in rows else "–" for rows in columns]
+        lines.append([group, in_percent(floors), *outcomes])
     return Table("Attack success / accuracy of victims of what is left (%)", head, lines)
-
-
-def _outcome(records: Sequence[Mapping[str, Any]]) -> str:
-    summary = summarize(records)
-    success = "–" if summary.success is None else f"{100 * summary.success:.1f}"
-    return f"{success} / {100 * summary.accuracy:.1f}"
 
 
 def _published(measured: Measured) -> Table:
@@ -184,18 +188,9 @@ def _needs(record: Mapping[str, Any]) -> str:
 
 def _cost(records: Sequence[Mapping[str, Any]]) -> str:
     """Compare the time of searches with that of training a victim; "1 +" where a victim has to be trained first."""
-    shares = [one["seconds"]["search"] / one["seconds"]["train"] for one in records if one["seconds"]["train"]]
-    return ("1 + " if records[0].get("network_read") else "") + f"{fmean(shares):.2f}"
+    cost = search_cost(records)
+    return "–" if cost is None else ("1 + " if records[0].get("network_read") else "") + f"{cost:.2f}"
 
 
 def _pair(figures: tuple[float, float] | None) -> str:
     return "–" if figures is None else f"{figures[0]:g} / {figures[1]:g}"
-
-
-def _percent(values: Sequence[float]) -> str:
-    """Write the mean of shares in percent, with their range where they differ."""
-    if not values:
-        return "–"
-    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
-    mean = f"{100 * fmean(values):.1f}"
-    return mean if low == high or len(values) > 3 else f"{mean} ({low}–{high})"

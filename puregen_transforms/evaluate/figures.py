@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL.Image
@@ -14,8 +14,12 @@ import PIL.Image
 from puregen_transforms._figures import COLORS, INK, new_figure, save_figure
 from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, grouped, summarize
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _OURS = "PureGen", "EBM"
 _MOST_PANELS = 6
+_MOST_LINES = 10
 
 
 def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
@@ -30,15 +34,15 @@ def draw_outcomes(path: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     groups = groups[:_MOST_PANELS]
     columns = min(3, len(groups))
     lines = -(-len(groups) // columns)
-    height, looks = 4.2 * lines, _looks_of(list(defenses))
-    legend = 0.24 * -(-len(looks) // columns) + 0.2
+    height, marks = 4.2 * lines, _marks_of(list(defenses))
+    legend = 0.24 * -(-len(marks) // columns) + 0.2
     figure = new_figure(5.2 * columns, height + legend)
     for index, group in enumerate(groups):
         axes = figure.add_subplot(lines, columns, index + 1)
         found = {name: summarize(rows[group]) for name, rows in defenses.items() if group in rows}
         for name, summary in found.items():
             if summary.success is not None:
-                axes.plot(100 * summary.accuracy, 100 * summary.success, **looks[name], linestyle="", markersize=7)
+                axes.plot(100 * summary.accuracy, 100 * summary.success, **marks[name], linestyle="", markersize=7)
         for floor in {s.floor for s in found.values() if s.floor is not None}:
             axes.axhline(100 * floor, color="#8a8f98", linestyle=":", linewidth=1)
         axes.set_ylim(-4, 104)
@@ -154,7 +158,72 @@ def draw_samples(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
-def _looks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+def draw_courses(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
+    """Draw how a training goes: a line for each group of attacks, of the first defense that tells.
+
+    From the left: accuracy and success by epoch; where the defense looks at the images, the shares of poisoned and of
+    clean ones that it holds for poisoned; and the suspicion of all at some epochs.
+
+    Args:
+        path: of the PNG; not written if no record tells.
+        cells: records, of one kind of victim.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    shown: dict[str, Mapping[str, Any]] = {}
+    names = [cell["cell"]["defense"]["name"] for cell in cells if "by_epoch" in cell]
+    for record in cells:
+        if "by_epoch" in record and record["cell"]["defense"]["name"] == names[0]:
+            shown.setdefault(record["cell"]["attack"]["group"], record)
+    if not shown:
+        return False
+    lines = list(shown.items())[:_MOST_LINES]
+    columns = 4 + max(len(record.get("looks", {}).get("histograms", ())) for _, record in lines)
+    figure = new_figure(1.9 * columns, 2.2 * len(lines) + 0.4)
+    grid = figure.add_gridspec(len(lines), columns)
+    for line, (group, record) in enumerate(lines):
+        course, looks = record["by_epoch"], record.get("looks", {})
+        epochs = range(1, len(course["accuracy"]) + 1)
+        curves = {
+            "accuracy": ("clean", epochs, course["accuracy"]),
+            "success": ("poisoned", epochs, course.get("success")),
+        }
+        _curves(figure.add_subplot(grid[line, :2]), f"{names[0]}, {group}", curves)
+        if looks:
+            held = {
+                kind: (kind, looks["epochs"], looks.get(key)) for kind, key in (("clean", "fpr"), ("poisoned", "tpr"))
+            }
+            _curves(figure.add_subplot(grid[line, 2:4]), "suspicious", held)
+        for column, found in enumerate(looks.get("histograms", ())):
+            axes = figure.add_subplot(grid[line, 4 + column])
+            for kind, color in COLORS.items():
+                if total := sum(found[kind]):
+                    edges = np.linspace(0, 1, len(found[kind]) + 1)
+                    axes.stairs(np.array(found[kind]) / total, edges, fill=True, alpha=0.6, color=color)
+            axes.set_title(f"after epoch {found['epoch']}", fontsize=8, loc="left", color=INK)
+            axes.set_yticks([])
+            axes.tick_params(labelsize=7)
+            axes.spines[["top", "right", "left"]].set_visible(False)
+    figure.supxlabel("curves: percent by epoch; histograms: suspicion, of each kind its share", fontsize=8.5)
+    figure.tight_layout()
+    save_figure(figure, path)
+    return True
+
+
+def _curves(axes: Axes, title: str, curves: Mapping[str, tuple[str, Sequence[int], Sequence[float] | None]]) -> None:
+    """Draw shares by epoch, in percent: by label the kind of images, which gives the color, epochs and shares."""
+    for label, (kind, epochs, shares) in curves.items():
+        if shares is not None:
+            axes.plot(epochs, [100 * share for share in shares], color=COLORS[kind], label=label)
+    axes.set_ylim(-4, 104)
+    axes.set_title(title, fontsize=8.5, loc="left", color=INK)
+    axes.legend(frameon=False, fontsize=7.5)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _marks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Choose each defense's color, by who it is of, and a mark of its own."""
     ours, rivals = iter("oD^vP*<>dhpo"), iter("sX" + "<>^vdPhp*s")
     looks: dict[str, dict[str, Any]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +50,24 @@ def attack(name: str, preset: str, group: str, *, known: bool = False, **setting
     """
     config = ATTACKS[name].config.preset(preset, **settings)
     return AttackSpec(name=name, settings=config.to_dict(), group=group, known=known)
+
+
+def attacks_by_group(
+    about: Mapping[str, tuple[str, Mapping[str, Any]]], scale: Scale, classes: Sequence[str]
+) -> list[AttackSpec]:
+    """Describe an attack of each group, at the preset, without those that need more classes.
+
+    Args:
+        about: name and settings, by group.
+        scale: the preset; at "smoke" a tenth of the set is poisoned whatever the settings, as it has a hundred images.
+        classes: of the images at hand.
+    """
+    many: dict[str, Any] = {"rate": 0.1} if scale.name == "smoke" else {}
+    return [
+        attack(name, scale.name, group, **{**fitting, **settings, **many})
+        for group, (name, settings) in about.items()
+        if (fitting := fitting_settings(name, classes)) is not None
+    ]
 
 
 def targets_among(classes: Sequence[str], positions: Sequence[int]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from puregen_transforms.evaluate import detection_grids, grids
+from puregen_transforms.evaluate import detection_grids, grids, training_grids
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.presets import SCALES, Scale
@@ -123,6 +123,13 @@ PROTOCOLS = {
             summary="Who finds what, at what price, with how many false alarms; then victims of what is left.",
             grids=detection_grids.detection,
             needs=frozenset({"public", "reserved"}),
+        ),
+        Protocol(
+            name="training_defenses",
+            title="Training defenses",
+            summary="The Victim and The Beneficiary, its parts, and rivals: what they reach, find and cost.",
+            grids=training_grids.training_defenses,
+            needs=frozenset({"public"}),
         ),
         Protocol(
             name="availability",

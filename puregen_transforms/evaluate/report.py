@@ -101,6 +101,8 @@ def draw_figures(record: Mapping[str, Any], folder: Path) -> dict[str, str]:
             drawn[f"{start}-energies.png"] = "Energies before and after purification"
         if figures.draw_samples(folder / f"{start}-samples.png", cells):
             drawn[f"{start}-samples.png"] = "Images before and after"
+        if figures.draw_courses(folder / f"{start}-courses.png", cells):
+            drawn[f"{start}-courses.png"] = "How a training defense's training goes, by epoch"
     if record.get("distances"):
         figures.draw_distances(folder / f"{record['name']}-distances.png", record["distances"])
         drawn[f"{record['name']}-distances.png"] = "How far purification moves images, by its steps"

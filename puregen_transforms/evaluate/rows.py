@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from puregen_transforms.defenses.abl import AntiBackdoorLearning
 from puregen_transforms.defenses.ueraser import UEraser
 from puregen_transforms.defenses.victim_beneficiary import VictimBeneficiary
 from puregen_transforms.detection.detector import Detector
@@ -66,12 +67,31 @@ def epic(scale: Scale, share: float = 0.2) -> DefenseSpec:
     return DefenseSpec(name=f"EPIC {share:g}", train=Component(name="epic", settings=settings))
 
 
-def vab(scale: Scale, detector: Component | None = None) -> DefenseSpec:
-    """Train The Victim and The Beneficiary; where a detector is named, it splits the set in place of the Victim."""
-    train = Component(name="victim_beneficiary", settings=VictimBeneficiary.presets[scale.name])
-    if detector is None:
-        return DefenseSpec(name="V&B", train=train)
-    return DefenseSpec(name=f"V&B, split by {detector.name}", detect=[detector], keep_flagged=True, train=train)
+def vab(
+    scale: Scale, detector: Component | None = None, *, purified: bool = False, name: str | None = None, **settings: Any
+) -> DefenseSpec:
+    """Train The Victim and The Beneficiary.
+
+    Args:
+        scale: the preset.
+        detector: splits the set, as it came, in place of the Victim; its split stays.
+        purified: whether both networks learn images that the energy network has purified, suspicious ones, too.
+        name: of the row; None names the parts.
+        settings: of the defense, beside those of its preset.
+    """
+    parts = "V&B" if detector is None else f"V&B, split by {detector.name}"
+    return DefenseSpec(
+        name=name or parts + " + PureGen" * purified,
+        detect=() if detector is None else [detector],
+        keep_flagged=detector is not None,
+        purify_others=scale.purify.get("ebm", {}) if purified else None,
+        train=Component(name="victim_beneficiary", settings={**VictimBeneficiary.presets[scale.name], **settings}),
+    )
+
+
+def abl(scale: Scale) -> DefenseSpec:
+    """Train with Anti-Backdoor Learning."""
+    return DefenseSpec(name="ABL", train=Component(name="abl", settings=AntiBackdoorLearning.presets[scale.name]))
 
 
 def patterns_left_out() -> DefenseSpec:

@@ -56,6 +56,29 @@ def summarize(records: Sequence[Mapping[str, Any]]) -> Summary:
     return Summary(len(records), accuracy, fmean(means), pstdev(means), max(means), floor, detection)
 
 
+def outcome(records: Sequence[Mapping[str, Any]]) -> str:
+    """Write success and accuracy in percent, such as "3.0 / 71.0"; a dash where there is no success."""
+    summary = summarize(records)
+    success = "–" if summary.success is None else f"{100 * summary.success:.1f}"
+    return f"{success} / {100 * summary.accuracy:.1f}"
+
+
+def in_percent(values: Sequence[float]) -> str:
+    """Write the mean of shares in percent, with their range where they differ; a dash without any."""
+    if not values:
+        return "–"
+    low, high = (f"{100 * value:.1f}" for value in (min(values), max(values)))
+    mean = f"{100 * fmean(values):.1f}"
+    return mean if low == high or len(values) > 3 else f"{mean} ({low}–{high})"
+
+
+def search_cost(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Compare the time of searches with that of training the victim of the same set; None if neither was measured."""
+    times = [record.get("seconds", {}) for record in records]
+    shares = [one["search"] / one["train"] for one in times if "search" in one and one.get("train")]
+    return fmean(shares) if shares else None
+
+
 @dataclass(frozen=True)
 class Table:
     """A heading, and rows of text."""

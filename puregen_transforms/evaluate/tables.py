@@ -8,11 +8,21 @@ from typing import Any
 
 from puregen_transforms.evaluate.detection_tables import detection_tables
 from puregen_transforms.evaluate.published import CLASSES, PUBLISHED, PUREGEN, SET_UPS, Figures
-from puregen_transforms.evaluate.summaries import NO_ATTACK, Groups, Summary, Table, by_victim, grouped, summarize
+from puregen_transforms.evaluate.summaries import (
+    NO_ATTACK,
+    Groups,
+    Summary,
+    Table,
+    by_victim,
+    grouped,
+    search_cost,
+    summarize,
+)
+from puregen_transforms.evaluate.training_tables import training_tables
 from puregen_transforms.hub.catalogue import CATALOGUE
 
-DETECTION = "detection"
-"""The protocol whose tables have detectors as columns."""
+DETECTION, TRAINING = "detection", "training_defenses"
+"""Protocols with tables of their own."""
 
 
 def tables(record: Mapping[str, Any]) -> list[Table]:
@@ -22,6 +32,8 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
     """
     if record["name"] == DETECTION:
         return detection_tables(record, published=_is_comparable(record))
+    if record["name"] == TRAINING:
+        return training_tables(record)
     published = _published(record)
     found = [
         _outcomes(words, grouped(cells), published) if len(grouped(cells)) > 1 else _attacks(words, grouped(cells))
@@ -36,7 +48,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     kinds = len(by_victim(record))
     parts = []
     for index, table in enumerate(tables(record)):
-        titled = kinds > 1 or index >= kinds or record["name"] == DETECTION
+        titled = kinds > 1 or index >= kinds or record["name"] in (DETECTION, TRAINING)
         heading = f"**{table.title}**\n\n" if titled else ""
         parts.append(heading + table.markdown())
     return "\n".join([*parts, remarks(record)])
@@ -146,7 +158,7 @@ def _detectors(title: str, defenses: Groups) -> Table:
         "cost": "cost (1: training a victim)",
     }
     found = {
-        (name, group): {**summary.detection, **_cost(records)}
+        (name, group): {**summary.detection, **({} if (cost := search_cost(records)) is None else {"cost": cost})}
         for name, rows in defenses.items()
         for group, records in rows.items()
         if (summary := summarize(records)).detection
@@ -157,14 +169,6 @@ def _detectors(title: str, defenses: Groups) -> Table:
         for place, values in found.items()
     ]
     return Table(f"Detection ({title})", ["detector", "attack", *(figures[key] for key in shown)], lines)
-
-
-def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Compare the time of a search with that of training the victim."""
-    times = [record.get("seconds", {}) for record in records]
-    if not all("search" in one and one.get("train") for one in times):
-        return {}
-    return {"cost": fmean(one["search"] / one["train"] for one in times)}
 
 
 def _attacks_in(records: Sequence[Mapping[str, Any]]) -> int:

@@ -40,6 +40,7 @@ def train_victim(
     device: torch.device | str = "cpu",
     state: Path | None = None,
     progress: EpochProgress = silent_epochs,
+    judge: Callable[[int, nn.Module], None] | None = None,
 ) -> Trained:
     """Train a classifier on a set that may be poisoned.
 
@@ -55,24 +56,31 @@ def train_victim(
         device: where to train.
         state: folder that a killed training from scratch goes on from; None keeps nothing.
         progress: told each epoch from 1 and its loss.
+        judge: shown the classifier after each epoch of a training from scratch; a training that goes on shows it for
+            epochs before, too. None looks at nothing.
 
     Raises:
         ValueError: a training defense with transfer.
     """
     images, labels = images.to(device), labels.to(device)
     if spec.scenario == "scratch":
+        built: list[nn.Module] = []
 
         def build() -> nn.Module:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                return build_classifier(spec.classifier, classes).to(device)
+                built.append(build_classifier(spec.classifier, classes).to(device))
+            return built[-1]
+
+        def tell(epoch: int, loss: float) -> None:
+            progress(epoch, loss)
+            if judge is not None:
+                judge(epoch, built[-1])
 
         chosen = defense or Component(name="none")
         trainer = build_training_defense(chosen.name, **chosen.settings)
         recipe = RECIPES[spec.recipe](spec.epochs)
-        return trainer.train(
-            build, images, labels, recipe=recipe, seed=seed, flags=flags, state=state, progress=progress
-        )
+        return trainer.train(build, images, labels, recipe=recipe, seed=seed, flags=flags, state=state, progress=tell)
     if defense is not None:
         raise ValueError("Expected a defense of the images for transfer, but got one that acts in training.")
     transfer = linear_transfer if spec.scenario == "linear" else fine_tune

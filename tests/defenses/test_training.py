@@ -99,6 +99,7 @@ SHORT = {
         "batch": 16,
         "own_recipe": False,
     },
+    "abl": {"isolation_epochs": 2, "unlearning_epochs": 2, "share": 0.1, "batch": 16, "own_recipe": False},
 }
 
 
@@ -139,6 +140,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(task, tmp_path, name, aft
         assert torch.equal(resumed.flagged, expected.flagged)
     with pytest.raises(ValueError, match="state of this training"):
         run(tmp_path / "state", epochs=7)
+
+
+@pytest.mark.parametrize("name", TRAINING_DEFENSES)
+def test_the_network_that_was_built_last_is_returned(task, name):
+    """Who watches a training need not ask for it."""
+    model, images, labels = task
+    built = []
+
+    def build():
+        built.append(copy.deepcopy(model))
+        return built[-1]
+
+    defense = build_training_defense(name, **SHORT[name])
+    trained = defense.train(build, images, labels, recipe=FastRecipe(epochs=4, batch=16), seed=0)
+    assert trained.model is built[-1]
 
 
 def test_settings_under_which_nothing_would_happen():

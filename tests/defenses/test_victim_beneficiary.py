@@ -204,6 +204,17 @@ def test_the_warm_up_is_so_many_steps_long(few, spied):
     assert VictimBeneficiary().passes(50_000) == 203, "as published"
 
 
+def test_what_the_victim_thought_of_the_images_is_told(few):
+    images, labels, is_poisoned = few
+    trained = train(replace(SHORT, warmup_steps=7), images, labels)
+    assert [look.epoch for look in trained.looks] == [3, 6, 9, 11, 12, 13], "three rounds of three, then every epoch"
+    assert torch.equal(trained.looks[-1].flagged, trained.flagged)
+    assert torch.equal(trained.looks[-1].scores, trained.scores)
+    for look, threshold in zip(trained.looks, (0.6, 0.2, 0.2, 0.2, 0.2, 0.2), strict=True):
+        assert torch.equal(look.flagged, 1 - look.scores <= threshold)
+    assert train(SHORT, images, labels, flags=is_poisoned).looks == []
+
+
 def test_what_a_detector_flags_is_suspicious_and_stays_so(few, spied):
     images, labels, is_poisoned = few
     trained = train(SHORT, images, labels, flags=is_poisoned)
@@ -258,6 +269,10 @@ def test_a_training_killed_after_every_pass_ends_with_the_same_weights(few, tmp_
     assert same_weights(whole.model, resumed.model)
     assert told_last == told_whole
     assert torch.equal(whole.flagged, resumed.flagged)
+    for first, second in zip(whole.looks, resumed.looks, strict=True):
+        assert first.epoch == second.epoch
+        assert torch.equal(first.flagged, second.flagged)
+        assert torch.equal(first.scores, second.scores)
     assert torch.equal(whole.scores, resumed.scores)
 
 

@@ -59,6 +59,16 @@ def test_carriers_are_purified_or_the_others(poisoned, purify, tiny_checkpoint):
     assert defended.rows.tolist() == others.nonzero().flatten().tolist()
 
 
+def test_flagged_images_that_are_kept_are_purified_as_all_others(poisoned, purify, tiny_checkpoint):
+    images, labels, carriers = poisoned
+    options = {"checkpoint": str(tiny_checkpoint), "ebm_steps": 2}
+    spec = DefenseSpec(detect=[PATTERNS], keep_flagged=True, purify_others=options)
+    defended = found_by(spec, images, labels, purify)
+    assert torch.equal(defended.images, purify(options).images)
+    assert defended.rows is None
+    assert defended.flagged.nonzero().flatten().tolist() == carriers.tolist(), "searched as it came"
+
+
 def test_high_energies_are_left_out_where_both_detectors_look(poisoned, purify):
     images, labels, carriers = poisoned
     images = images.clone()

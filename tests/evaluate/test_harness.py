@@ -337,14 +337,17 @@ def test_training_defenses_and_what_they_drop(bench, monkeypatch):
 
 def test_victim_and_beneficiary_say_what_is_suspicious_or_take_it_from_a_detector(bench):
     short = {"epochs": 2, "clean_epochs": 1, "weight_rise": 1, "warmup_steps": 1}
-    specs = [vab(QUICK), vab(QUICK, Component(name="frequency"))]
-    assert specs[0].train.settings == VictimBeneficiary.presets["smoke"]
-    found = []
-    for spec in specs:
-        spec = replace(spec, train=replace(spec.train, settings={**spec.train.settings, **short}))
-        found.append(bench.evaluate(cell(BADNETS, spec))["detection"])
-    alone = bench.evaluate(cell(BADNETS, only_detect("frequency", [Component(name="frequency")])))["detection"]
-    assert found[1] == alone != found[0]
+    frequency, quick = Component(name="frequency"), replace(QUICK, purify={"ebm": {"ebm_steps": 1}})
+    specs = [vab(QUICK, **short), vab(QUICK, frequency, **short), vab(quick, frequency, purified=True, **short)]
+    assert specs[0].train.settings == {**VictimBeneficiary.presets["smoke"], **short}
+    assert [spec.name for spec in specs] == ["V&B", "V&B, split by frequency", "V&B, split by frequency + PureGen"]
+    records = [bench.evaluate(cell(BADNETS, spec)) for spec in specs]
+    alone = bench.evaluate(cell(BADNETS, only_detect("frequency", [frequency])))["detection"]
+    assert records[2]["detection"] == records[1]["detection"] == alone != records[0]["detection"]
+    assert ["images_after" in record for record in records] == [False, False, True]
+    assert ["looks" in record for record in records] == [True, False, False], "where the Victim splits"
+    looks, last = records[0]["looks"], records[0]["detection"]
+    assert [looks[key][-1] for key in ("tpr", "fpr")] == [pytest.approx(last[key], abs=1e-4) for key in ("tpr", "fpr")]
 
 
 def test_transfer_refuses_a_defense_that_acts_in_training(bench):

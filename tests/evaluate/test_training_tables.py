@@ -1,0 +1,184 @@
+"""The protocol `training_defenses`: which cells it has, its tables, and its figures."""
+
+import pytest
+import torch
+
+from puregen_transforms.data.demo import CLASSES
+from puregen_transforms.defenses.registry import build_training_defense
+from puregen_transforms.defenses.training_defense import Look
+from puregen_transforms.evaluate.bench import Bench
+from puregen_transforms.evaluate.looks import describe_looks
+from puregen_transforms.evaluate.presets import SCALES
+from puregen_transforms.evaluate.protocols import PROTOCOLS
+from puregen_transforms.evaluate.report import draw_figures
+from puregen_transforms.evaluate.store import Store
+from puregen_transforms.evaluate.tables import markdown, tables
+from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
+
+DIRTY = ("badnets", "blended", "wanet", "input_aware")
+
+
+@pytest.fixture
+def cells(ten_classes, tmp_path, request):
+    return PROTOCOLS["training_defenses"].cells(SCALES[request.param], Bench(ten_classes, Store(tmp_path)))
+
+
+@pytest.mark.parametrize("cells", ["cpu", "paper"], indirect=True)
+def test_whole_defenses_meet_all_attacks_and_parts_meet_two(cells):
+    met = {}
+    for cell in cells:
+        met.setdefault(cell.defense.name, []).append(cell.attack.group)
+    everything = met.pop("none")
+    assert everything == [
+        "no attack",
+        *DIRTY,
+        "sig",
+        "clean_label",
+        "narcissus, ε 16",
+        "flip (labels alone)",
+    ]
+    whole = [name for name, groups in met.items() if groups == everything]
+    assert whole == [
+        "V&B",
+        "V&B, split by whole_search",
+        "V&B + PureGen",
+        "whole_search, found left out",
+        "ABL",
+    ]
+    assert {tuple(met[name]) for name in set(met) - set(whole)} == {("no attack", "badnets", "blended")}
+    assert {cell.attack.settings["rate"] for cell in cells if cell.attack.name in DIRTY} == {0.1}
+
+
+@pytest.mark.parametrize("cells", ["smoke", "cpu", "paper"], indirect=True)
+def test_all_variants_of_a_defense_train_alike_and_are_given_no_clean_images(cells, ten_classes):
+    trains = [cell.defense.train for cell in cells if cell.defense.train is not None]
+    built = [build_training_defense(one.name, **one.settings) for one in trains if one.name == "victim_beneficiary"]
+    assert len({(one.epochs, one.clean_epochs, one.weight_rise, one.warmup_steps, one.batch) for one in built}) == 1
+    assert {one.suspicious for one in built} == {"suppress", "relabel", "drop"}
+    assert PROTOCOLS["training_defenses"].needs == {"public"}
+
+
+def record_of(defense, group, accuracy, success=None, *, found=None, settings=None, train="victim_beneficiary", **more):
+    parts = {"name": defense, "detect": [], "train": None}
+    if defense != "none":
+        parts["train"] = {"name": train, "settings": settings or {}}
+    victim = {"classifier": "small", "epochs": 12, "scenario": "scratch"}
+    record = {
+        "cell": {"attack": {"group": group, "settings": {}}, "defense": parts, "victim": victim, "seed": 0},
+        "accuracy": accuracy,
+        "seconds": {"train": 60.0},
+    }
+    if success is not None:
+        record |= {"success": success, "success_never_poisoned": 0.02}
+        record["poison"] = {"digest": group, "poisoned_rows": 5, "set_rows": 100}
+    if found is not None:
+        record["detection"] = dict(zip(("fpr", "tpr"), found, strict=False))
+    return record | more
+
+
+@pytest.fixture
+def record():
+    slow, searched = {"train": 600.0}, {"train": 540.0, "search": 30.0}
+    cells = [
+        record_of("none", "no attack", 0.75),
+        record_of("none", "badnets", 0.74, 1.0),
+        record_of("none", "sig", 0.73, 0.98, seconds={"train": 6000.0}),
+        record_of("V&B", "no attack", 0.7, found=(0.2,), seconds=slow),
+        record_of("V&B", "badnets", 0.69, 0.1, found=(0.2, 0.9), seconds=slow),
+        record_of("V&B", "sig", 0.68, 0.5, found=(0.3, 0.4), seconds=slow),
+        record_of("split", "no attack", 0.74, seconds=searched, network_read=True, found=(0.0,)),
+        record_of("split", "badnets", 0.73, 0.01, seconds=searched, network_read=True, found=(0.0, 1.0)),
+        record_of("split", "sig", 0.72, 0.02, seconds=searched, network_read=True, found=(0.0, 1.0)),
+        record_of("ABL", "no attack", 0.6, train="abl"),
+        record_of("ABL", "badnets", 0.5, 0.0, train="abl"),
+        record_of("ABL", "sig", 0.55, 0.4, train="abl"),
+        record_of("filter", "no attack", 0.71, settings={"suspicious": "drop"}, found=(0.2,)),
+        record_of("filter", "badnets", 0.72, 0.3, settings={"suspicious": "drop"}, found=(0.25, 0.8)),
+    ]
+    for cell in cells:
+        if cell["cell"]["defense"]["name"] == "split":
+            cell["cell"]["defense"]["detect"] = [{"name": "whole_search", "settings": {}}]
+    return {
+        "name": "training_defenses",
+        "title": "Training defenses",
+        "command": "python benchmarks/training_defenses.py --preset cpu",
+        "preset": "cpu",
+        "images": "cifar10-jpeg-train.parquet",
+        "class_names": list(CLASSES),
+        "jpeg_quality": 75,
+        "weights_sha256": {"ebm": CATALOGUE[DEFAULT_EBM].sha256, "ddpm": "d"},
+        "machine": "2 cores",
+        "cells": cells,
+    }
+
+
+def test_the_tables(record):
+    outcomes, found, parts, found_by_parts = tables(record)
+    assert outcomes.head[2:] == ["no attack", "badnets", "sig"]
+    assert outcomes.rows == [  # a single slow training changes no cost
+        ["none", "1.0", "– / 75.0", "100.0 / 74.0", "98.0 / 73.0"],
+        ["V&B", "10.0", "– / 70.0", "10.0 / 69.0", "50.0 / 68.0"],
+        ["split", "10.5", "– / 74.0", "1.0 / 73.0", "2.0 / 72.0"],
+        ["ABL", "1.0", "– / 60.0", "0.0 / 50.0", "40.0 / 55.0"],
+        ["never poisoned", "", "–", "2.0", "2.0"],
+    ]
+    assert found.rows == [
+        ["V&B", "– / 20.0", "90.0 / 20.0", "40.0 / 30.0"],
+        ["split", "– / 0.0", "100.0 / 0.0", "100.0 / 0.0"],
+    ]
+    assert [row[0] for row in parts.rows] == ["none", "V&B", "filter", "never poisoned"], "not the rivals"
+    assert parts.rows[2] == ["filter", "1.0", "– / 71.0", "30.0 / 72.0"]
+    assert found_by_parts.rows == [["filter", "– / 20.0", "80.0 / 25.0"]]
+
+
+def test_titles_stand_above_the_tables(record):
+    text = markdown(record)
+    assert "**Attack success / accuracy (%)**\n\n| defense | cost of search and training" in text
+    assert text.count("**") == 8
+
+
+def test_some_rows_alone_make_tables_too(record):
+    alone = [cell for cell in record["cells"] if cell["cell"]["defense"]["name"] == "V&B"]
+    outcomes, found = tables({**record, "cells": alone})
+    assert [row[1] for row in outcomes.rows] == ["–", ""], "no plain training to compare with"
+    assert found.rows[0][0] == "V&B"
+
+
+def test_who_is_suspicious_when():
+    poisoned = torch.tensor([True, True, False, False, False])
+    scores = [torch.tensor(values) for values in ([0.0, 0.5, 0.5, 0.5, 1.0], [1.0, 0.99, 0.0, 0.01, 0.5])]
+    looks = [Look(epoch, one > 0.8, one) for epoch, one in zip((3, 6), scores, strict=True)]
+    found = describe_looks(looks, poisoned)
+    assert found["epochs"] == [3, 6]
+    assert (found["tpr"], found["fpr"]) == ([0.0, 1.0], [0.3333, 0.0])
+    first, last = found["histograms"]
+    assert first["epoch"] == 3
+    assert (last["poisoned"][-1], sum(last["poisoned"])) == (2, 2)
+    assert (last["clean"][0], last["clean"][10], sum(last["clean"])) == (2, 1, 3)
+    assert "tpr" not in describe_looks(looks, poisoned & False)
+    many = [Look(epoch, scores[0] > 0.8, scores[0]) for epoch in range(10)]
+    assert [one["epoch"] for one in describe_looks(many, poisoned)["histograms"]] == [0, 3, 6, 9]
+
+
+def test_what_published_code_would_report_stands_beside(record):
+    course = {"images": 100, "accuracy": [0.3, 0.8, 0.8, 0.7]}
+    for cell in record["cells"][3:6]:
+        cell["by_epoch"] = course if cell is record["cells"][3] else course | {"success": [0.0, 0.25, 0.5, 0.1]}
+    best = tables(record)[1]
+    assert best.title.startswith("Not the result")
+    assert best.rows == [["V&B", "– / 80.0", "25.0 / 80.0", "25.0 / 80.0"]]
+
+
+def test_courses_are_drawn(record, tmp_path):
+    poisoned = torch.arange(50) < 10
+    scores = torch.rand(50, generator=torch.Generator().manual_seed(0))
+    looks = [Look(epoch, scores > 0.8, scores) for epoch in (1, 2, 5, 9)]
+    assert "training_defenses-courses.png" not in draw_figures(record, tmp_path)
+    for cell in record["cells"][3:6]:
+        cell["by_epoch"] = {"images": 100, "accuracy": [0.1, 0.2], "success": [0.9, 0.8]}
+    sizes = []
+    for _ in range(2):  # without looks, then with them
+        assert "training_defenses-courses.png" in draw_figures(record, tmp_path)
+        sizes.append((tmp_path / "training_defenses-courses.png").stat().st_size)
+        record["cells"][4]["looks"] = describe_looks(looks, poisoned)
+    assert sizes[1] > sizes[0] > 10_000
