@@ -10,24 +10,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from puregen_transforms.data.cells import Places, StoredImages
+
 _LABEL_NAMES = ("label", "labels", "fine_label", "class")
 
 
 class Pictures(Sequence[Any]):
     """Read the images of a column, decoded one at a time, and resized if need be."""
 
-    def __init__(self, dataset: Dataset, column: str, size: int | None = None) -> None:
-        self._rows = dataset.select_columns([column])
-        self._column = column
+    def __init__(self, stored: StoredImages, size: int | None = None) -> None:
+        self._stored = stored
         self._size = size
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._stored)
 
     def __getitem__(self, row: Any) -> Any:
         from puregen_transforms.data.image_set import cropped_to
 
-        image = self._rows[row][self._column]
+        image = self._stored[row]
         return image if self._size is None or image is None else cropped_to(image, self._size)
 
 
@@ -44,6 +45,7 @@ class ChosenSource:
         labels: one for each row, -1 where there is none; None without a column of classes.
         class_names: by label.
         facts: for the report.
+        places: where the rows may name files.
         size: in pixels, to which images are resized; None takes them as they are.
     """
 
@@ -55,12 +57,15 @@ class ChosenSource:
     labels: list[int] | None
     class_names: tuple[str, ...]
     facts: Mapping[str, str]
+    places: Places
     size: int | None = None
 
     @property
     def images(self) -> Pictures:
         """Give the images by row."""
-        return Pictures(self.dataset, self.column, self.size)
+        from puregen_transforms.data.cells import StoredImages
+
+        return Pictures(StoredImages(self.dataset, self.column, self.places), self.size)
 
     @property
     def is_one_of_several(self) -> bool:
@@ -81,7 +86,13 @@ class ChosenSource:
 
 
 def choose_source(
-    source: str, split: str | None, column: str | None, label_column: str | None, *, size: int | None = None
+    source: str,
+    split: str | None,
+    column: str | None,
+    label_column: str | None,
+    *,
+    size: int | None = None,
+    follow_links: bool = False,
 ) -> ChosenSource:
     """Open a source and settle on its split, columns, and the size of its images.
 
@@ -91,11 +102,12 @@ def choose_source(
     """
     from datasets.utils.logging import disable_progress_bar
 
+    from puregen_transforms.data.cells import Places
     from puregen_transforms.data.local import local_path
     from puregen_transforms.data.sources import image_columns, open_source
 
     disable_progress_bar()  # of copying to the cache; ours follows
-    splits = open_source(source)
+    splits = open_source(source, follow_links=follow_links)
     several = len(splits) > 1
     split = _choose_split(splits, split)
     dataset = splits[split]
@@ -120,6 +132,7 @@ def choose_source(
         labels=labels,
         class_names=tuple(names),
         facts=facts,
+        places=Places.of_source(source, follow_links=follow_links),
         size=size,
     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.folders import FolderCopy, plan_folder
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.parts import DatasetCopy
+from puregen_transforms.data.rows import ANYWHERE
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
 from puregen_transforms.data.tables import TableCopy, image_columns_of
 
@@ -18,6 +20,7 @@ def copy_of(
     *,
     columns: Collection[str] = (),
     splits: Collection[str] = (),
+    follow_links: bool = False,
 ) -> DatasetCopy:
     """Look at a data set, and plan its copy.
 
@@ -27,6 +30,7 @@ def copy_of(
             where it ends in .parquet.
         columns: image columns of a table to purify; empty for all.
         splits: splits to copy; empty for all.
+        follow_links: copy also what links in a folder lead to elsewhere.
 
     Raises:
         ValueError: a destination, columns or splits that do not fit the source.
@@ -40,22 +44,22 @@ def copy_of(
         if unknown := [name for name in columns if name != "image"]:
             raise ValueError(f"Expected image columns out of ['image'], which is what a folder has, but got {unknown}.")
         folder = Path(source).expanduser()
-        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits))
-    tables = open_tables(source, splits=splits)
+        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits, follow_links=follow_links))
+    tables = open_tables(source, splits=splits, follow_links=follow_links)
     if single_file and len(tables) > 1:
         raise ValueError(
             f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
             "folder as the destination."
         )
-    return table_copy(tables, columns)
+    return table_copy(tables, columns, Places.of_source(source, follow_links=follow_links))
 
 
-def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str]) -> TableCopy:
-    """Plan the copy of opened tables; see `copy_of`."""
+def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], places: Places = ANYWHERE) -> TableCopy:
+    """Plan the copy of opened tables, which may name files in `places`; see `copy_of`."""
     chosen = image_columns_of(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
-    return TableCopy(tables=tables, columns=chosen)
+    return TableCopy(tables=tables, columns=chosen, places=places)
 
 
 def check_apart(source: Path | None, destination: Path) -> None:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import tarfile
-import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +16,8 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from puregen_transforms._files import hash_file
+from puregen_transforms._files import below, hash_file, is_regular
+from puregen_transforms.data.archives import archives_images
 from puregen_transforms.data.images import (
     IMAGE_SUFFIXES,
     ImageProblemError,
@@ -26,7 +25,8 @@ from puregen_transforms.data.images import (
     lossless_format,
     pixels_of,
 )
-from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
+from puregen_transforms.data.links import problem_of_link
+from puregen_transforms.data.metadata import METADATA_NAMES, check_metadata, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, repair
@@ -69,12 +69,13 @@ class FolderPlan:
     splits: tuple[str, ...] = ()
 
 
-def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
-    """Look at every file of a folder, following links; only headers are read.
+def plan_folder(source: Path, *, splits: Collection[str] = (), follow_links: bool = False) -> FolderPlan:
+    """Look at every file of a folder, following links within it; only headers are read.
 
     Args:
         source: the folder. Hidden files and folders in it are left out, as `datasets` does.
         splits: take only the files of these splits, as `datasets` assigns them; none named takes all.
+        follow_links: take also what links lead to elsewhere.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -83,11 +84,19 @@ def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
     wanted = _files_of_splits(source, splits) if splits else None
     formats: dict[str, str] = {}
     others, folders, problems = [], [], []
-    for path, is_folder in _walk(source):
+    for path, is_folder, problem in _walk(source, follow_links):
+        if problem:
+            problems.append(Skipped(place={"file": path}, reason=problem))
+            continue
         if is_folder:
+            if path == MANIFEST:
+                raise ValueError(f"Expected no folder {source / path}: the copy's manifest has that name. Rename it.")
             folders.append(path)
             continue
-        if path == MANIFEST or (wanted is not None and path not in wanted):
+        if path == MANIFEST:
+            _check_manifest(source / path)
+            continue
+        if wanted is not None and path not in wanted:
             continue
         try:
             image_format = _image_format(source / path)
@@ -103,7 +112,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = ()) -> FolderPlan:
     if wanted is not None:
         used = {parent for path in (*formats, *others) for parent in map(str, PurePosixPath(path).parents)}
         folders = [folder for folder in folders if folder in used]
-    targets, clashes = _target_names(formats, taken=others)
+    targets, clashes = _target_names(formats, taken=[*others, *folders])
     return FolderPlan(
         targets=targets,
         formats=formats,
@@ -200,12 +209,16 @@ class FolderCopy:
         """Make the folders that the first part needs."""
         if self.plan.problems and not options.skip:
             raise UnreadableImageError(self.plan.problems[0])
-        if options.skip and SKIPPED in self.plan.others:
+        if options.skip and SKIPPED in (*self.plan.others, *self.plan.folders, *self.plan.targets.values()):
             raise ValueError(
                 f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
+        if options.skip or any(path != target for path, target in self.plan.targets.items()):
+            for path in self.plan.others:
+                if PurePosixPath(path).name in METADATA_NAMES:
+                    check_metadata(self.source / path)
         for folder in self.plan.folders:
-            (results.folder / folder).mkdir(exist_ok=True)
+            below(results.folder, folder).mkdir(exist_ok=True)
 
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
@@ -266,21 +279,37 @@ class FolderCopy:
         return [*records, *others], tuple(_notes(self.plan, dropped))
 
 
-def _walk(top: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the paths below a folder, sorted, each with whether it is a folder; follow no link back to a parent."""
+def _walk(top: Path, follow_links: bool) -> Iterator[tuple[str, bool, str | None]]:
+    """Yield the paths below a folder, sorted, each with whether it is a folder, and why it must be left out.
 
-    def walk(folder: Path, prefix: str, parents: frozenset[str]) -> Iterator[tuple[str, bool]]:
+    Links to folders are followed where they do not lead back to a parent, but not links inside of those.
+    """  # Folders that link to each other would be found on more paths than there are atoms.
+
+    def walk(
+        folder: Path, prefix: str, parents: frozenset[str], linked: bool
+    ) -> Iterator[tuple[str, bool, str | None]]:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             if entry.name.startswith("."):
                 continue
             path = prefix + entry.name
-            if not entry.is_dir():
-                yield path, False
+            problem = problem_of_link(Path(entry.path), top, follow_links=follow_links)
+            if problem or not entry.is_dir():
+                yield path, False, problem
             elif (real := os.path.realpath(entry.path)) not in parents:
-                yield path, True
-                yield from walk(Path(entry.path), path + "/", parents | {real})
+                again = linked and entry.is_symlink()
+                yield path, True, "it is a link to a folder, within a folder that a link leads to" if again else None
+                if not again:
+                    yield from walk(Path(entry.path), path + "/", parents | {real}, linked or entry.is_symlink())
 
-    yield from walk(top, "", frozenset({os.path.realpath(top)}))
+    yield from walk(top, "", frozenset({os.path.realpath(top)}), False)
+
+
+def _check_manifest(path: Path) -> None:
+    """Refuse anything but the manifest of an earlier copy under its name: it would be left out."""
+    with suppress(ImageProblemError):
+        if is_regular(path) and _image_format(path) is None:
+            return
+    raise ValueError(f"Expected no image {path}: the copy's manifest has that name. Rename it.")
 
 
 def _image_format(path: Path) -> str | None:
@@ -302,22 +331,12 @@ def _image_format(path: Path) -> str | None:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise ImageProblemError(f"it cannot be read ({error.strerror or error})") from error
         raise
-    if _archives_images(path, first_bytes):
+    if archives_images(path, first_bytes):
         raise ValueError(
             f"Expected images as files, but {path} is an archive with images inside, which would stay "
             "as they are. Unpack it, or move it out of the folder."
         )
     return None
-
-
-def _archives_images(path: Path, first_bytes: bytes) -> bool:
-    if first_bytes.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            return any(looks_like_image(name, b"") for name in archive.namelist())
-    if ".tar" in path.suffixes or path.suffix in (".tgz", ".tbz2", ".txz"):
-        with tarfile.open(path) as archive:
-            return any(looks_like_image(member.name, b"") for member in archive)
-    return False
 
 
 def _files_of_splits(source: Path, splits: Collection[str]) -> set[str]:

@@ -11,6 +11,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.cells import Places, StoredImages
 from puregen_transforms.data.encoding import commonest_quality
 from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.sources import image_columns, open_source
@@ -89,7 +90,7 @@ class ImageSet:
         given = getattr(dataset.features[label], "names", None) or ()
         labels, names = class_indices(dataset[label], given)
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
-        pictures = dataset[columns[0]]
+        pictures = StoredImages(dataset, columns[0], Places.of_source(source))
         if size is not None:
             return cls(_stacked(cropped_to(picture, size) for picture in pictures), labels, names)
         return cls(_stacked(pictures), labels, names, commonest_quality(pictures))

@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from puregen_transforms._limits import LARGEST_IMAGE
+
 Purify = Callable[[list[Image.Image]], list[Image.Image]]
 """PIL images in, as many repaired PIL images out, of the same modes and sizes."""
 
@@ -24,6 +26,13 @@ IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 """First bytes of the formats recognized under any name."""
+
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "AVIF")
+"""Formats that are decoded. Pillow goes by content, whatever a file is called, and knows others that are programs
+(PostScript, which it has Ghostscript run) or that hardly anybody stores pictures in, with decoders to match."""
+
+LARGEST_LOOKED_AT = 2**26
+"""Pixels of one image that is only looked at, or resized first: larger ones fill the memory out of a small file."""
 
 LOSSLESS_SETTINGS: dict[str, dict[str, Any]] = {
     "PNG": {},
@@ -55,9 +64,11 @@ def lossless_format(file: BinaryIO) -> str:
     Only the header is read.
 
     Raises:
-        ImageProblemError: no image Pillow can read, or one with several frames.
+        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, or with several
+            frames.
     """
-    image = _open(file)
+    image = _open(file, largest=LARGEST_IMAGE)
+    _check_frames(image)
     known = image.format if image.format in LOSSLESS_SETTINGS else "PNG"
     if known == "WEBP" and not _webp_is_lossless(file):
         return "PNG"
@@ -70,28 +81,36 @@ def pixels_of(file: BinaryIO) -> int:
     Raises:
         ImageProblemError: as `lossless_format`.
     """
-    width, height = _open(file).size
-    return int(width * height)
+    image = _open(file, largest=LARGEST_IMAGE)
+    _check_frames(image)
+    return int(image.width * image.height)
 
 
 def decode(data: bytes) -> Image.Image:
-    """Decode one image as `datasets` does: upright, according to its EXIF orientation.
+    """Decode one image to be repaired, as `datasets` does: upright, according to its EXIF orientation.
 
     A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors.
 
     Raises:
-        ImageProblemError: bytes that are no image, a truncated image, or one with several frames.
+        ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, one of more than
+            `LARGEST_IMAGE` pixels, or one with several frames.
     """
-    image = _open(BytesIO(data))
-    try:
-        image.load()
-        if image.getexif().get(ORIENTATION) is not None:
-            image = ImageOps.exif_transpose(image)
-        if image.format == "GIF" and image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes.
-        raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
+    opened = _open(BytesIO(data), largest=LARGEST_IMAGE)
+    _check_frames(opened)
+    kind, image = opened.format, _pixels(opened)
+    if kind == "GIF" and image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     return image
+
+
+def look_at(data: bytes) -> Image.Image:
+    """Decode one image to be looked at, as `datasets` does: upright; of several frames, the first.
+
+    Raises:
+        ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, or one of more than
+            `LARGEST_LOOKED_AT` pixels.
+    """
+    return _pixels(_open(BytesIO(data), largest=LARGEST_LOOKED_AT))
 
 
 def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: bytes | None = None) -> bytes:
@@ -110,18 +129,41 @@ def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: byte
     return buffer.getvalue()
 
 
-def _open(file: BinaryIO) -> Image.Image:
-    """Read the header only."""
+def _open(file: BinaryIO, *, largest: int) -> Image.Image:
+    """Read the header only, and hold its size against the limit before any pixel is decoded."""
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
+        width, height = image.size
+    except UnidentifiedImageError as error:
+        raise ImageProblemError(f"it is no image in a format that is read ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes.
+        raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
+    if width * height > largest:
+        raise ImageProblemError(
+            f"expected at most {largest:,} pixels, but it has {width}x{height}; resize it to the size you train on "
+            "first, or cut it into tiles"
+        )
+    return image
+
+
+def _check_frames(image: Image.Image) -> None:
+    try:
         # Cameras append previews to a JPEG ("MPO"); every decoder shows its first picture only.
         frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-    except UnidentifiedImageError as error:
-        raise ImageProblemError("it is no image in a format that Pillow can read") from error
-    except Exception as error:  # As in `decode`.
+    except Exception as error:  # As in `_open`.
         raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
     if frames > 1:
         raise ImageProblemError(f"expected a single picture, but it has {frames} frames; save each as its own image")
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """Decode the pixels, and turn them upright."""
+    try:
+        image.load()
+        if image.getexif().get(ORIENTATION) is not None:
+            image = ImageOps.exif_transpose(image)
+    except Exception as error:  # As in `_open`.
+        raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
     return image
 
 

@@ -7,9 +7,12 @@ import io
 import json
 import posixpath
 import shutil
+from collections import deque
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
+
+from puregen_transforms._files import parse_json
 
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
@@ -43,7 +46,33 @@ def rewrite_metadata(
     try:
         rewrite(source, target, names)
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}") from error
+        raise _damaged(source, error) from error
+
+
+def check_metadata(source: Path) -> None:
+    """Read a metadata file, so that one which cannot be rewritten is found before the work.
+
+    Raises:
+        ValueError: the file is not what its suffix says.
+    """
+    try:
+        if source.suffix == ".csv":
+            with source.open(encoding="utf-8-sig", newline="") as reading:
+                deque(csv.reader(reading), maxlen=0)
+        elif source.suffix == ".jsonl":
+            with source.open(encoding="utf-8-sig") as reading:
+                for line in filter(str.strip, reading):
+                    parse_json(line, source)
+        else:
+            import pyarrow.parquet as pq
+
+            pq.read_table(source).validate(full=True)
+    except (ValueError, csv.Error) as error:
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path, error: Exception) -> ValueError:
+    return ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}")
 
 
 class _Names:
@@ -96,7 +125,7 @@ def _rewrite_jsonl(source: Path, target: Path, names: _Names) -> None:
         for line in reading:
             if not line.strip():
                 continue
-            old = json.loads(line)
+            old = parse_json(line, source)
             new = names.new_value("", old)
             if new is not MISSING:
                 writing.write(line.rstrip("\n") if new == old else json.dumps(new, ensure_ascii=False))

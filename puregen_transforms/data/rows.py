@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Image
 from datasets.table import table_cast
-from datasets.utils.file_utils import xopen
 
 from puregen_transforms._files import hash_file
-from puregen_transforms.data.images import Purify, pixels_of
+from puregen_transforms.data.cells import Cell, Places, is_empty
+from puregen_transforms.data.images import ImageProblemError, Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
 from puregen_transforms.data.repair import EncodedImage, Repaired, repair
@@ -26,6 +26,8 @@ from puregen_transforms.data.results import ResultFolder
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
+
+ANYWHERE = Places()
 
 DATA_FOLDER = "data"
 """Where `datasets` looks for the files of splits."""
@@ -38,6 +40,7 @@ def write_part(
     columns: Sequence[str],
     results: ResultFolder,
     options: PurifyOptions,
+    places: Places = ANYWHERE,
 ) -> PartRecord:
     """Purify some rows into a Parquet file.
 
@@ -48,12 +51,13 @@ def write_part(
         columns: of images to purify.
         results: where the file goes.
         options: see `PurifyOptions`.
+        places: where the rows may name files.
 
     Raises:
         UnreadableImageError: an image cannot be repaired, and is not to be skipped.
         OSError: the file cannot be written.
     """
-    content = Content()
+    content = Content(places)
     waiting: deque[_Rows] = deque()
 
     read_rows = 0
@@ -62,7 +66,7 @@ def write_part(
         nonlocal read_rows
         for table in slices:
             content.add(table)
-            rows = _Rows(table, part.start + read_rows, columns)
+            rows = _Rows(table, part.start + read_rows, columns, places)
             waiting.append(rows)
             read_rows += table.num_rows
             yield from rows.sources()
@@ -111,13 +115,13 @@ def write_part(
     )
 
 
-def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.Table:
-    """Purify the images of some rows.
+def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify, places: Places = ANYWHERE) -> pa.Table:
+    """Purify the images of some rows, which may name files in `places`.
 
     Raises:
         UnreadableImageError: an image cannot be repaired.
     """
-    rows = _Rows(table, 0, columns)
+    rows = _Rows(table, 0, columns, places)
     images = max(1, table.num_rows)
     for repaired in repair(rows.sources(), purify, chunk_images=images, at_once=lambda pixels: images):
         _, row, column = repaired.key
@@ -133,24 +137,30 @@ def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
-def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]:
+def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str], places: Places = ANYWHERE) -> list[int]:
     """Measure the pixels of the images of each column, on average over those that can be read."""
     found: dict[str, list[int]] = {name: [] for name in columns}
     # What cannot be read is reported where it is purified.
-    with suppress(OSError, ValueError, SyntaxError):
+    with suppress(OSError, ValueError):
         for table in tables:
             for name in columns:
                 for cell in table.column(name).to_pylist():
-                    if not _is_null(cell):
-                        found[name].append(pixels_of(BytesIO(_read_cell(cell))))
+                    with suppress(ImageProblemError):
+                        if not is_empty(cell):
+                            found[name].append(pixels_of(BytesIO(places.read(cell))))
     return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
 
 
 class Content:
-    """A running sha256 of the content of rows, however they are cut into tables."""
+    """A running sha256 of the content of rows, however they are cut into tables.
 
-    def __init__(self) -> None:
+    Args:
+        places: where the rows may name files.
+    """
+
+    def __init__(self, places: Places = ANYWHERE) -> None:
         self._found = hashlib.sha256()
+        self._places = places
 
     def add(self, table: pa.Table) -> None:
         """Hash more rows; images that are only named are read."""
@@ -160,8 +170,8 @@ class Content:
 
     def _add(self, value: Any) -> None:
         if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
-            with suppress(OSError):
-                value = {**value, "bytes": _read_cell(value)}
+            with suppress(OSError, ImageProblemError):
+                value = {**value, "bytes": self._places.read(value)}
         if isinstance(value, dict):
             self._found.update(b"{%d" % len(value))
             for key, item in value.items():
@@ -191,12 +201,13 @@ def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
 class _Rows:
     """Rows that wait for their purified images, which are put in one by one."""
 
-    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str]) -> None:
+    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str], places: Places = ANYWHERE) -> None:
         self.first_row = first_row
+        self._places = places
         self._table = table
         self._cells = {name: table.column(name).to_pylist() for name in columns}
         self._failed: set[int] = set()
-        self.empty_cells = sum(_is_null(cell) for cells in self._cells.values() for cell in cells)
+        self.empty_cells = sum(is_empty(cell) for cells in self._cells.values() for cell in cells)
         self._missing = table.num_rows * len(columns) - self.empty_cells
 
     @property
@@ -208,8 +219,8 @@ class _Rows:
         """Yield the images, row by row."""
         for row in range(self._table.num_rows):
             for name, cells in self._cells.items():
-                if not _is_null(cells[row]):
-                    yield EncodedImage(key=(self, row, name), read=partial(_read_cell, cells[row]))
+                if not is_empty(cells[row]):
+                    yield EncodedImage(key=(self, row, name), read=partial(self._places.read, cells[row]))
 
     def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
         """Take in one image; a row with one that could not be repaired is left out."""
@@ -225,22 +236,11 @@ class _Rows:
         for name, cells in self._cells.items():
             column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        return table.take([row for row in range(table.num_rows) if row not in self._failed]) if self._failed else table
+        kept = [row for row in range(table.num_rows) if row not in self._failed]
+        return table.take(pa.array(kept, pa.int64())) if self._failed else table
 
 
-def _is_null(cell: dict[str, Any] | None) -> bool:
-    return cell is None or (cell["bytes"] is None and cell["path"] is None)
-
-
-def _read_cell(cell: dict[str, Any]) -> bytes:
-    """Read the bytes of an image that is stored in the table, or only named there."""
-    if cell["bytes"] is not None:
-        return bytes(cell["bytes"])
-    with xopen(cell["path"], "rb") as file:
-        return bytes(file.read())
-
-
-def _new_cell(cell: dict[str, Any], repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
+def _new_cell(cell: Cell, repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
     """Store a purified image; its name gets the suffix to match, and loses the folder if that was on this machine."""
     path = cell["path"]
     if path is not None:

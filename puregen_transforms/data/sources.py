@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, DatasetDict, Features, Image, config, load_dataset, load_dataset_builder, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Image, config, load_dataset, load_dataset_builder
+from datasets.exceptions import DatasetsError
 from datasets.table import table_cast
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from PIL import ImageOps
 
+from puregen_transforms._files import is_inside, is_regular
+from puregen_transforms._text import shown
+from puregen_transforms.data.cells import Places, StoredImages
+from puregen_transforms.data.dataset_cards import check_card
+from puregen_transforms.data.links import check_links
 from puregen_transforms.data.local import check_path, what_is_there
+from puregen_transforms.data.saved_sets import is_saved_set, load_saved_set
+from puregen_transforms.data.split_names import check_split_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,40 +37,51 @@ _PATIENCE = 30.0
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
-def open_source(source: str) -> DatasetDict:
+def open_source(source: str, *, follow_links: bool = False) -> DatasetDict:
     """Open `source` with its splits.
 
     Args:
         source: a Parquet file; a folder of Parquet files, of a dataset saved with `save_to_disk`,
             or of images; or the name of a dataset on the Hub.
+        follow_links: read also what links in a folder lead to elsewhere.
 
     Raises:
         FileNotFoundError: a path that is not there, or a folder with nothing to read.
+        ValueError: data that cannot be read, or that lead out of the folder.
     """
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix != ".parquet":
             raise FileNotFoundError(f"Expected a .parquet file or a folder, but got the file {source!r}.")
-        loaded = load_dataset("parquet", data_files={"train": str(path)})
+        loaded = _load_files("parquet", path, data_files={"train": str(path)})
     elif path.is_dir():
-        if _is_saved_dataset(path):
-            loaded = _load_saved(path)
+        if not follow_links:
+            check_links(path)
+        if is_saved_set(path):
+            loaded = load_saved_set(path)
         elif _parquet_below(path):
-            loaded = load_dataset("parquet", data_dir=str(path))
+            loaded = _load_files("parquet", path, data_dir=str(path))
         else:
-            loaded = load_dataset("imagefolder", data_dir=str(path))
+            loaded = _load_files("imagefolder", path, data_dir=str(path))
     else:
         check_path(source)
         loaded = _load_named(source)
-    return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    check_split_names(splits, source)
+    return splits
 
 
-def _load_saved(folder: Path) -> Dataset | DatasetDict:
+def _load_files(kind: str, path: Path, **files: Any) -> Dataset | DatasetDict:
+    """Have `datasets` read files of this machine, which nobody needs to hear of."""
+    counts, config.HF_UPDATE_DOWNLOAD_COUNTS = config.HF_UPDATE_DOWNLOAD_COUNTS, False
     try:
-        return load_from_disk(str(folder))
-    except IndexError as error:
-        # datasets saves a split without rows, but cannot read it.
-        raise ValueError(f"Expected at least one row in every split, but {folder} has a split without any.") from error
+        return load_dataset(kind, **files)
+    except (ValueError, OSError, DatasetsError, pa.ArrowException):
+        raise
+    except Exception as error:  # on notes of the wrong kind in a file it raises what it likes
+        raise ValueError(f"Expected data that can be read in {path}, but got: {error!r}.") from error
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = counts
 
 
 def _load_named(source: str) -> Dataset | DatasetDict:
@@ -158,7 +177,7 @@ class ParquetSplit:
     def open(cls, paths: Collection[Path]) -> ParquetSplit:
         """Read the schema and the number of rows of some files."""
         rows = sum(_open_parquet(path).metadata.num_rows for path in paths)
-        features = Features.from_arrow_schema(_open_parquet(next(iter(paths))).schema_arrow)
+        features = features_of(_open_parquet(first := next(iter(paths))).schema_arrow, first)
         return cls(paths=tuple(paths), features=features, rows=rows)
 
     def batches(self, size: int, start: int, stop: int) -> Iterator[pa.Table]:
@@ -199,12 +218,25 @@ class ParquetSplit:
             first += batch.num_rows
 
 
-def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, TableSplit]:
+def features_of(schema: pa.Schema, path: Path) -> Features:
+    """Tell the types of a Parquet file's columns, from the notes that `datasets` left in it.
+
+    Raises:
+        ValueError: the notes are of another kind.
+    """
+    try:
+        return Features.from_arrow_schema(schema)
+    except Exception as error:  # it takes the notes as they are, so anything may come up
+        raise ValueError(f"Expected notes on the columns in {path}, but they are damaged: {error!r}.") from error
+
+
+def open_tables(source: str, *, splits: Collection[str] = (), follow_links: bool = False) -> dict[str, TableSplit]:
     """Open anything but a folder of images as tables, by split.
 
     Args:
         source: see `open_source`.
         splits: the splits wanted; none named takes all.
+        follow_links: see `open_source`.
 
     Raises:
         FileNotFoundError: see `open_source`.
@@ -214,10 +246,13 @@ def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, Table
     opened: dict[str, TableSplit]
     if path.is_file() and path.suffix == ".parquet":
         opened = {"train": ParquetSplit.open([path])}
-    elif path.is_dir() and not _is_saved_dataset(path) and _parquet_below(path):
-        opened = {split: ParquetSplit.open(paths) for split, paths in _parquet_splits(path).items()}
+    elif path.is_dir() and not is_saved_set(path) and _parquet_below(path):
+        if not follow_links:
+            check_links(path)
+        opened = {split: ParquetSplit.open(paths) for split, paths in _parquet_splits(path, follow_links).items()}
     else:
-        opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in open_source(source).items()}
+        found = open_source(source, follow_links=follow_links)
+        opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in found.items()}
     missing = sorted(set(splits) - set(opened))
     if missing:
         raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")
@@ -227,11 +262,7 @@ def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, Table
 def is_image_folder(source: str) -> bool:
     """Tell whether the source is a folder that `open_source` would read as loose image files."""
     path = Path(source).expanduser()
-    return path.is_dir() and not _is_saved_dataset(path) and not _parquet_below(path)
-
-
-def _is_saved_dataset(folder: Path) -> bool:
-    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+    return path.is_dir() and not is_saved_set(path) and not _parquet_below(path)
 
 
 def _parquet_below(folder: Path) -> bool:
@@ -239,11 +270,12 @@ def _parquet_below(folder: Path) -> bool:
     return any(path.name != "metadata.parquet" for path in folder.rglob("*.parquet"))
 
 
-def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
+def _parquet_splits(folder: Path, follow_links: bool) -> dict[str, list[Path]]:
     """Find the Parquet files of each split, as `datasets` assigns them."""
+    check_card(folder)
     try:
         builder = load_dataset_builder(str(folder))
-    except ValueError as error:
+    except Exception as error:  # it takes the card of the folder as it is, so anything may come up
         raise ValueError(
             f"Expected one data set of Parquet files in {folder}, but got: {error} "
             "If there are several, name the folder of one as the source."
@@ -258,6 +290,10 @@ def _parquet_splits(folder: Path) -> dict[str, list[Path]]:
             f"Expected a folder of Parquet files, but {folder} holds more files of other kinds; "
             "name a Parquet file, or a folder with nothing else."
         )
+    check_split_names(found, folder)
+    for path in (path for paths in found.values() for path in paths):
+        if not is_regular(path) or not (follow_links or is_inside(folder, path)):
+            raise ValueError(f"Expected files in {folder}, but {shown(str(path))} is none of them.")
     return found
 
 
@@ -265,7 +301,9 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         # A whole column of a large row group would be read ahead otherwise.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"Expected a Parquet file, but {path} cannot be read as one: {error}") from error
 
 
@@ -275,7 +313,12 @@ def image_columns(dataset: Dataset) -> list[str]:
 
 
 def iterate_images(
-    source: str, *, splits: Collection[str] = (), columns: Collection[str] = (), skip_broken: bool = False
+    source: str,
+    *,
+    splits: Collection[str] = (),
+    columns: Collection[str] = (),
+    skip_broken: bool = False,
+    follow_links: bool = False,
 ) -> Iterator[PIL.Image.Image]:
     """Yield every image of a data set, one at a time.
 
@@ -284,23 +327,26 @@ def iterate_images(
         splits: the splits wanted; none named takes all.
         columns: the image columns wanted; none named takes all.
         skip_broken: leave out images that cannot be decoded, rather than raise.
+        follow_links: see `open_source`.
 
     Raises:
         ValueError: a split or column that is not there, or an image that cannot be decoded.
     """
-    tables = open_source(source)
+    tables = open_source(source, follow_links=follow_links)
+    places = Places.of_source(source, follow_links=follow_links)
     for name, table in tables.items():
         if splits and name not in splits:
             continue
-        table = table.select_columns([c for c in image_columns(table) if not columns or c in columns])
+        wanted = [column for column in image_columns(table) if not columns or column in columns]
+        stored = [StoredImages(table, column, places) for column in wanted]
         for index in range(len(table)):
             try:
-                row = table[index]
-            except (OSError, ValueError, SyntaxError) as error:  # Pillow reports broken files by any of these
+                row = [images[index] for images in stored]
+            except (OSError, ValueError) as error:
                 if skip_broken:
                     continue
                 raise ValueError(f"Expected an image in row {index} of split {name!r}, but got: {error}") from error
-            yield from (image for image in row.values() if image is not None)
+            yield from (image for image in row if image is not None)
 
 
 def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32) -> Tensor:
@@ -319,7 +365,9 @@ def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32
         raise ValueError(f"Expected one image column in {source!r}, but found {columns}.")
     square = (image_size, image_size)
     images = torch.empty(len(dataset), 3, *square, dtype=torch.uint8)
-    for index, image in enumerate(dataset[columns[0]]):
+    for index, image in enumerate(StoredImages(dataset, columns[0], Places.of_source(source))):
+        if image is None:
+            raise ValueError(f"Expected an image in row {index} of {source!r}, but it is empty. Leave it out.")
         rgb = image.convert("RGB")
         if rgb.size != square:
             rgb = ImageOps.fit(rgb, square, PIL.Image.Resampling.BOX)

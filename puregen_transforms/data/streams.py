@@ -14,7 +14,8 @@ from datasets import IterableDataset
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.data.rows import DATA_FOLDER, cut_by_bytes, mean_pixels, write_part
-from puregen_transforms.data.tables import SLICE_ROWS, image_columns_of, split_name
+from puregen_transforms.data.split_names import split_name
+from puregen_transforms.data.tables import SLICE_ROWS, image_columns_of
 
 _LOOKED_AT = 8
 """Rows whose images' sizes are looked at before the work."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -12,9 +11,11 @@ from typing import Any, Self
 import pyarrow as pa
 from datasets import Features, Image
 
+from puregen_transforms._files import below
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.results import ResultFolder
-from puregen_transforms.data.rows import DATA_FOLDER, Content, cut_by_bytes, mean_pixels, write_part
+from puregen_transforms.data.rows import ANYWHERE, DATA_FOLDER, Content, cut_by_bytes, mean_pixels, write_part
 from puregen_transforms.data.sources import TableSplit
 
 SLICE_ROWS = 256
@@ -25,12 +26,6 @@ MOST_PARTS = 99_999
 
 _LOOKED_AT = 4
 """Rows whose images' sizes are looked at before the work, at a place."""
-
-
-def split_name(split: object) -> str:
-    """Name the copy of a split: of a slice as "train[:10%]" by the split itself, by "train" where it has no name."""
-    found = re.match(r"\w+(\.\w+)*", str(split or ""))
-    return found[0] if found else "train"
 
 
 def image_columns_of(features: Features, columns: Collection[str] | None) -> list[str]:
@@ -67,11 +62,13 @@ class TableCopy:
         tables: splits by name.
         columns: image columns to purify.
         part_rows: rows of a part, which is a file.
+        places: where the rows may name files.
     """
 
     tables: Mapping[str, TableSplit]
     columns: Sequence[str]
     part_rows: int = PART_ROWS
+    places: Places = ANYWHERE
 
     def __post_init__(self) -> None:
         check_part_rows(self.part_rows)
@@ -87,7 +84,7 @@ class TableCopy:
         for table in self.tables.values():
             starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
             rows = (table.batches(_LOOKED_AT, start, min(start + _LOOKED_AT, table.rows)) for start in starts)
-            found.append(mean_pixels(chain.from_iterable(rows), self.columns))
+            found.append(mean_pixels(chain.from_iterable(rows), self.columns, self.places))
         return max(found, key=sum)
 
     def cut(self, part_rows: int) -> Self:
@@ -124,7 +121,7 @@ class TableCopy:
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""
-        content = Content()
+        content = Content(self.places)
         for table in self._slices(part):
             content.add(table)
         return content.hexdigest()
@@ -136,7 +133,7 @@ class TableCopy:
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self.columns, results, options)
+        return write_part(part, self._slices(part), schema, self.columns, results, options, self.places)
 
     def _slices(self, part: Part) -> Iterator[pa.Table]:
         for batch in self.tables[part.split].batches(SLICE_ROWS, part.start, part.stop):
@@ -152,7 +149,7 @@ class TableCopy:
         for record in records:
             if record.split in empty:
                 for name in record.files:
-                    (results.folder / name).unlink(missing_ok=True)
+                    below(results.folder, name).unlink(missing_ok=True)
                 record = replace(record, files={})
             kept.append(record)
         note = f"No row is left for {', '.join(empty)}: such a split is not written, as datasets could not open it."

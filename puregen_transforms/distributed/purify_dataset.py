@@ -21,8 +21,8 @@ from puregen_transforms.data.outcome import CopyProgress
 from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
+from puregen_transforms.data.split_names import check_split_names, split_name
 from puregen_transforms.data.streams import StreamCopy
-from puregen_transforms.data.tables import split_name
 from puregen_transforms.distributed.processes import Processes, started_processes
 from puregen_transforms.distributed.run import purify_copy
 from puregen_transforms.distributed.torch_sets import PurifiedDataset, TorchCopy, TorchSplit
@@ -35,6 +35,7 @@ def purify_dataset(
     output_dir: str | os.PathLike[str],
     on_error: str = "stop",
     part_rows: int | None = None,
+    follow_links: bool = False,
 ) -> Any:
     """Purify a data set once, and open the result.
 
@@ -53,6 +54,8 @@ def purify_dataset(
         on_error: "stop" at the first image that cannot be repaired, or "skip" the rows of such images.
         part_rows: rows of a part: what a killed process has to do again at most; None has parts of some minutes' work,
             and up to 1024 rows. A copy that is begun keeps its own.
+        follow_links: copy also what links in a folder lead to elsewhere; without it, such a link is an image that
+            cannot be repaired.
 
     Returns:
         The purified data set, of the kind that was given; for torch data sets a `PurifiedDataset` with the source's
@@ -69,7 +72,7 @@ def purify_dataset(
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     columns = purifier.config.columns or ()
-    source = _source(dataset, destination, columns, skip=on_error == "skip")
+    source = _source(dataset, destination, columns, skip=on_error == "skip", follow_links=follow_links)
     processes = started_processes(purifier.device)
     with _bar(processes) as progress:
         outcome = purify_copy(
@@ -115,14 +118,16 @@ class _Source:
     open: Callable[[], Any]
 
 
-def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool) -> _Source:
+def _source(
+    dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool, follow_links: bool
+) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
         path = os.fspath(dataset)
         is_images = is_image_folder(path)
         return _Source(
-            copy=copy_of(path, destination, columns=names),
-            samples=lambda: iterate_images(path, columns=names, skip_broken=skip),
+            copy=copy_of(path, destination, columns=names, follow_links=follow_links),
+            samples=lambda: iterate_images(path, columns=names, skip_broken=skip, follow_links=follow_links),
             open=lambda: load_dataset("imagefolder", data_dir=folder) if is_images else load_dataset(folder),
         )
     if isinstance(dataset, IterableDataset):
@@ -134,8 +139,7 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, 
         )
     if isinstance(dataset, (Dataset, DatasetDict)):
         splits = dataset if isinstance(dataset, DatasetDict) else {split_name(dataset.split): dataset}
-        if wrong := [name for name in splits if split_name(name) != name]:
-            raise ValueError(f"Expected splits named by letters, digits, dots and underscores, but got {wrong}.")
+        check_split_names(splits, "the data set")
         tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
         copy = table_copy(tables, names)
         return _Source(

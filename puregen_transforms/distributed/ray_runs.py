@@ -16,14 +16,16 @@ import pyarrow.parquet as pq
 from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
 from puregen_transforms._files import hash_file
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.copies import check_apart
+from puregen_transforms.data.links import check_links
 from puregen_transforms.data.outcome import Outcome
 from puregen_transforms.data.parts import PART_ROWS, PartRecord
 from puregen_transforms.data.rows import DATA_FOLDER, purify_rows
 from puregen_transforms.data.sources import ParquetSplit
 from puregen_transforms.data.tables import TableCopy, image_columns_of
 from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_records, settings_of
+from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_hash, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
 from puregen_transforms.distributed.work import part_rows_for
 
@@ -44,6 +46,7 @@ class PurifyBatches:
         columns: of images.
         device: of the purifier.
         batch_size: of the purifier.
+        folder: of the source, in which rows may name images.
     """
 
     def __init__(
@@ -52,9 +55,11 @@ class PurifyBatches:
         columns: Sequence[str],
         device: str | None = None,
         batch_size: int | None = None,
+        folder: str | None = None,
     ) -> None:
         self._purifier = PureGen(**options, device=device, batch_size=batch_size)
         self._columns = columns
+        self._places = Places(None if folder is None else (Path(folder),))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Purify the images of some rows.
@@ -62,7 +67,7 @@ class PurifyBatches:
         Raises:
             UnreadableImageError: one cannot be repaired.
         """
-        return purify_rows(table, self._columns, self._purifier)
+        return purify_rows(table, self._columns, self._purifier, self._places)
 
 
 def purify_with_ray(
@@ -135,9 +140,11 @@ def purify_with_ray(
                 actors=actors,
                 gpus_per_actor=gpus_per_actor,
             )
-            crew.purify(table, job, settings["purifier"], purifier)
+            crew.purify(table, job, settings["purifier"], purifier, source if source.is_dir() else source.parent)
             job.complete(settings, _records(job, table, columns, id_column or ROW_HASH), ())
-    return Outcome(images=sum(record.images for record in read_records(manifest_path(destination))))
+    manifest = manifest_path(destination)
+    images = sum(record.images for record in read_records(manifest))
+    return Outcome(images=images, manifest_sha256=read_hash(manifest) or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +158,9 @@ class _Crew:
     actors: int | tuple[int, int] | None
     gpus_per_actor: float | None
 
-    def purify(self, table: ParquetSplit, job: Job, options: Mapping[str, Any], purifier: PureGen) -> None:
+    def purify(
+        self, table: ParquetSplit, job: Job, options: Mapping[str, Any], purifier: PureGen, folder: Path
+    ) -> None:
         """Run Ray from the Parquet files to the job's result."""
         import ray
         from ray.data.checkpoint import CheckpointConfig
@@ -183,7 +192,7 @@ class _Crew:
             # One block is one file: what a killed run has to do again at most, for each actor.
             rows.repartition(target_num_rows_per_block=self.part_rows).map_batches(
                 PurifyBatches,
-                fn_constructor_args=(dict(options), list(self.columns), device, purifier.batch_size),
+                fn_constructor_args=(dict(options), list(self.columns), device, purifier.batch_size, str(folder)),
                 batch_size=self.rows_per_call,
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
@@ -209,6 +218,8 @@ class _Crew:
 
 
 def _parquet_files(source: Path) -> list[Path]:
+    if source.is_dir():
+        check_links(source)
     found = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
     if not found:
         raise ValueError(
