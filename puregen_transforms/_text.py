@@ -20,5 +20,10 @@ def shown_lines(text: str) -> str:
     return "\n".join(map(shown, text.split("\n")))
 
 
+def as_markdown(text: str) -> str:
+    """Escape what Markdown would take for HTML, for a link, or for the end of a table's cell."""
+    return shown(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("](", "]\\(")
+
+
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")

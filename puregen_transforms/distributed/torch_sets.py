@@ -20,6 +20,8 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Subset
 from torchvision.transforms.v2 import functional as F
 
+from puregen_transforms._text import shown
+from puregen_transforms.data.images import look_at
 from puregen_transforms.data.sample_transforms import without_transforms
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
@@ -28,6 +30,14 @@ from puregen_transforms.transforms.samples import choose_slots, find_slots
 
 IMAGE_FORMS = ("pil", "array", "uint8 image", "float image")
 """PIL images, uint8 arrays (H, W, C), and tensors (C, H, W) of uint8 or of floats in [0, 1]."""
+
+
+_KINDS = ("tuple", "list", "dict", "image")
+_DTYPES = (
+    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
+    *("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
+)
+"""Of tensors, without "torch."."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,23 @@ class Layout:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        """Rebuild from `to_dict`."""
-        return cls(kind=values["kind"], names=tuple(values["names"]), forms=tuple(values["forms"]))
+        """Rebuild from `to_dict`.
+
+        Raises:
+            ValueError: values of another kind.
+        """
+        found = values if isinstance(values, Mapping) else {}
+        kind, names, forms = found.get("kind"), found.get("names"), found.get("forms")
+        if (
+            kind not in _KINDS
+            or not isinstance(names, list)
+            or not isinstance(forms, list)
+            or not all(isinstance(name, str) for name in names)
+            or not all(form is None or form in (*IMAGE_FORMS, *_DTYPES) for form in forms)
+            or len(names) != len(forms)
+        ):
+            raise ValueError(f"Expected the layout of a sample, but got {shown(repr(values))[:200]}.")
+        return cls(kind=kind, names=tuple(names), forms=tuple(forms))
 
     def values(self, sample: Any) -> list[Any]:
         """Take a sample apart, into one value for each column."""
@@ -167,7 +192,15 @@ class PurifiedDataset(TorchDataset[Any]):
                 f'Open it with datasets.load_dataset("{folder}").'
             )
         self._layout = Layout.from_dict(source["sample"])
-        self._rows: Dataset = load_dataset(str(folder), split="train")
+        rows: Dataset = load_dataset(str(folder), split="train")
+        images = dict(zip(self._layout.names, (form in IMAGE_FORMS for form in self._layout.forms), strict=True))
+        if any(isinstance(rows.features.get(name), Image) != is_image for name, is_image in images.items()) or (
+            set(images) != set(rows.features)
+        ):
+            raise ValueError(f"Expected the columns {list(images)} in {folder}, but found {list(rows.features)}.")
+        for name in (name for name, is_image in images.items() if is_image):
+            rows = rows.cast_column(name, Image(decode=False))
+        self._rows = rows
         self.transform = transform
         self.target_transform = target_transform
         self.transforms = transforms
@@ -321,11 +354,13 @@ def _stored_image(value: Any, index: int) -> dict[str, Any]:
 
 
 def _restored(value: Any, form: str | None) -> Any:
-    if form is None or form == "pil":
+    if form is None:
         return value
     if form not in IMAGE_FORMS:
         return torch.tensor(value, dtype=getattr(torch, form))
-    image = value
+    image = look_at(value["bytes"])
+    if form == "pil":
+        return image
     if form == "array":
         pixels = np.array(image)
         return pixels[..., None] if pixels.ndim == 2 else pixels
