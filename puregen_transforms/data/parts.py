@@ -111,7 +111,10 @@ def _is_list_of_files(value: object) -> bool:
 
 
 def _is_list_of_skipped(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(row, dict) and "reason" in row for row in value)
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and "reason" in row and all(isinstance(item, (str, int)) for item in row.values())
+        for row in value
+    )
 
 
 _FORMS: Mapping[str, Callable[[object], bool]] = {

@@ -19,6 +19,8 @@ from puregen_transforms.evaluate.tables import DETECTION, markdown, remarks, tab
 
 PAGE, TEXT = "report.html", "report.md"
 
+_TEXTS = ("title", "command", "preset", "machine", "images")
+
 _NAME = re.compile(r"\w[\w.-]*")
 
 _TEMPLATE = Path(__file__).with_name("report.html")
@@ -56,6 +58,8 @@ def read_record(path: Path) -> dict[str, Any]:
             f"Expected a record that `puregen evaluate` or a benchmark of attacks and defenses wrote, but {path} has "
             "none of its `cells`."
         )
+    if wrong := [name for name in _TEXTS if not isinstance(record.get(name, ""), str)]:
+        raise ValueError(f"Expected texts in {path}, but {', '.join(wrong)} are none.")
     if not isinstance(record["name"], str) or not _NAME.fullmatch(record["name"]):
         raise ValueError(f"Expected a name for files, but {path} has {shown(repr(record['name']))[:80]}.")
     return record
