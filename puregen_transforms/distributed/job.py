@@ -8,7 +8,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,8 @@ class Job:
             ValueError: the run before was about something else; says what differs.
         """
         check_free(self.destination, folder=not self.is_file)
+        if self.is_file:
+            self._check_neighbors()
         earlier = self.earlier()
         if earlier is not None and (changes := differences(earlier, settings)):
             raise ValueError(
@@ -156,6 +158,15 @@ class Job:
         write_atomically(self.folder / "job.json", json.dumps(dict(settings)).encode())
         for folder in (self.results.folder, self.results.scratch, self.folder / "parts"):
             folder.mkdir(exist_ok=True)
+
+    def _check_neighbors(self) -> None:
+        """Refuse files that are none of an earlier run's where the manifest and the list go, beside the copy."""
+        manifest, skipped = manifest_path(self.destination), skipped_path(self.destination)
+        for path in (path for path in (manifest, skipped) if os.path.lexists(path)):
+            with suppress(ValueError, OSError):
+                read_settings(manifest)
+                continue
+            raise FileExistsError(f"Expected no {path}: it is written beside the copy. Move it away, or rename.")
 
     def earlier(self) -> dict[str, Any] | None:
         """Read the settings of the run that has begun this copy.

@@ -52,7 +52,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     if not is_regular(path):
         raise FileNotFoundError(f"Expected the JSON record of a benchmark, but there is no file {path}.")
-    record = read_json(path)
+    try:
+        record = read_json(path)
+    except ValueError as error:
+        raise ValueError(f"Expected the JSON record of a benchmark in {path}, but got: {error}") from error
     if not isinstance(record, dict) or not {"name", "title", "command", "cells", "images", "preset"} <= set(record):
         raise ValueError(
             f"Expected a record that `puregen evaluate` or a benchmark of attacks and defenses wrote, but {path} has "

@@ -66,3 +66,18 @@ def test_names_that_the_copy_adds_are_found_before_the_work(source, tmp_path, mo
     with pytest.raises(ValueError, match="UTF-8"):
         purify_dataset(source, PureGen("jpeg"), output_dir=tmp_path / "out")
     assert not (tmp_path / "out.unfinished").exists()
+
+
+def test_what_lies_beside_a_single_file_is_not_overwritten(tmp_path):
+    from typer.testing import CliRunner
+
+    from puregen_transforms.cli.main import app
+    from tests.hostile.test_sources import rows
+
+    rows().to_parquet(tmp_path / "in.parquet")
+    (tmp_path / "out.purified.jsonl").write_text("mine")
+    done = CliRunner().invoke(
+        app, ["purify", str(tmp_path / "in.parquet"), str(tmp_path / "out.parquet"), "--method", "jpeg"]
+    )
+    assert done.exit_code == 1
+    assert (tmp_path / "out.purified.jsonl").read_text() == "mine"
