@@ -76,6 +76,7 @@ class _Names:
 
 
 def _rewrite_csv(source: Path, target: Path, names: _Names) -> None:
+    csv.field_size_limit(2**31 - 1)  # as `datasets`, which has none: a cell may be a long polygon
     with (
         source.open(encoding="utf-8-sig", newline="") as reading,
         target.open("x", encoding="utf-8", newline="") as writing,

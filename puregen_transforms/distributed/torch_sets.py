@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
+from datasets import ClassLabel, Features, Image, List, Value
 from PIL import Image as PILImage
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
@@ -21,6 +21,7 @@ from torch.utils.data import Subset
 from torchvision.transforms.v2 import functional as F
 
 from puregen_transforms.data.sample_transforms import without_transforms
+from puregen_transforms.data.sources import split_of
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
 from puregen_transforms.functional.images import check_unit_range, rounded
@@ -167,7 +168,7 @@ class PurifiedDataset(TorchDataset[Any]):
                 f'Open it with datasets.load_dataset("{folder}").'
             )
         self._layout = Layout.from_dict(source["sample"])
-        self._rows: Dataset = load_dataset(str(folder), split="train")
+        self._rows = split_of(str(folder), "train")
         self.transform = transform
         self.target_transform = target_transform
         self.transforms = transforms
