@@ -267,8 +267,11 @@ def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
 
 
 def _how_to_open(destination: Path) -> str:
+    if any(character in str(destination) for character in "[]*?"):  # `datasets` takes them for patterns
+        return f'puregen_transforms.data.open_source("{destination}")'
     if destination.suffix == ".parquet":
         return f'datasets.load_dataset("parquet", data_files="{destination}")'
     if any((destination / "data").glob("*.parquet")):
         return f'datasets.load_dataset("{destination}")'
-    return f'datasets.load_dataset("imagefolder", data_dir="{destination}")'
+    # `datasets` would take some folders of classes for splits.
+    return f'puregen_transforms.data.open_source("{destination}")'

@@ -68,7 +68,7 @@ def purify_dataset(
     destination = Path(output_dir).expanduser()
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
-    source = _source(dataset, destination, purifier.config.columns or ())
+    source = _source(dataset, destination, purifier.config.columns or (), skip=on_error == "skip")
     if purifier.config.columns is not None:  # chosen here: it is given images alone
         purifier = changed(purifier, columns=None)
     processes = started_processes(purifier.device)
@@ -114,7 +114,7 @@ class _Source:
     open: Callable[[], Any]
 
 
-def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...]) -> _Source:
+def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
         copy = copy_of(os.fspath(dataset), destination, columns=names)
@@ -134,7 +134,7 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...]) -> 
             ),
         )
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        split = TorchSplit(dataset, columns or None)
+        split = TorchSplit(dataset, columns or None, skip=skip)
         return _Source(
             copy=TorchCopy(tables={"train": split}, columns=split.image_columns),
             open=lambda: PurifiedDataset(folder, **transforms_of(dataset)),

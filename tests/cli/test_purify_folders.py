@@ -31,7 +31,7 @@ class TestImageFolder:
         assert tree(tmp_path / "out") == tree(source)
         assert (tmp_path / "out/notes.txt").read_text() == "as it was"
         assert "Purified 4 images" in result.stdout
-        assert "load_dataset" in result.stdout
+        assert f'open_source("{tmp_path / "out"}")' in result.stdout
         for path in source.rglob("*.png"):
             after = PILImage.open(tmp_path / "out" / path.relative_to(source))
             assert same(after, purifier([PILImage.open(path)])[0])

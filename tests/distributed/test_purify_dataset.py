@@ -378,7 +378,15 @@ class TestGoingOn:
 
     def test_random_images_are_noticed(self, pictures, purifier, tmp_path, monkeypatch):
         source = Samples(lambda row: (torch.rand(3, 32, 32), row), rows=60)
+        with pytest.raises(ValueError, match="sample 0 is another: a random transform"):
+            self.go_on(source, purifier, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_other_images_than_before_are_noticed(self, purifier, tmp_path, monkeypatch):
+        level = 0.25
+        source = Samples(lambda row: (torch.full((3, 32, 32), level), row), rows=60)
         self.begin(source, purifier, tmp_path, monkeypatch)
+        level = 0.5
         with pytest.raises(ValueError, match="Random transforms"):
             self.go_on(source, purifier, tmp_path)
 
