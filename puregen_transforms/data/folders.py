@@ -50,6 +50,7 @@ class FolderPlan:
         clashes: images that got a longer name, because another file has the plain one.
         hidden: hidden folders with images, which are left out.
         splits: that were asked for; empty for all.
+        columns: of images that were asked for; empty for the only one.
     """
 
     targets: dict[str, str]
@@ -60,6 +61,7 @@ class FolderPlan:
     clashes: tuple[str, ...]
     hidden: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def plan_folder(source: Path, *, splits: Collection[str] = (), columns: Collection[str] = ()) -> FolderPlan:
@@ -108,6 +110,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = (), columns: Collecti
         clashes=tuple(clashes),
         hidden=folder.hidden,
         splits=tuple(splits),
+        columns=tuple(columns),
     )
 
 
@@ -165,6 +168,8 @@ class FolderCopy:
             content = hash_file(self.source / path) if is_metadata else (self.source / path).stat().st_size
             others.update(json.dumps([path, content]).encode())
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
+        if self.plan.columns:
+            described["columns"] = list(self.plan.columns)
         return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:

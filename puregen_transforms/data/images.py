@@ -82,7 +82,7 @@ def pixels_of(file: BinaryIO) -> int:
 
 
 def decode(data: bytes, *, mode: str | None = None) -> Image.Image:
-    """Decode one image as `datasets` does, upright according to its EXIF orientation, in a mode that can be purified.
+    """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
     A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors. A color that stands for
     transparency becomes an alpha channel.
@@ -92,7 +92,7 @@ def decode(data: bytes, *, mode: str | None = None) -> Image.Image:
         mode: converts to this one, which a column may ask for.
 
     Raises:
-        ImageProblemError: bytes that are no image, a truncated image, one with several frames, or of another mode.
+        ImageProblemError: bytes that are no image, a truncated image, or one with several frames.
     """
     image = _open(BytesIO(data))
     try:
@@ -107,6 +107,20 @@ def decode(data: bytes, *, mode: str | None = None) -> Image.Image:
             image = image.convert("RGBA" if image.mode == "RGB" else "LA")
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes.
         raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
+    return image
+
+
+def decode_input(data: bytes, *, mode: str | None = None) -> Image.Image:
+    """Decode one image that is to be purified, or read for training.
+
+    Args:
+        data: the file.
+        mode: converts to this one, which a column may ask for.
+
+    Raises:
+        ImageProblemError: as `decode`, or an image of a mode that cannot be purified.
+    """
+    image = decode(data, mode=mode)
     _check_mode(image)
     return image
 

@@ -10,7 +10,7 @@ import PIL.Image
 from datasets import Dataset, Image
 from datasets.utils.file_utils import xopen
 
-from puregen_transforms.data.images import ImageProblemError, decode
+from puregen_transforms.data.images import ImageProblemError, decode_input
 
 
 class Pictures(Sequence[Any]):
@@ -41,7 +41,7 @@ class Pictures(Sequence[Any]):
         if is_null(cell):
             return None
         try:
-            image = decode(read_cell(cell), mode=self._mode)
+            image = decode_input(read_cell(cell), mode=self._mode)
         except (OSError, ImageProblemError) as problem:
             where = f"row {int(row)}" + (f", {cell['path']}" if cell["path"] else "")
             raise ValueError(

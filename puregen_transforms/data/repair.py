@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from puregen_transforms.data.images import ImageProblemError, Purify, decode, encode
+from puregen_transforms.data.images import ImageProblemError, Purify, decode_input, encode
 
 Key = TypeVar("Key")
 
@@ -99,7 +99,7 @@ def _decoded(
 def decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
     """Read and decode an image, or return the problem with it."""
     try:
-        return decode(source.read(), mode=source.mode)
+        return decode_input(source.read(), mode=source.mode)
     except ImageProblemError as problem:
         return problem
     except OSError as error:

@@ -232,10 +232,16 @@ def iterate_images(
                         yield image
 
 
-def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32) -> Tensor:
+def load_image_tensor(source: str, *, split: str = "train", column: str | None = None, image_size: int = 32) -> Tensor:
     """Load every image of a split into memory: (N, 3, image_size, image_size) uint8.
 
     Other sizes are box-filtered to cover the square and cropped at the center.
+
+    Args:
+        source: see `open_source`.
+        split: of the source.
+        column: of images; None takes the only one.
+        image_size: in pixels.
 
     Raises:
         ValueError: no such split, several columns of images, or an image that is missing or cannot be decoded.
@@ -243,7 +249,7 @@ def load_image_tensor(source: str, *, split: str = "train", image_size: int = 32
     import torch
 
     dataset = split_of(source, split)
-    pictures = Pictures(dataset, choose_image_columns(dataset.features)[0])
+    pictures = Pictures(dataset, choose_image_columns(dataset.features, column and [column])[0])
     square = (image_size, image_size)
     images = torch.empty(len(dataset), 3, *square, dtype=torch.uint8)
     for row, image in enumerate(pictures):

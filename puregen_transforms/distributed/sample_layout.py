@@ -229,7 +229,7 @@ def encoded_image(value: Any, row: int) -> bytes:
         image = PILImage.fromarray(value.squeeze(-1) if value.shape[-1] == 1 else value)
     buffer = BytesIO()
     if image.mode in _PNG_MODES:
-        image.save(buffer, "PNG", compress_level=0)
+        image.save(buffer, "PNG", compress_level=0, bits=8)  # or Pillow cuts indices beyond a short palette
     else:  # PNG would change these
         image.save(buffer, "TIFF")
     return buffer.getvalue()
