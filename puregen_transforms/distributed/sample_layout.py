@@ -227,9 +227,12 @@ def encoded_image(value: Any, row: int) -> bytes:
             raise ValueError(f"{error} (image of sample {row})") from error
     elif isinstance(value, np.ndarray):
         image = PILImage.fromarray(value.squeeze(-1) if value.shape[-1] == 1 else value)
+    if image.mode == "P":  # Pillow changes indices beyond a short palette
+        image = image.copy()
+        image.putpalette([*(image.getpalette() or []), *[0] * 768][:768])
     buffer = BytesIO()
     if image.mode in _PNG_MODES:
-        image.save(buffer, "PNG", compress_level=0, bits=8)  # or Pillow cuts indices beyond a short palette
+        image.save(buffer, "PNG", compress_level=0)
     else:  # PNG would change these
         image.save(buffer, "TIFF")
     return buffer.getvalue()
