@@ -19,7 +19,7 @@ from puregen_transforms.distributed.sample_layout import (
     merged_form,
     values_of,
 )
-from puregen_transforms.transforms.samples import choose_slots, find_slots
+from puregen_transforms.transforms.samples import Slot, choose_slots, find_slots
 
 _READ_TWICE = 8
 """Samples that are read twice."""
@@ -80,9 +80,9 @@ def survey(
 
 def _parts_of(dataset: Any, columns: tuple[str | int, ...] | None) -> tuple[str, list[Any], set[Any]]:
     """Find the kind of the samples, their keys or positions, and which of these are images to purify."""
-    row = next((row for row in range(len(dataset)) if find_slots(_read(dataset, row))), 0)
+    row = next((row for row in range(len(dataset)) if _slots_of(_read(dataset, row))), 0)
     sample = _read(dataset, row)
-    slots = choose_slots(find_slots(sample), sample, columns)
+    slots = choose_slots(_slots_of(sample), sample, columns)
     if slots[0].path == ():
         return "image", ["image"], {"image"}
     if any(len(slot.path) > 1 for slot in slots) or not isinstance(sample, (tuple, list, Mapping)):
@@ -95,6 +95,13 @@ def _parts_of(dataset: Any, columns: tuple[str | int, ...] | None) -> tuple[str,
         raise ValueError(f"Expected samples with texts as keys, but got {keys}.")
     kind = "dict" if isinstance(sample, Mapping) else "list" if isinstance(sample, list) else "tuple"
     return kind, keys, {slot.path[0] for slot in slots}
+
+
+def _slots_of(sample: Any) -> list[Slot]:
+    """Find the images of a sample; a list of images is one with several parts, and no batch."""
+    if isinstance(sample, list):
+        return [slot for place, part in enumerate(sample) for slot in find_slots(part, (place,))]
+    return find_slots(sample)
 
 
 def _samples(dataset: Any) -> Iterator[tuple[int, Any]]:
