@@ -153,9 +153,10 @@ def attack(
             check_free(poisoned_set, folder=not poisoned_set.suffix)
         dataset = ImageSet.load(source, split=split, label=label_column, column=column, size=size)
         place = choose_device(device)
+        aimed_at = _targets(source, targets, label_column, column, size) if "targets" in found.needs else None
         given = {
             "public": ImageSet.load(public, size=size) if public else None,
-            "targets": _targets(source, targets, size) if "targets" in found.needs else None,
+            "targets": aimed_at and aimed_at.with_classes(dataset.class_names, what="set of targets"),
             "energy": _energy(energy, place) if energy else None,
         }
         console = Console()
@@ -188,19 +189,17 @@ def _save_set(
         write_folder(poison, dataset, path)
 
 
-def _targets(source: str, targets: str | None, size: int | None) -> ImageSet | None:
+def _targets(source: str, targets: str | None, label: str, column: str | None, size: int | None) -> ImageSet | None:
     """Read the split `test` of the source; or of a source that was named for it, whose only split may have any name."""
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.data.sources import open_source
 
     splits = sorted(open_source(targets or source))
-    if "test" in splits:
-        return ImageSet.load(targets or source, split="test", size=size)
     if targets is None:
-        return None
-    if len(splits) > 1:
+        return ImageSet.load(source, split="test", label=label, column=column, size=size) if "test" in splits else None
+    if "test" not in splits and len(splits) > 1:
         raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
-    return ImageSet.load(targets, split=splits[0], size=size)
+    return ImageSet.load(targets, split="test" if "test" in splits else splits[0], size=size)
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:

@@ -119,10 +119,10 @@ def purify(
         started = time.monotonic()
         destination = destination.expanduser()
         processes = started_processes(device)
-        purifier = PureGen(**options, device=device, batch_size=batch_size)
+        purifier = PureGen(**options, columns=column if engine == "ray" else None, device=device, batch_size=batch_size)
         _try_out(purifier)
         if engine == "ray":
-            refused = {"--split": split, "--column": column, "--on-error": on_error != "stop"}
+            refused = {"--split": split, "--on-error": on_error != "stop"}
             names = [name for name, value in refused.items() if value]
             _purify_with_ray(source, destination, purifier, id_column, part_rows, names)
             return

@@ -10,6 +10,7 @@ from puregen_transforms.data.folders import FolderCopy, plan_folder
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
+from puregen_transforms.data.split_names import split_name
 from puregen_transforms.data.tables import TableCopy
 
 
@@ -57,8 +58,11 @@ def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str]) -> Ta
         columns: image columns to purify; empty for the only one.
 
     Raises:
-        ValueError: splits of different columns, columns that do not fit, or no rows.
+        ValueError: names of splits that cannot be those of files, splits of different columns, columns that do not
+            fit, or no rows.
     """
+    if wrong := [name for name in tables if split_name(name) != name]:
+        raise ValueError(f"Expected splits named by letters, digits, dots and underscores, but got {wrong}.")
     check_same_features({split: table.features for split, table in tables.items()})
     chosen = choose_image_columns(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):

@@ -19,7 +19,7 @@ import PIL.Image
 
 from puregen_transforms._files import hash_file
 from puregen_transforms.data.images import ImageProblemError, lossless_format, pixels_of
-from puregen_transforms.data.metadata import METADATA_NAMES, rewrite_metadata
+from puregen_transforms.data.metadata import METADATA_NAMES, check_metadata, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, decode_one, repair
@@ -101,6 +101,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = (), columns: Collecti
         used = {parent for path in (*formats, *others) for parent in map(str, PurePosixPath(path).parents)}
         folders = tuple(path for path in folders if path in used)
     targets, clashes = choose_target_names(formats, taken=[*others, *folders])
+    check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
         formats=formats,

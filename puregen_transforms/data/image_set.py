@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -112,6 +112,24 @@ class ImageSet:
     def subset(self, rows: Tensor) -> ImageSet:
         """Choose rows, given by number (n,) int64 or by mask (N,) bool."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
+
+    def with_classes(self, class_names: Sequence[str], *, what: str) -> ImageSet:
+        """Give the classes the numbers that they have in another set, which may have more of them.
+
+        Args:
+            class_names: of the other set.
+            what: this set is, in the words of a user.
+
+        Raises:
+            ValueError: a class that the other set has not.
+        """
+        if unknown := [name for name in self.class_names if name not in class_names]:
+            raise ValueError(
+                f"Expected a {what} with the classes {', '.join(class_names)} of the data set, but got "
+                f"{', '.join(self.class_names)}, of which {unknown[0]} is none."
+            )
+        numbers = torch.tensor([class_names.index(name) for name in self.class_names], dtype=torch.int64)
+        return replace(self, labels=numbers[self.labels], class_names=tuple(class_names))
 
     def class_number(self, name: str | int | None) -> int:
         """Find the index of a class, by its name or index.

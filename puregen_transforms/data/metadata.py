@@ -7,6 +7,7 @@ import io
 import json
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,23 @@ def rewrite_metadata(
         rewrite(source, target, names)
     except (ValueError, csv.Error) as error:
         raise ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}") from error
+
+
+def check_metadata(top: Path, paths: Collection[str], targets: Mapping[str, str]) -> None:
+    """Rewrite metadata files for nothing: one that cannot be is found before the work.
+
+    Args:
+        top: the folder of images.
+        paths: of metadata files in it.
+        targets: see `rewrite_metadata`.
+
+    Raises:
+        ValueError: a file is not what its suffix says.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, path in enumerate(paths):
+            folder = posixpath.dirname(path) or "."
+            rewrite_metadata(top / path, Path(scratch) / str(number), folder=folder, targets=targets, dropped=[""])
 
 
 class _Names:

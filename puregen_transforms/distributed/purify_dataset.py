@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -124,14 +124,17 @@ def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, 
         return _Source(copy=stream, open=lambda: open_stream(folder, stream.split))
     if isinstance(dataset, (Dataset, DatasetDict)):
         splits = dataset if isinstance(dataset, DatasetDict) else {split_name(dataset.split): dataset}
-        if wrong := [name for name in splits if split_name(name) != name]:
-            raise ValueError(f"Expected splits named by letters, digits, dots and underscores, but got {wrong}.")
         tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
         return _Source(
             copy=table_copy(tables, names),
             open=lambda: (
                 open_source(folder) if isinstance(dataset, DatasetDict) else split_of(folder, next(iter(tables)))
             ),
+        )
+    if isinstance(dataset, Mapping):
+        raise ValueError(
+            f"Expected one data set, but got several in a {type(dataset).__name__}. Take them one at a time, or give a "
+            "`datasets.DatasetDict`."
         )
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
         split = TorchSplit(dataset, columns or None, skip=skip)
