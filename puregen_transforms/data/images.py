@@ -25,6 +25,9 @@ IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 """First bytes of the formats recognized under any name."""
 
+MODES = ("RGB", "L", "RGBA", "LA")
+"""Modes that can be purified: color or gray of 8 bits, with transparency or without."""
+
 LOSSLESS_SETTINGS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "BMP": {},
@@ -55,11 +58,15 @@ def lossless_format(file: BinaryIO) -> str:
     Only the header is read.
 
     Raises:
-        ImageProblemError: no image Pillow can read, or one with several frames.
+        ImageProblemError: no image Pillow can read, one with several frames, or of a mode that cannot be purified.
     """
     image = _open(file)
+    if image.format != "GIF":
+        _check_mode(image)
     known = image.format if image.format in LOSSLESS_SETTINGS else "PNG"
     if known == "WEBP" and not _webp_is_lossless(file):
+        return "PNG"
+    if known in ("BMP", "DIB") and image.mode == "RGBA":  # Pillow writes these without their transparency
         return "PNG"
     return str(known)
 
@@ -68,16 +75,21 @@ def pixels_of(file: BinaryIO) -> int:
     """Count the pixels of an image, by its header.
 
     Raises:
-        ImageProblemError: as `lossless_format`.
+        ImageProblemError: no image Pillow can read, or one with several frames.
     """
     width, height = _open(file).size
     return int(width * height)
 
 
-def decode(data: bytes) -> Image.Image:
+def decode(data: bytes, *, mode: str | None = None) -> Image.Image:
     """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
-    A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors.
+    A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors. A color that stands for
+    transparency becomes an alpha channel.
+
+    Args:
+        data: the file.
+        mode: converts to this one, which a column may ask for.
 
     Raises:
         ImageProblemError: bytes that are no image, a truncated image, or one with several frames.
@@ -87,11 +99,39 @@ def decode(data: bytes) -> Image.Image:
         image.load()
         if image.getexif().get(ORIENTATION) is not None:
             image = ImageOps.exif_transpose(image)
-        if image.format == "GIF" and image.mode == "P":
+        if mode is not None and mode != image.mode:
+            image = image.convert(mode)
+        elif image.format == "GIF" and image.mode == "P":
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        elif image.mode in ("RGB", "L") and "transparency" in image.info:
+            image = image.convert("RGBA" if image.mode == "RGB" else "LA")
     except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes.
         raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
     return image
+
+
+def decode_input(data: bytes, *, mode: str | None = None) -> Image.Image:
+    """Decode one image that is to be purified, or read for training.
+
+    Args:
+        data: the file.
+        mode: converts to this one, which a column may ask for.
+
+    Raises:
+        ImageProblemError: as `decode`, or an image of a mode that cannot be purified.
+    """
+    image = decode(data, mode=mode)
+    _check_mode(image)
+    return image
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode not in MODES:
+        scaling = ", scaling its 16-bit values to 8 bits yourself" if image.mode.startswith(("I", "F")) else ""
+        raise ImageProblemError(
+            f"expected an image of mode {', '.join(MODES)}, but it has mode {image.mode!r}; convert it with "
+            f'.convert("RGB") first{scaling}'
+        )
 
 
 def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: bytes | None = None) -> bytes:

@@ -7,6 +7,7 @@ import io
 import json
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,23 @@ def rewrite_metadata(
         raise ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}") from error
 
 
+def check_metadata(top: Path, paths: Collection[str], targets: Mapping[str, str]) -> None:
+    """Rewrite metadata files for nothing: one that cannot be is found before the work.
+
+    Args:
+        top: the folder of images.
+        paths: of metadata files in it.
+        targets: see `rewrite_metadata`.
+
+    Raises:
+        ValueError: a file is not what its suffix says.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, path in enumerate(paths):
+            folder = posixpath.dirname(path) or "."
+            rewrite_metadata(top / path, Path(scratch) / str(number), folder=folder, targets=targets, dropped=[""])
+
+
 class _Names:
     """The new names of the files that a metadata file refers to."""
 
@@ -76,6 +94,7 @@ class _Names:
 
 
 def _rewrite_csv(source: Path, target: Path, names: _Names) -> None:
+    csv.field_size_limit(2**31 - 1)  # as `datasets`, which has none: a cell may be a long polygon
     with (
         source.open(encoding="utf-8-sig", newline="") as reading,
         target.open("x", encoding="utf-8", newline="") as writing,

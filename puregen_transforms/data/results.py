@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+MANIFEST = "purified.jsonl"
+"""Tells of a purified copy what it consists of; the copy of a copy gets its own."""
+
 
 @dataclass(frozen=True)
 class ResultFolder:

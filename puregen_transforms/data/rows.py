@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
 
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Image
 from datasets.table import table_cast
-from datasets.utils.file_utils import xopen
 
 from puregen_transforms._files import hash_file
 from puregen_transforms.data.images import Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
-from puregen_transforms.data.repair import EncodedImage, Repaired, repair
+from puregen_transforms.data.pictures import is_null, read_cell
+from puregen_transforms.data.repair import EncodedImage, Repaired, decode_one, repair
 from puregen_transforms.data.results import ResultFolder
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
+
+ImageModes = Mapping[str, str | None]
+"""Columns of images by name, each with the mode that its type asks for."""
 
 DATA_FOLDER = "data"
 """Where `datasets` looks for the files of splits."""
@@ -35,7 +39,7 @@ def write_part(
     part: Part,
     slices: Iterable[pa.Table],
     schema: pa.Schema,
-    columns: Sequence[str],
+    columns: ImageModes,
     results: ResultFolder,
     options: PurifyOptions,
 ) -> PartRecord:
@@ -111,7 +115,40 @@ def write_part(
     )
 
 
-def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify) -> pa.Table:
+def image_modes(features: Mapping[str, Any], columns: Iterable[str]) -> ImageModes:
+    """Look up the modes that the types of some columns of images ask for."""
+    return {name: features[name].mode for name in columns}
+
+
+def decoded_images(
+    tables: Iterable[pa.Table], columns: ImageModes, *, split: str, start: int, skip: bool
+) -> Iterator[PIL.Image.Image]:
+    """Yield the images that are purified, decoded.
+
+    Args:
+        tables: of rows.
+        columns: of images.
+        split: that the rows are of.
+        start: the number of the first row.
+        skip: leave out what cannot be decoded, rather than stopping.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded, and is not to be skipped.
+    """
+    for table in tables:
+        rows = _Rows(table, start, columns)
+        for source in rows.sources():
+            image = decode_one(source)
+            if isinstance(image, PIL.Image.Image):
+                yield image
+            elif not skip:
+                _, row, column = source.key
+                place: dict[str, str | int] = {"split": split, "row": start + row, "column": column}
+                raise UnreadableImageError(Skipped(place=place, reason=str(image)))
+        start += table.num_rows
+
+
+def purify_rows(table: pa.Table, columns: ImageModes, purify: Purify) -> pa.Table:
     """Purify the images of some rows.
 
     Raises:
@@ -133,7 +170,7 @@ def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
-def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]:
+def mean_pixels(tables: Iterable[pa.Table], columns: Iterable[str]) -> list[int]:
     """Measure the pixels of the images of each column, on average over those that can be read."""
     found: dict[str, list[int]] = {name: [] for name in columns}
     # What cannot be read is reported where it is purified.
@@ -141,8 +178,8 @@ def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str]) -> list[int]
         for table in tables:
             for name in columns:
                 for cell in table.column(name).to_pylist():
-                    if not _is_null(cell):
-                        found[name].append(pixels_of(BytesIO(_read_cell(cell))))
+                    if not is_null(cell):
+                        found[name].append(pixels_of(BytesIO(read_cell(cell))))
     return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
 
 
@@ -161,7 +198,7 @@ class Content:
     def _add(self, value: Any) -> None:
         if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
             with suppress(OSError):
-                value = {**value, "bytes": _read_cell(value)}
+                value = {**value, "bytes": read_cell(value)}
         if isinstance(value, dict):
             self._found.update(b"{%d" % len(value))
             for key, item in value.items():
@@ -191,12 +228,13 @@ def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
 class _Rows:
     """Rows that wait for their purified images, which are put in one by one."""
 
-    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str]) -> None:
+    def __init__(self, table: pa.Table, first_row: int, columns: ImageModes) -> None:
         self.first_row = first_row
+        self._modes = columns
         self._table = table
         self._cells = {name: table.column(name).to_pylist() for name in columns}
         self._failed: set[int] = set()
-        self.empty_cells = sum(_is_null(cell) for cells in self._cells.values() for cell in cells)
+        self.empty_cells = sum(is_null(cell) for cells in self._cells.values() for cell in cells)
         self._missing = table.num_rows * len(columns) - self.empty_cells
 
     @property
@@ -208,8 +246,9 @@ class _Rows:
         """Yield the images, row by row."""
         for row in range(self._table.num_rows):
             for name, cells in self._cells.items():
-                if not _is_null(cells[row]):
-                    yield EncodedImage(key=(self, row, name), read=partial(_read_cell, cells[row]))
+                if not is_null(cells[row]):
+                    read = partial(read_cell, cells[row])
+                    yield EncodedImage(key=(self, row, name), read=read, mode=self._modes[name])
 
     def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
         """Take in one image; a row with one that could not be repaired is left out."""
@@ -225,19 +264,8 @@ class _Rows:
         for name, cells in self._cells.items():
             column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
-        return table.take([row for row in range(table.num_rows) if row not in self._failed]) if self._failed else table
-
-
-def _is_null(cell: dict[str, Any] | None) -> bool:
-    return cell is None or (cell["bytes"] is None and cell["path"] is None)
-
-
-def _read_cell(cell: dict[str, Any]) -> bytes:
-    """Read the bytes of an image that is stored in the table, or only named there."""
-    if cell["bytes"] is not None:
-        return bytes(cell["bytes"])
-    with xopen(cell["path"], "rb") as file:
-        return bytes(file.read())
+        kept = [row for row in range(table.num_rows) if row not in self._failed]
+        return table.take(pa.array(kept, pa.int64())) if self._failed else table
 
 
 def _new_cell(cell: dict[str, Any], repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
