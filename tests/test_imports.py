@@ -51,7 +51,7 @@ MAY_IMPORT = {
         "distributed",
     },
 }
-OPEN_TO_ALL = {"_docs", "_lazy", "_extras", "_figures", "_files", "_progress", "__version__"}
+OPEN_TO_ALL = {"_docs", "_lazy", "_extras", "_figures", "_files", "_limits", "_text", "_progress", "__version__"}
 
 
 def imported_rooms(path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from puregen_transforms._files import is_regular
 from puregen_transforms.attacks.config import AttackConfig
 from puregen_transforms.attacks.crafting import Crafted
+from puregen_transforms.attacks.pickles import read_pickle
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.stored_images import to_tensor
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
-
-_SAFE = {
-    ("PIL.Image", "Image"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("_codecs", "encode"),
-}
-"""What a pickle of images, numbers and arrays needs; nothing of it can run a command."""
 
 
 def load_narcissus_trigger(path: str | Path, *, scale: float = 1.0) -> Added:
@@ -38,9 +27,10 @@ def load_narcissus_trigger(path: str | Path, *, scale: float = 1.0) -> Added:
         scale: magnification at test time.
 
     Raises:
-        ValueError: another shape, values that are no perturbation, or a file with pickled objects, which is not read.
+        OSError: it cannot be read.
+        ValueError: another shape, values that are no perturbation, or a file of anything but numbers.
     """
-    values = torch.from_numpy(np.load(path, allow_pickle=False)).float().squeeze()
+    values = torch.from_numpy(_read_array(Path(path))).float().squeeze()
     if values.ndim != 3 or values.shape[0] != 3:
         raise ValueError(f"Expected a trigger of (1, 3, H, W) in {path}, but got {tuple(values.shape)}.")
     if not bool(values.isfinite().all()) or values.abs().max() > 2:
@@ -51,8 +41,8 @@ def load_narcissus_trigger(path: str | Path, *, scale: float = 1.0) -> Added:
 def load_poisoning_benchmark(folder: str | Path, dataset: ImageSet) -> Poison:
     """Load a setup of the poisoning benchmark (Schwarzschild et al. 2021).
 
-    Reads `poisons.pickle`, `base_indices.pickle` and `target.pickle` with an unpickler that knows images, numbers and
-    arrays and nothing else.
+    Reads `poisons.pickle`, `base_indices.pickle` and `target.pickle` for images, numbers and arrays, and nothing else;
+    see `puregen_transforms/attacks/pickles.py`.
 
     Args:
         folder: with the three files.
@@ -63,17 +53,18 @@ def load_poisoning_benchmark(folder: str | Path, dataset: ImageSet) -> Poison:
         ValueError: files that hold something else, or rows of another set.
     """
     poisons, rows, target = (
-        _unpickle(Path(folder) / f"{name}.pickle") for name in ("poisons", "base_indices", "target")
+        read_pickle(Path(folder) / f"{name}.pickle") for name in ("poisons", "base_indices", "target")
     )
     try:
-        ids = torch.tensor([int(row) for row in rows])
+        numbers = [int(row) for row in rows]
         images = torch.stack([_image(item[0]) for item in poisons])
         labels = torch.tensor([int(item[1]) for item in poisons])
         target_image, true_label = _image(target[0]), int(target[1])
-    except (TypeError, IndexError) as error:
+    except (TypeError, IndexError, KeyError, RuntimeError, ValueError, OverflowError) as error:
         raise ValueError(f"Expected (image, label) pairs and rows in {folder}, but got: {error}") from error
-    if len(ids) != len(images) or len(ids.unique()) != len(ids) or int(ids.max()) >= len(dataset):
+    if len(numbers) != len(images) or len(set(numbers)) != len(numbers) or not set(numbers) <= {*range(len(dataset))}:
         raise ValueError(f"Expected a row of the set's {len(dataset)} for each of {len(images)} poisons in {folder}.")
+    ids = torch.tensor(numbers)
     if images.shape[1:] != dataset.images.shape[1:]:
         raise ValueError(f"Expected poisons of {tuple(dataset.images.shape[1:])}, but got {tuple(images.shape[1:])}.")
     crafted = Crafted(
@@ -91,20 +82,21 @@ def load_poisoning_benchmark(folder: str | Path, dataset: ImageSet) -> Poison:
 def _image(value: Any) -> Tensor:
     """Convert a PIL image, or a float array of (3, H, W) in [0, 1], as both are found in the published files."""
     if isinstance(value, np.ndarray):
+        if value.dtype.kind != "f" or not np.isfinite(value).all():
+            raise ValueError("an image whose values are not in [0, 1]")
         return torch.from_numpy(value).mul(255).round().clamp(0, 255).to(torch.uint8)
     return to_tensor(value)
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _SAFE:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which is not an image, a number or an array")
-        return super().find_class(module, name)
-
-
-def _unpickle(path: Path) -> Any:
+def _read_array(path: Path) -> np.ndarray[Any, Any]:
+    if path.exists() and not is_regular(path):
+        raise ValueError(f"Expected a .npy file, but {path} is no file.")
     try:
-        with path.open("rb") as file:
-            return _Unpickler(file).load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError) as error:
-        raise ValueError(f"Expected a pickle of images, numbers and arrays, but {path}: {error}.") from error
+        values = np.load(path, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # on a damaged header numpy raises what it likes
+        raise ValueError(f"Expected numbers in {path}, but it cannot be read: {error}") from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f" or not values.size:
+        raise ValueError(f"Expected floating-point numbers of (1, 3, H, W) in {path}, but got something else.")
+    return values
