@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -35,8 +35,8 @@ class Generated(Trigger):
     def of_parts(cls, *, width: int, mask_width: int, **tensors: Tensor) -> Generated:
         """Build the trigger from its `numbers()` and `tensors()`."""
         return cls(
-            _filled(ImageToImage(3, 3, width), tensors, "pattern"),
-            _filled(ImageToImage(3, 1, mask_width), tensors, "mask"),
+            _filled(3, 3, width, tensors, "pattern"),
+            _filled(3, 1, mask_width, tensors, "mask"),
         )
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Encoded(Trigger):
     @classmethod
     def of_parts(cls, *, width: int, epsilon: float, secret: Tensor, **tensors: Tensor) -> Encoded:
         """Build the trigger from its `numbers()` and `tensors()`."""
-        return cls(_filled(ImageToImage(6, 3, width), tensors, "encoder"), secret, epsilon)
+        return cls(_filled(6, 3, width, tensors, "encoder"), secret, epsilon)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Hide the secret in each image."""
@@ -124,7 +124,12 @@ def _parts(network: nn.Module, name: str) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for key, value in network.state_dict().items()}
 
 
-def _filled(network: ImageToImage, tensors: dict[str, Tensor], name: str) -> ImageToImage:
+def _filled(inputs: int, outputs: int, width: int, tensors: Mapping[str, Tensor], name: str) -> ImageToImage:
+    """Build a network of the tensors under a name; one of another width takes no memory before it is refused."""
+    with torch.device("meta"):
+        network = ImageToImage(inputs, outputs, width)
+    expected = network.state_dict()
     own = {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}
-    network.load_state_dict(own)
+    own = {key: value.to(expected[key].dtype) if key in expected else value for key, value in own.items()}
+    network.load_state_dict(own, assign=True)
     return network.eval().requires_grad_(False)

@@ -27,7 +27,9 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from puregen_transforms._files import is_regular, read_json
 from puregen_transforms.attacks.aims import ALL_TO_ONE, Aim, check_goal
+from puregen_transforms.attacks.poison_checks import check_values
 from puregen_transforms.attacks.poisoned_dataset import PoisonedDataset
 from puregen_transforms.attacks.stored_images import image_hash, to_pil, to_tensor
 from puregen_transforms.attacks.trigger import Trigger
@@ -100,10 +102,11 @@ class Poison:
     def __post_init__(self) -> None:
         if self.covers is None:
             object.__setattr__(self, "covers", torch.zeros(len(self.ids), dtype=torch.bool))
+        check_values(self)
         lengths = {len(self.ids), len(self.images), len(self.labels), len(self.covers), len(self.originals)}
         if len(lengths) != 1:
             raise ValueError(f"Expected as many images, labels, covers and originals as ids, but got {lengths}.")
-        if not bool((self.ids.diff() > 0).all()):
+        if not bool((self.ids[1:] > self.ids[:-1]).all()):
             raise ValueError("Expected `ids` in increasing order, each once.")
         if len(self.ids) and not 0 <= int(self.ids[0]) <= int(self.ids[-1]) < self.set_rows:
             raise ValueError(f"Expected `ids` of a set of {self.set_rows} rows, but got {int(self.ids[-1])}.")
@@ -167,13 +170,13 @@ class Poison:
         """
         path = Path(folder)
         for name in (TENSORS, DESCRIPTION):
-            if not (path / name).is_file():
+            if not is_regular(path / name):
                 raise FileNotFoundError(
                     f"Expected a poison with {TENSORS} and {DESCRIPTION}, but {path} has no {name}."
                 )
         content = (path / TENSORS).read_bytes()
         try:
-            about = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
+            about = read_json(path / DESCRIPTION)
             tensors = parse_safetensors(content)
             if about["format"] not in FORMATS:
                 raise ValueError(f"it is of format {about['format']}, and this version reads up to {FORMATS[-1]}")
@@ -192,7 +195,7 @@ class Poison:
             for name in ("originals", "class_names"):
                 about[name] = tuple(about[name])
             return cls(**own, **about, trigger=trigger, others=others)
-        except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, SafetensorError) as error:
             raise ValueError(f"Expected a poison in {path}, but got: {error}.") from error
 
     def apply(self, dataset: Any, *, image: str = "image", label: str = "label") -> Any:
@@ -237,6 +240,8 @@ class Poison:
         self._check_rows(len(images))
         for place, row in enumerate(self.ids.tolist()):
             self.check_original(place, images[row])
+        if len(self) and self.images.shape[1:] != images.shape[1:]:
+            raise ValueError(f"Expected images of {tuple(self.images.shape[1:])}, but got {tuple(images.shape[1:])}.")
         images, labels = images.clone(), labels.clone()
         images[self.ids], labels[self.ids] = self.images, self.labels
         return images, labels

@@ -7,6 +7,7 @@ Python objects pickle them.)
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sqlite3
@@ -30,13 +31,18 @@ _PATIENCE = 60.0
 _TABLES = """
 CREATE TABLE IF NOT EXISTS purifiers (number INTEGER PRIMARY KEY, digest TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS images (
-    purifier INTEGER NOT NULL, content BLOB NOT NULL, pixels BLOB NOT NULL, UNIQUE (purifier, content)
+    purifier INTEGER NOT NULL, content BLOB NOT NULL, pixels BLOB NOT NULL, checksum BLOB NOT NULL,
+    UNIQUE (purifier, content)
 );
 """
 
 _DROP_OTHERS = """
 DELETE FROM images WHERE rowid IN (SELECT rowid FROM images WHERE purifier < ?1 OR purifier > ?1 LIMIT 1000)
 """
+
+_LOOK_UP = "SELECT pixels, checksum FROM images WHERE purifier = ? AND content = ?"
+
+_SCHEMA = "SELECT type, sql FROM sqlite_master WHERE name IN ('purifiers', 'images') ORDER BY name"
 
 _INHERITED: list[object] = []
 """Connections from before a fork: closing them here would confuse the parent's locks."""
@@ -71,6 +77,8 @@ class ImageCache:
 class CachedImages:
     """One purifier's images in a cache; connects to the file when first used.
 
+    What is damaged there, however that came about, is as if it were not there.
+
     Args:
         cache: where they are kept.
         digest: of the purifier.
@@ -82,38 +90,43 @@ class CachedImages:
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Read the pixels that are kept, by key."""
-        found = {}
+        found: dict[bytes, bytes] = {}
         database, number = self._opened()
-        for key in keys:
-            row = database.execute(
-                "SELECT pixels FROM images WHERE purifier = ? AND content = ?", (number, key)
-            ).fetchone()
-            if row is not None:
-                found[key] = row[0]
+        try:
+            for key in keys:
+                row = database.execute(_LOOK_UP, (number, key)).fetchone()
+                if row is not None and row[1] == self._checksum(key, row[0]):
+                    found[key] = row[0]
+        except sqlite3.Error:
+            pass
         return found
+
+    def _checksum(self, key: bytes, pixels: object) -> bytes | None:
+        """Hash what was purified, by what, and what came of it."""
+        if not isinstance(pixels, bytes):
+            return None
+        return hashlib.blake2b(key + pixels, digest_size=16, key=self.digest.encode()[:64]).digest()
 
     def put(self, pixels: Mapping[bytes, bytes]) -> None:
         """Keep pixels, as far as there is room and nobody else writes for a minute on end."""
         if getattr(self._local, "full", False):
             return
         database, number = self._opened()
-        rows = [(number, key, value) for key, value in pixels.items()]
+        rows = [(number, key, value, self._checksum(key, value)) for key, value in pixels.items()]
         try:
             self._insert(database, rows)
-        except sqlite3.OperationalError as error:
-            if "locked" in str(error):  # error codes came with Python 3.11
+        except sqlite3.Error as error:
+            if "full" not in str(error):  # locked by others, or damaged: the images are there all the same
                 return
-            if "full" not in str(error):
-                raise
             if self._make_room(database, number):
                 self.put(pixels)
             else:
                 self._local.full = True
 
-    def _insert(self, database: sqlite3.Connection, rows: list[tuple[int, bytes, bytes]]) -> None:
+    def _insert(self, database: sqlite3.Connection, rows: list[tuple[int, bytes, bytes, bytes | None]]) -> None:
         with database:
             database.execute("BEGIN IMMEDIATE")
-            database.executemany("INSERT OR IGNORE INTO images VALUES (?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO images VALUES (?, ?, ?, ?)", rows)
 
     def _make_room(self, database: sqlite3.Connection, number: int) -> bool:
         """Drop images of other purifiers; tell whether there were any."""
@@ -144,14 +157,33 @@ class CachedImages:
             database.executescript(_TABLES)
             page = database.execute("PRAGMA page_size").fetchone()[0]
             database.execute(f"PRAGMA max_page_count = {max(16, self.cache.max_bytes // page)}")
+            _check_tables(database)
             database.execute("INSERT OR IGNORE INTO purifiers (digest) VALUES (?)", (self.digest,))
-        except sqlite3.DatabaseError as error:
+            (number,) = database.execute("SELECT number FROM purifiers WHERE digest = ?", (self.digest,)).fetchone()
+            if not isinstance(number, int):
+                raise sqlite3.DatabaseError("a purifier without a number")
+        except (sqlite3.Error, TypeError, OverflowError) as error:
             raise OSError(
                 f"Expected a cache of purified images that can be read and written at {path}, but got: {error}. "
                 "Choose a folder on a local disk with free space, or remove that file."
             ) from error
-        number = database.execute("SELECT number FROM purifiers WHERE digest = ?", (self.digest,)).fetchone()[0]
         return database, number
+
+
+def _check_tables(database: sqlite3.Connection) -> None:
+    """Refuse a file whose tables are none of ours: a view in their place may have no end."""
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_TABLES)
+        wanted = _plain(fresh.execute(_SCHEMA).fetchall())
+    if _plain(database.execute(_SCHEMA).fetchall()) != wanted:
+        raise sqlite3.DatabaseError("its tables are not those of a cache")
+    triggers = database.execute("SELECT count(*) FROM sqlite_master WHERE type = 'trigger'").fetchone()
+    if triggers != (0,):
+        raise sqlite3.DatabaseError("it has triggers")
+
+
+def _plain(rows: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(kind, " ".join(sql.split())) for kind, sql in rows]
 
 
 def content_keys(images: Tensor) -> list[bytes]:
@@ -173,7 +205,8 @@ def purify_through(cache: CachedImages, images: Tensor, purify: Callable[[Tensor
         (N, 3, H, W) uint8 on the device of the images.
     """
     keys = content_keys(images)
-    kept = cache.get(keys)
+    size = images[:1].numel()
+    kept = {key: pixels for key, pixels in cache.get(keys).items() if len(pixels) == size}
     missing = [index for index, key in enumerate(keys) if key not in kept]
     result = torch.empty(images.shape, dtype=torch.uint8)
     for index, key in enumerate(keys):
