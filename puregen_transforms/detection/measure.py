@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms._progress import Progress
 from puregen_transforms.detection.statistics import thumbnails
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.transforms.formats import open_image
-from puregen_transforms.transforms.puregen import LARGEST_IMAGE
 
 KEPT_BYTES = 2**29
 """Gradients kept for images that are looked at again, as half-precision numbers."""

@@ -17,6 +17,7 @@ from puregen_transforms.hub.catalogue import DEFAULT_DDPM
 from puregen_transforms.hub.checkpoints import Checkpoint, HubOptions, find_checkpoint
 from puregen_transforms.hub.layout import read_object, read_shapes
 from puregen_transforms.hub.references import Reference
+from puregen_transforms.hub.unet_config import check_unet_config
 from puregen_transforms.hub.weights import fill, read_weights
 from puregen_transforms.models.unet import DEFAULT_SCHEDULE, check_schedule
 
@@ -89,10 +90,10 @@ def read_ddpm(found: Checkpoint) -> DDPMCheckpoint:
     if found.files.index is not None:
         _check_index(found.folder / found.files.index)
     config = _read_config(found.config_path)
+    check_unet_config(config, read_shapes(found.weights), found.config_path)
     schedule = dict(DEFAULT_SCHEDULE)
     if found.files.schedule is not None:
         schedule = _read_schedule(found.folder / found.files.schedule)
-    read_shapes(found.weights)
     return DDPMCheckpoint(**vars(found), config=config, schedule=schedule)
 
 
@@ -172,7 +173,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _read_schedule(path: Path) -> dict[str, Any]:
     values = read_object(path)
     name = values.get("_class_name", "DDPMScheduler")
-    if name not in _SCHEDULERS:
+    if not isinstance(name, str) or name not in _SCHEDULERS:
         raise ValueError(
             f"Expected the noise schedule of a DDPM in {path}, but it is of a {name}. Choose a checkpoint trained "
             f"with one of: {', '.join(sorted(_SCHEDULERS))}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import warnings
 from collections.abc import Mapping
@@ -11,6 +13,7 @@ from typing import Unpack
 
 import torch
 
+from puregen_transforms._text import shown
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.checkpoints import Checkpoint, HubOptions, find_checkpoint
 from puregen_transforms.hub.layout import Shape, read_object, read_shapes, wrong_kind_error
@@ -29,6 +32,17 @@ class EBMCheckpoint(Checkpoint):
     """
 
     config: EBMConfig
+
+    @property
+    def sha256(self) -> str:
+        """One digest of the weights and of what they do not tell of the configuration: the image size.
+
+        At the default size it is that of the weights alone.
+        """
+        if self.config.image_size == EBMConfig.image_size:
+            return self.weights_sha256
+        content = json.dumps([self.weights_sha256, {"image_size": self.config.image_size}])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def resolve_ebm(reference: Reference | None = None, **options: Unpack[HubOptions]) -> EBMCheckpoint:
@@ -85,7 +99,7 @@ def _read_config(path: Path, shapes: Mapping[str, Shape]) -> EBMConfig:
         raise wrong_kind_error(f"{path}, which describes a UNet2DModel,", "ddpm", ["ebm"])
     unknown = sorted(set(values) - set(EBMConfig.__dataclass_fields__))
     if unknown:
-        warnings.warn(f"Ignored unknown keys in {path}: {', '.join(unknown)}.", UserWarning, stacklevel=4)
+        warnings.warn(f"Ignored unknown keys in {path}: {shown(', '.join(unknown))}.", UserWarning, stacklevel=4)
     known = {name: value for name, value in values.items() if name not in unknown}
     measured = _measure(shapes)
     wrong = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from puregen_transforms._files import is_regular, read_json
 from puregen_transforms.hub.catalogue import Kind
 from puregen_transforms.models.file_names import (
     CONFIG_FILE,
@@ -49,6 +49,9 @@ DESCRIPTIONS: Mapping[Kind, str] = {
 """The content of a checkpoint's folder, in words."""
 
 Shape = tuple[int, ...]
+
+_LARGEST_JSON = 2**24
+"""Bytes of a configuration; that of a large network has a few thousand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +147,8 @@ def _missing_file_error(place: str, names: Collection[str], files: CheckpointFil
         pickle = next((name for name in pickles if name.startswith(stem)), pickles[0])
         return ValueError(
             f"Expected {files.weights} in {place}, but found only pickle files ({', '.join(pickles)}). A pickle can "
-            "run any code when it is opened, so only safetensors is loaded. If you trust the file, convert it once: "
+            "run any code when it is opened, so only safetensors is loaded. If you trust the file, convert it once, "
+            "with torch 2.10 or newer (`weights_only` of older ones has holes): "
             f'safetensors.torch.save_file(torch.load("{pickle}", weights_only=True), "{files.weights}").'
         )
     missing = [name for name in files.names if name not in found]
@@ -187,8 +191,10 @@ def read_object(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, or something else.
     """
+    if path.exists() and (not is_regular(path) or path.stat().st_size > _LARGEST_JSON):
+        raise ValueError(f"Expected a JSON object in {path}, but it is no file of at most {_LARGEST_JSON} bytes.")
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except ValueError as error:
         raise ValueError(f"Expected a JSON object in {path}, but it is not valid JSON ({error}).") from error
     if not isinstance(values, dict):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
-from puregen_transforms._files import write_atomically
+from puregen_transforms._files import below, write_atomically
 from puregen_transforms.hub.catalogue import Kind
 from puregen_transforms.hub.checkpoints import Checkpoint, find_checkpoint
 from puregen_transforms.hub.layout import CARD_FILE, RECORD_FILE
@@ -98,14 +99,18 @@ def pull_checkpoint(
         reference = f"{os.fspath(reference)}@main"
     found = find_checkpoint(reference, kinds=KINDS, token=token)
     _load(found)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Made by this process, with a name that nobody knows: in a shared folder, nothing can be in it already.
+    own = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".tmp", dir=folder.parent))
     try:
+        whole = own / folder.name
         for name in found.files.names:
-            write_atomically(temporary / name, (found.folder / name).read_bytes())
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+            write_atomically(below(whole, name), (found.folder / name).read_bytes())
+        if os.path.lexists(folder):
+            raise FileExistsError(f"Expected a new folder, but {folder} has come meanwhile. Choose another name.")
+        whole.rename(folder)
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
     return folder
 
 

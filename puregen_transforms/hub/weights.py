@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from puregen_transforms.hub.checkpoints import Checkpoint
 from puregen_transforms.hub.layout import damaged_file_error
 
+_LARGEST_WEIGHT = 1e6
+"""Absolute value of a weight; of the packaged networks, the largest is below 100."""
+
 
 def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint.
@@ -70,4 +73,11 @@ def _misfits(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> lis
         ),
         *(f"not floating-point: {name} {found[name].dtype}" for name in shared if not found[name].is_floating_point()),
         *(f"not finite: {name}" for name in shared if not bool(found[name].float().isfinite().all())),
+        *(f"beyond {_LARGEST_WEIGHT:g}: {name}" for name in shared if _is_absurd(found[name])),
     ]
+
+
+def _is_absurd(tensor: Tensor) -> bool:
+    """Tell whether a value is finite, and so large that the network would compute noise."""
+    values = tensor.float().abs()
+    return bool((values.isfinite() & (values > _LARGEST_WEIGHT)).any())

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+LARGEST = 2**14
+"""Channels, or pixels of a side: a larger one would be an error, or would turn purification off."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EBMConfig:
@@ -25,8 +28,10 @@ class EBMConfig:
     def __post_init__(self) -> None:
         for name in ("nf", "patch_size", "image_size"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"Expected EBM config `{name}` to be a positive integer, but got {value!r}.")
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST:
+                raise ValueError(
+                    f"Expected EBM config `{name}` to be a positive integer up to {LARGEST}, but got {value!r}."
+                )
 
     @property
     def smallest_image(self) -> int:

@@ -20,6 +20,8 @@ DEFAULT_SCHEDULE: Mapping[str, Any] = {
 }
 """The values that decide the betas, as diffusers has them where a configuration does not say."""
 
+MOST_TIMESTEPS = 2**16
+
 BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "laplace")
 
 
@@ -42,18 +44,21 @@ def check_schedule(schedule: Mapping[str, Any], place: str) -> None:
     """
     betas = schedule["trained_betas"]
     sound = {
-        "num_train_timesteps": _is_count(schedule["num_train_timesteps"]),
+        "num_train_timesteps": _is_count(schedule["num_train_timesteps"])
+        and schedule["num_train_timesteps"] <= MOST_TIMESTEPS,
         "beta_start": _is_beta(schedule["beta_start"]),
         "beta_end": _is_beta(schedule["beta_end"]),
         "beta_schedule": schedule["beta_schedule"] in BETA_SCHEDULES,
-        "trained_betas": betas is None or (isinstance(betas, list) and bool(betas) and all(map(_is_beta, betas))),
+        "trained_betas": betas is None
+        or (isinstance(betas, list) and len(betas) == schedule["num_train_timesteps"] and all(map(_is_beta, betas))),
         "rescale_betas_zero_snr": isinstance(schedule["rescale_betas_zero_snr"], bool),
     }
     wrong = [f"{name} {str(schedule[name])[:80]}" for name, is_sound in sound.items() if not is_sound]
     if wrong:
         raise ValueError(
-            f"Expected a noise schedule in {place} (betas between 0 and 1; beta_schedule one of "
-            f"{', '.join(BETA_SCHEDULES)}), but got {'; '.join(wrong)}."
+            f"Expected a noise schedule in {place} (betas between 0 and 1, one for each of at most "
+            f"{MOST_TIMESTEPS} time steps; beta_schedule one of {', '.join(BETA_SCHEDULES)}), but got "
+            f"{'; '.join(wrong)}."
         )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import NoneType
 from typing import Any, Literal, get_args
 
 from puregen_transforms.purifier.config import (
@@ -165,14 +166,18 @@ class PureGenConfig:
             check_count("reps", self.reps, smallest=1, largest=100)
         if self.jpeg_quality is not None:
             check_count("jpeg_quality", self.jpeg_quality, smallest=1, largest=100)
-        if self.filter_fraction is not None and not 0 < self.filter_fraction <= 1:
-            raise ValueError(f"Expected `filter_fraction` above 0 and up to 1, but got {self.filter_fraction!r}.")
-        if self.energy_threshold is not None and not math.isfinite(self.energy_threshold):
+        share, threshold = self.filter_fraction, self.energy_threshold
+        if share is not None and not (_is_number(share) and 0 < share <= 1):
+            raise ValueError(f"Expected `filter_fraction` above 0 and up to 1, but got {share!r}.")
+        if threshold is not None and not (_is_number(threshold) and math.isfinite(threshold)):
             raise ValueError(f"Expected a finite `energy_threshold`, but got {self.energy_threshold!r}.")
         if self.seed is not None:
             check_count("seed", self.seed, smallest=None)
+        for name in ("checkpoint", "ddpm_checkpoint"):
+            if not isinstance(getattr(self, name), (str, NoneType)):
+                raise ValueError(f"Expected `{name}` to be a name or a path, but got {getattr(self, name)!r}.")
         if self.columns is not None:
-            object.__setattr__(self, "columns", tuple(self.columns))
+            object.__setattr__(self, "columns", checked_columns(self.columns))
 
     @property
     def uses_ebm(self) -> bool:
@@ -223,6 +228,19 @@ class PureGenConfig:
         """Name the results: a hash of the options, the sha256 of each network's weights, and the algorithm version."""
         content = {"recipe": self.to_dict(), "weights": dict(weights), "algorithm": ALGORITHM_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def checked_columns(columns: Any) -> tuple[str | int, ...]:
+    """Check keys or positions of images, one or several, and return them; anything else is a ValueError."""
+    several = isinstance(columns, Iterable) and not isinstance(columns, str)
+    found = tuple(columns) if several else (columns,)
+    if any(not isinstance(column, (str, int)) or isinstance(column, bool) for column in found):
+        raise ValueError(f"Expected `columns` to be keys or positions, but got {columns!r}.")
+    return found
 
 
 _SETTINGS = tuple(

@@ -93,6 +93,10 @@ def _open_array(array: np.ndarray, channels: tuple[int, ...] = _CHANNELS) -> Ope
 
 def _open_tensor(tensor: Tensor) -> OpenImage:
     plain = tensor.detach().as_subclass(Tensor)
+    if plain.is_meta or plain.layout != torch.strided:
+        raise ValueError(f"Expected a tensor that holds its pixels, but got one on {plain.device}, {plain.layout}.")
+    if plain.is_floating_point() and plain.dtype.itemsize < 2:
+        raise ValueError(f"Expected an image of uint8, or of floats of 16 bits or more, but got {plain.dtype}.")
     if not (plain.dtype == torch.uint8 or plain.is_floating_point()):
         raise ValueError(f"Expected an image of uint8 or float, but got {plain.dtype}. Scale it to one of these first.")
     if plain.ndim not in (3, 4) or plain.shape[-3] not in _CHANNELS:

@@ -16,22 +16,20 @@ from torchvision.transforms import v2
 
 from puregen_transforms import __version__
 from puregen_transforms._docs import argument_docs, with_argument_docs
+from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms.functional.images import rounded, to_signed
 from puregen_transforms.hub.references import locate
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import Solver, explains_unknown_options
 from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.puregen_config import DType, Dynamics, Method, PureGenConfig
+from puregen_transforms.purifier.puregen_config import DType, Dynamics, Method, PureGenConfig, checked_columns
 from puregen_transforms.transforms.by_size import call_by_size
 from puregen_transforms.transforms.cache import CachedImages, ImageCache, purify_through
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
 from puregen_transforms.transforms.formats import OpenImage
 from puregen_transforms.transforms.networks import Networks
 from puregen_transforms.transforms.samples import FoundImages, find_images, is_lazy, rank_in
-
-LARGEST_IMAGE = 2048 * 2048
-"""Pixels of one image past which the network's activations would fill a common machine's memory."""
 
 _RUNTIME = ("device", "batch_size", "cache", "cache_dir")
 
@@ -112,7 +110,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             jpeg_quality=jpeg_quality,
             dtype=dtype,
             seed=seed,
-            columns=(columns,) if isinstance(columns, (str, int)) else None if columns is None else tuple(columns),
+            columns=None if columns is None else checked_columns(columns),
         )
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"Expected `batch_size` to be a positive integer or None, but got {batch_size!r}.")

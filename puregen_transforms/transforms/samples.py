@@ -18,6 +18,9 @@ from torchvision import tv_tensors
 
 from puregen_transforms.transforms.formats import OpenImage, has_image_shape, open_image
 
+_DEEPEST = 64
+"""Containers within each other; a list that holds itself has no end of them."""
+
 SlotPath = tuple[str | int, ...]
 Columns = tuple[str | int, ...]
 
@@ -106,7 +109,13 @@ def _is_batch(lazy: Any) -> bool:
 
 
 def find_slots(sample: Any, path: SlotPath = ()) -> list[Slot]:
-    """Find every place that may be an image."""
+    """Find every place that may be an image.
+
+    Raises:
+        ValueError: containers within containers without end, or nearly so.
+    """
+    if len(path) > _DEEPEST:
+        raise ValueError(f"Expected a sample of at most {_DEEPEST} containers in each other, but got more.")
     rank = _rank(sample)
     if rank is not None:
         return [Slot(path, sample, rank)]
@@ -172,7 +181,7 @@ def _rank(value: Any) -> int | None:
 def _rank_of_list(values: list[Any]) -> int | None:
     """Rank a list: single images of one kind are a batch; anything else is a container."""
     present = [value for value in values if value is not None]
-    if not present or isinstance(present[0], list):
+    if not present or any(isinstance(value, (list, tuple, Mapping)) for value in present):
         return None
     kinds = {(_rank(value), _channels(value)) for value in present}
     rank = next(iter(kinds))[0]

@@ -293,7 +293,8 @@ def test_prediction_is_that_of_diffusers(pipeline: Files, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "scheduler", [DDIMScheduler(rescale_betas_zero_snr=True), DDPMScheduler(trained_betas=[0.1, 0.2])]
+    "scheduler",
+    [DDIMScheduler(rescale_betas_zero_snr=True), DDPMScheduler(trained_betas=[0.1, 0.2], num_train_timesteps=2)],
 )
 def test_schedule_of_another_sampler(bare: Files, tmp_path: Path, scheduler: Any) -> None:
     content = scheduler.to_json_string().encode()
