@@ -35,9 +35,10 @@ from puregen_transforms.attacks.blended import BlendedConfig
 from puregen_transforms.attacks.crafting import Crafted, stamped
 from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.attacks.trigger import Added
+from puregen_transforms.data.columns import image_columns
 from puregen_transforms.data.demo import add_trigger, load_demo
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.sources import image_columns, load_image_tensor, open_source
+from puregen_transforms.data.sources import load_image_tensor, open_source
 from puregen_transforms.evaluate.bench import Bench, run_cells
 from puregen_transforms.evaluate.benchmark import in_words
 from puregen_transforms.evaluate.cells import AttackSpec, Cell
@@ -138,7 +139,7 @@ def victims(runs: Path, images_per_class: int) -> list[dict[str, Any]]:
 def photographs(source: str, count: int) -> list[Tensor]:
     """Read the first images of a set at their own sizes."""
     rows = next(iter(open_source(source).values())).select(range(count))
-    return [rounded(open_image(image).rgb[0]) for image in rows[image_columns(rows)[0]]]
+    return [rounded(open_image(image).rgb[0]) for image in rows[image_columns(rows.features)[0]]]
 
 
 def markdown(record: Mapping[str, Any]) -> str:

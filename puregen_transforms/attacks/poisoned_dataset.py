@@ -22,6 +22,7 @@ class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
         own = transforms_of(dataset)
         self.transform, self.target_transform = own.get("transform"), own.get("target_transform")
         self.transforms = own.get("transforms")
+        self.by_row = own.get("by_row")
         self._place_of = poison.places()
 
     def __len__(self) -> int:
@@ -35,19 +36,24 @@ class PoisonedDataset(TorchDataset):  # type: ignore[type-arg]
             self.poison.check_original(place, to_tensor(image))
             label = self.poison.label_of(place, label)
             image = to_pil(self.poison.images[place]) if is_pil(image) else self.poison.images[place].clone()
-        return (*self._transformed(image, label), *rest)
+        return (*self._transformed(index, image, label), *rest)
 
-    def _transformed(self, image: Any, label: Any) -> tuple[Any, Any]:
-        if self.transforms is not None:
-            image, label = self.transforms(image, label)
-        if self.transform is not None:
-            image = self.transform(image)
-        if self.target_transform is not None:
-            label = self.target_transform(label)
+    def without_transforms(self) -> PoisonedDataset:
+        """Copy the data set without its transforms: images are those that are stored, poisoned or not."""
+        return PoisonedDataset(self.dataset, self.poison)
+
+    def _transformed(self, row: int, image: Any, label: Any) -> tuple[Any, Any]:
+        own = vars(self) if self.by_row is None else self.by_row(row)
+        if own.get("transforms") is not None:
+            image, label = own["transforms"](image, label)
+        if own.get("transform") is not None:
+            image = own["transform"](image)
+        if own.get("target_transform") is not None:
+            label = own["target_transform"](label)
         return image, label
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("dataset", "poison") or name.startswith("__"):
+        if name in ("dataset", "poison", "by_row") or name.startswith("__"):
             raise AttributeError(name)
         if name == "targets":
             targets = list(self.dataset.targets)

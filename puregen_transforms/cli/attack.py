@@ -18,6 +18,7 @@ from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     import torch
+    from datasets import Dataset
     from torch import nn
 
     from puregen_transforms.attacks.poison import Poison
@@ -93,6 +94,10 @@ def attack(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split of SRC to poison.", rich_help_panel=RUNNING)] = "train",
+    column: Annotated[
+        str | None, typer.Option(help="Column of images; default: the only one.", rich_help_panel=RUNNING)
+    ] = None,
+    label_column: Annotated[str, typer.Option(help="Column of classes.", rich_help_panel=RUNNING)] = "label",
     size: Annotated[
         int | None,
         typer.Option(
@@ -134,6 +139,7 @@ def attack(
         from puregen_transforms.attacks.registry import find_attack
         from puregen_transforms.data.atomic import check_free
         from puregen_transforms.data.image_set import ImageSet
+        from puregen_transforms.data.sources import split_of
         from puregen_transforms.purifier.device import choose_device
 
         named = {"target_class": target_class, "source_class": source_class, "rate": rate, "epsilon": epsilon}
@@ -145,10 +151,12 @@ def attack(
             if poisoned_set.suffix not in (".parquet", ""):
                 raise ValueError(f"Expected a .parquet file or a folder for the poisoned set, but got {poisoned_set}.")
             check_free(poisoned_set, folder=not poisoned_set.suffix)
-        dataset, place = ImageSet.load(source, split=split, size=size), choose_device(device)
+        dataset = ImageSet.load(source, split=split, label=label_column, column=column, size=size)
+        place = choose_device(device)
+        aimed_at = _targets(source, targets, label_column, column, size) if "targets" in found.needs else None
         given = {
             "public": ImageSet.load(public, size=size) if public else None,
-            "targets": _targets(source, targets, size) if "targets" in found.needs else None,
+            "targets": aimed_at and aimed_at.with_classes(dataset.class_names, what="set of targets"),
             "energy": _energy(energy, place) if energy else None,
         }
         console = PlainConsole()
@@ -163,35 +171,35 @@ def attack(
             draw_poison(destination / "poison.png", poison, dataset.images[poison.ids])
             console.print(f"Look at {destination / 'poison.png'}.")
         if poisoned_set is not None:
-            _save_set(poison, dataset, source, split, poisoned_set)
+            _save_set(poison, dataset, split_of(source, split), poisoned_set, column, label_column)
             console.print(f"The poisoned set is {poisoned_set}.")
 
 
-def _save_set(poison: Poison, dataset: ImageSet, source: str, split: str, path: Path) -> None:
+def _save_set(
+    poison: Poison, dataset: ImageSet, rows: Dataset, path: Path, column: str | None, label_column: str
+) -> None:
     """Write the poisoned set, as the ending of its path has it."""
     from puregen_transforms.attacks.poisoned_set import write_folder, write_parquet
-    from puregen_transforms.data.sources import image_columns, open_source
+    from puregen_transforms.data.columns import choose_image_columns
 
     if path.suffix == ".parquet":
-        rows = open_source(source)[split]
-        write_parquet(poison, dataset, rows, path, image=image_columns(rows)[0], label="label")
+        (image,) = choose_image_columns(rows.features, column and [column])
+        write_parquet(poison, dataset, rows, path, image=image, label=label_column)
     else:
         write_folder(poison, dataset, path)
 
 
-def _targets(source: str, targets: str | None, size: int | None) -> ImageSet | None:
+def _targets(source: str, targets: str | None, label: str, column: str | None, size: int | None) -> ImageSet | None:
     """Read the split `test` of the source; or of a source that was named for it, whose only split may have any name."""
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.data.sources import open_source
 
     splits = sorted(open_source(targets or source))
-    if "test" in splits:
-        return ImageSet.load(targets or source, split="test", size=size)
     if targets is None:
-        return None
-    if len(splits) > 1:
+        return ImageSet.load(source, split="test", label=label, column=column, size=size) if "test" in splits else None
+    if "test" not in splits and len(splits) > 1:
         raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
-    return ImageSet.load(targets, split=splits[0], size=size)
+    return ImageSet.load(targets, split="test" if "test" in splits else splits[0], size=size)
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:

@@ -5,31 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from puregen_transforms.data.cells import Places, StoredImages
+    from puregen_transforms.data.cells import Places
+    from puregen_transforms.data.pictures import Pictures
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class")
-
-
-class Pictures(Sequence[Any]):
-    """Read the images of a column, decoded one at a time, and resized if need be."""
-
-    def __init__(self, stored: StoredImages, size: int | None = None) -> None:
-        self._stored = stored
-        self._size = size
-
-    def __len__(self) -> int:
-        return len(self._stored)
-
-    def __getitem__(self, row: Any) -> Any:
-        from puregen_transforms.data.image_set import cropped_to
-
-        image = self._stored[row]
-        return image if self._size is None or image is None else cropped_to(image, self._size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +47,9 @@ class ChosenSource:
     @property
     def images(self) -> Pictures:
         """Give the images by row."""
-        from puregen_transforms.data.cells import StoredImages
+        from puregen_transforms.data.pictures import Pictures
 
-        return Pictures(StoredImages(self.dataset, self.column, self.places), self.size)
+        return Pictures(self.dataset, self.column, self.size, self.places)
 
     @property
     def is_one_of_several(self) -> bool:
@@ -74,10 +58,7 @@ class ChosenSource:
 
     def name_of(self, row: int) -> str | None:
         """Name a row's image: its path in the source, or the name stored with it; None without a name."""
-        from datasets import Image
-
-        stored = self.dataset.select_columns([self.column]).cast_column(self.column, Image(decode=False))
-        path = (stored[row][self.column] or {}).get("path")
+        path = self.images.name_of(row)
         if not path:
             return None
         if self.folder is not None and Path(path).is_relative_to(self.folder):
@@ -103,19 +84,17 @@ def choose_source(
     from datasets.utils.logging import disable_progress_bar
 
     from puregen_transforms.data.cells import Places
+    from puregen_transforms.data.columns import choose_image_columns, image_columns
     from puregen_transforms.data.local import local_path
-    from puregen_transforms.data.sources import image_columns, open_source
+    from puregen_transforms.data.sources import open_source
 
     disable_progress_bar()  # of copying to the cache; ours follows
     splits = open_source(source, follow_links=follow_links)
     several = len(splits) > 1
     split = _choose_split(splits, split)
     dataset = splits[split]
-    found = image_columns(dataset)
-    if (column is None and len(found) != 1) or (column is not None and column not in found):
-        wanted = f"{column!r} to be a column of images" if column else "one column of images"
-        raise ValueError(f"Expected {wanted} in {source!r}, but found {found or 'none'}. Name one with --column.")
-    column = column or found[0]
+    found = image_columns(dataset.features)
+    (column,) = choose_image_columns(dataset.features, column and [column])
     label_column = label_column or _default_label_column(dataset)
     labels, names = (None, ()) if label_column is None else _read_labels(dataset, label_column)
     facts = {"source": source, "split": split, "columns": ", ".join(filter(None, (column, label_column)))}

@@ -55,7 +55,7 @@ def purify(
     ],
     column: Annotated[
         list[str] | None,
-        typer.Option(help="Image column to purify; repeat it; default: all.", rich_help_panel=DATA),
+        typer.Option(help="Image column to purify; repeat it; default: the only one.", rich_help_panel=DATA),
     ] = None,
     split: Annotated[
         list[str] | None, typer.Option(help="Split to copy; repeat it; default: all.", rich_help_panel=DATA)
@@ -113,7 +113,7 @@ def purify(
 ) -> None:
     """Write a purified copy of a data set: same layout, labels, splits and order.
 
-    Every image is purified: keep masks and other labels that are stored as images apart, or name the --column.
+    Where there are several columns of images, name those to purify: others, such as masks, are copied as they are.
     Images are stored without loss: JPEG, GIF and other lossy formats become PNG, and metadata.csv, .jsonl and
     .parquet follow the new names. Images are turned upright by their EXIF orientation, which is not kept. Hidden
     files are left out. DST appears when everything is done; until then finished parts are kept in DST.unfinished, and
@@ -127,12 +127,12 @@ def purify(
         from puregen_transforms.distributed.run import purify_copy
 
         started = time.monotonic()
+        destination = destination.expanduser()
         processes = started_processes(device)
-        purifier = PureGen(**options, device=device, batch_size=batch_size)
+        purifier = PureGen(**options, columns=column if engine == "ray" else None, device=device, batch_size=batch_size)
         _try_out(purifier)
         if engine == "ray":
-            refused = {"--split": split, "--column": column, "--on-error": on_error != "stop"}
-            refused["--follow-links"] = follow_links
+            refused = {"--split": split, "--on-error": on_error != "stop", "--follow-links": follow_links}
             names = [name for name, value in refused.items() if value]
             _purify_with_ray(source, destination, purifier, id_column, part_rows, names)
             return
@@ -144,7 +144,7 @@ def purify(
                 found := copy_of(source, destination, columns=columns, splits=splits, follow_links=follow_links),
                 destination,
                 purifier,
-                fit=lambda purifier: _fit(purifier, source, splits, columns, on_error, follow_links, found.images),
+                fit=lambda purifier: _fit(purifier, found.pictures(skip=on_error == "skip"), found.images),
                 on_error=on_error,
                 part_rows=part_rows,
                 processes=processes,
@@ -176,22 +176,10 @@ def _purify_with_ray(
     _report(outcome, destination, seconds=time.monotonic() - started)
 
 
-def _fit(
-    purifier: PureGen,
-    source: str,
-    splits: tuple[str, ...],
-    columns: tuple[str, ...],
-    on_error: str,
-    follow_links: bool,
-    total: int | None,
-) -> None:
+def _fit(purifier: PureGen, images: Iterator[Image], total: int | None) -> None:
     """Set the energy threshold from all images that are to be purified."""
     from puregen_transforms.cli.progress import shown_progress
-    from puregen_transforms.data.sources import iterate_images
 
-    images = iterate_images(
-        source, splits=splits, columns=columns, skip_broken=on_error == "skip", follow_links=follow_links
-    )
     say("First pass: measuring the energy of every image.", err=True)
     with shown_progress(PlainConsole(stderr=True)) as show:
         count = 0
@@ -281,8 +269,11 @@ def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
 
 
 def _how_to_open(destination: Path) -> str:
+    if any(character in str(destination) for character in "[]*?"):  # `datasets` takes them for patterns
+        return f'puregen_transforms.data.open_source("{destination}")'
     if destination.suffix == ".parquet":
         return f'datasets.load_dataset("parquet", data_files="{destination}")'
     if any((destination / "data").glob("*.parquet")):
         return f'datasets.load_dataset("{destination}")'
-    return f'datasets.load_dataset("imagefolder", data_dir="{destination}")'
+    # `datasets` would take some folders of classes for splits.
+    return f'puregen_transforms.data.open_source("{destination}")'

@@ -72,12 +72,7 @@ def read_reserved(source: str | None, chosen: ChosenSource, size: int | None = N
 
     check_path(source)
     found = ImageSet.load(source, size=size)
-    if chosen.class_names and found.class_names != chosen.class_names[: len(found.class_names)]:
-        raise ValueError(
-            f"Expected a reserved set with the classes {', '.join(chosen.class_names)} of the data set, in this order, "
-            f"but got {', '.join(found.class_names)}."
-        )
-    return found
+    return found.with_classes(chosen.class_names, what="reserved set") if chosen.class_names else found
 
 
 def check_output(output: Path) -> None:

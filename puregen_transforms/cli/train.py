@@ -67,6 +67,9 @@ InitialOption = Annotated[
     ),
 ]
 SplitOption = Annotated[str, typer.Option(help="Split of the images to train on.", rich_help_panel=DATA)]
+ColumnOption = Annotated[
+    str | None, typer.Option(help="Column of images; default: the only one.", rich_help_panel=DATA)
+]
 SaveEveryOption = Annotated[int, typer.Option(help="Updates between two saved states.", rich_help_panel=RUNNING)]
 CpuOption = Annotated[
     bool, typer.Option("--cpu", help="Train on the CPU even if there is a GPU.", rich_help_panel=RUNNING)
@@ -110,6 +113,7 @@ def train_ebm(
     ] = None,
     initial: InitialOption = None,
     split: SplitOption = "train",
+    column: ColumnOption = None,
     save_every: SaveEveryOption = 250,
     cpu: CpuOption = False,
     dtype: Annotated[DType, typer.Option(help="Arithmetic of the Langevin chains.", rich_help_panel=RUNNING)] = "auto",
@@ -130,7 +134,7 @@ def train_ebm(
         accelerator = Accelerator(cpu=cpu, mixed_precision="no")
         chains = choose_dtype(dtype, accelerator.device)
         start = None if initial is None else _load_initial_ebm(initial, network)
-        images = _read_images(source, split=split, image_size=network.image_size)
+        images = _read_images(source, split=split, column=column, image_size=network.image_size)
         trainer = EBMTrainer(images, training, network, accelerator, dtype=chains)
         _train(trainer, output, start=start, save_every=save_every, precision=chains)
 
@@ -143,6 +147,7 @@ def train_ddpm(
     preset: PresetOption = "paper",
     initial: InitialOption = None,
     split: SplitOption = "train",
+    column: ColumnOption = None,
     save_every: SaveEveryOption = 250,
     cpu: CpuOption = False,
     dtype: Annotated[
@@ -165,8 +170,8 @@ def train_ddpm(
         precision = choose_dtype(dtype, choose_device("cpu" if cpu else None))
         accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if precision == torch.bfloat16 else "no")
         start = None if initial is None else _load_initial_unet(initial, network)
-        images = _read_images(source, split=split, image_size=network.image_size)
-        labels = None if training.sparse is None else _read_labels(source, split=split)
+        images = _read_images(source, split=split, column=column, image_size=network.image_size)
+        labels = None if training.sparse is None else _read_labels(source, split=split, column=column)
         trainer = DDPMTrainer(images, training, network, accelerator, labels=labels)
         _train(trainer, output, start=start, save_every=save_every, precision=precision)
 
@@ -200,19 +205,19 @@ def _parse_rate_drops(text: str) -> dict[str, tuple[float, ...]]:
     return {"milestones": tuple(share for share, _ in pairs), "rate_factors": tuple(factor for _, factor in pairs)}
 
 
-def _read_images(source: str, *, split: str, image_size: int) -> Tensor:
+def _read_images(source: str, *, split: str, column: str | None, image_size: int) -> Tensor:
     from puregen_transforms.data.sources import load_image_tensor
 
     PlainConsole(stderr=True).print(f"Reading {source} …")
-    return load_image_tensor(source, split=split, image_size=image_size)
+    return load_image_tensor(source, split=split, column=column, image_size=image_size)
 
 
-def _read_labels(source: str, *, split: str) -> Tensor | None:
+def _read_labels(source: str, *, split: str, column: str | None) -> Tensor | None:
     import torch
 
     from puregen_transforms.cli.labelled_source import choose_source
 
-    labels = choose_source(source, split, None, None).labels
+    labels = choose_source(source, split, column, None).labels
     return None if labels is None else torch.tensor(labels)
 
 

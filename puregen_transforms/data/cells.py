@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any
 
 from puregen_transforms._files import below, is_of_the_system, is_regular
 from puregen_transforms._text import shown
-from puregen_transforms.data.images import ImageProblemError, look_at
+from puregen_transforms.data.images import ImageProblemError
 from puregen_transforms.data.local import local_path
-
-if TYPE_CHECKING:
-    import PIL.Image
-    from datasets import Dataset
 
 Cell = Mapping[str, Any]
 """An image as a table stores it: {"bytes": ..., "path": ...}, of which one may be None."""
@@ -58,6 +54,9 @@ class Places:
             return bytes(cell["bytes"])
         name = cell["path"]
         if self.folders is None:
+            path = Path(name)
+            if path.is_absolute() and path.is_file():  # as it is: `xopen` takes "::" and "[" in names for more
+                return path.read_bytes()
             from datasets.utils.file_utils import xopen
 
             with xopen(name, "rb") as file:
@@ -85,52 +84,7 @@ class Places:
         return path if is_regular(path) and not is_of_the_system(path) else None
 
 
-class StoredImages(Sequence[Any]):
-    """The images of a column, decoded one at a time by `look_at`; None where a cell is empty.
-
-    Args:
-        dataset: with the column.
-        column: of images.
-        places: see `Places`.
-    """
-
-    def __init__(self, dataset: Dataset, column: str, places: Places) -> None:
-        from datasets import Image
-
-        self._mode = dataset.features[column].mode
-        self._rows = dataset.select_columns([column]).cast_column(column, Image(decode=False))
-        self._column = column
-        self._places = places
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, row: int) -> PIL.Image.Image | None: ...
-
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[PIL.Image.Image | None]: ...
-
-    def __getitem__(self, row: Any) -> Any:
-        if isinstance(row, slice):
-            return [self[place] for place in range(*row.indices(len(self)))]
-        return self._decoded(self._rows[row][self._column])
-
-    def __iter__(self) -> Iterator[PIL.Image.Image | None]:
-        for row in self._rows:
-            yield self._decoded(row[self._column])
-
-    def _decoded(self, cell: Cell | None) -> PIL.Image.Image | None:
-        if is_empty(cell):
-            return None
-        assert cell is not None
-        image = look_at(self._places.read(cell))
-        if self._mode is None or image.mode == self._mode:
-            return image
-        try:
-            return image.convert(self._mode)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ImageProblemError(f"it cannot be converted to the column's mode {self._mode!r} ({error})") from error
+ANYWHERE = Places()
 
 
 def is_empty(cell: Cell | None) -> bool:

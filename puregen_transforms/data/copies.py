@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from puregen_transforms.data.cells import Places
+from puregen_transforms.data.cells import ANYWHERE, Places
+from puregen_transforms.data.columns import check_same_features, choose_image_columns
 from puregen_transforms.data.folders import FolderCopy, plan_folder
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.parts import DatasetCopy
-from puregen_transforms.data.rows import ANYWHERE
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
-from puregen_transforms.data.tables import TableCopy, image_columns_of
+from puregen_transforms.data.split_names import check_split_names
+from puregen_transforms.data.tables import TableCopy
 
 
 def copy_of(
@@ -28,7 +29,7 @@ def copy_of(
         source: a folder of images, a Parquet file, a folder of Parquet files, a saved data set, or a name.
         destination: for images a folder of the same layout; for tables a folder of Parquet files, or a single file
             where it ends in .parquet.
-        columns: image columns of a table to purify; empty for all.
+        columns: image columns to purify; empty for the only one.
         splits: splits to copy; empty for all.
         follow_links: copy also what links in a folder lead to elsewhere.
 
@@ -41,10 +42,10 @@ def copy_of(
     if is_image_folder(source):
         if single_file:
             raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
-        if unknown := [name for name in columns if name != "image"]:
-            raise ValueError(f"Expected image columns out of ['image'], which is what a folder has, but got {unknown}.")
         folder = Path(source).expanduser()
-        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits, follow_links=follow_links))
+        return FolderCopy(
+            source=folder, plan=plan_folder(folder, splits=splits, columns=columns, follow_links=follow_links)
+        )
     tables = open_tables(source, splits=splits, follow_links=follow_links)
     if single_file and len(tables) > 1:
         raise ValueError(
@@ -55,8 +56,20 @@ def copy_of(
 
 
 def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], places: Places = ANYWHERE) -> TableCopy:
-    """Plan the copy of opened tables, which may name files in `places`; see `copy_of`."""
-    chosen = image_columns_of(next(iter(tables.values())).features, columns)
+    """Plan the copy of opened tables.
+
+    Args:
+        tables: by split; all have the same columns.
+        columns: image columns to purify; empty for the only one.
+        places: where the rows may name files.
+
+    Raises:
+        ValueError: names of splits that cannot be those of files, splits of different columns, columns that do not
+            fit, or no rows.
+    """
+    check_split_names(tables, "the data set")
+    check_same_features({split: table.features for split, table in tables.items()})
+    chosen = choose_image_columns(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
     return TableCopy(tables=tables, columns=chosen, places=places)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -16,30 +15,22 @@ from math import ceil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from puregen_transforms._files import below, hash_file, is_regular
-from puregen_transforms.data.archives import archives_images
-from puregen_transforms.data.images import (
-    IMAGE_SUFFIXES,
-    ImageProblemError,
-    looks_like_image,
-    lossless_format,
-    pixels_of,
-)
-from puregen_transforms.data.links import problem_of_link
+import PIL.Image
+
+from puregen_transforms._files import below, hash_file
+from puregen_transforms.data.images import ImageProblemError, lossless_format, pixels_of
 from puregen_transforms.data.metadata import METADATA_NAMES, check_metadata, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
-from puregen_transforms.data.repair import EncodedImage, repair
+from puregen_transforms.data.repair import EncodedImage, decode_one, repair
+from puregen_transforms.data.results import MANIFEST as MANIFEST
 from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.target_names import choose_target_names
 
 OTHER_FILES = "other files"
 """Name of the record of files that are no images."""
 
 SKIPPED = "skipped.json"
-MANIFEST = "purified.jsonl"
-"""Tells of a purified copy what it consists of; the copy of a copy gets its own."""
-
-
 _LOOKED_AT = 32
 """Images whose size is looked at before the work."""
 
@@ -57,7 +48,9 @@ class FolderPlan:
         folders: every folder below the top, parents first.
         problems: images whose header already cannot be read.
         clashes: images that got a longer name, because another file has the plain one.
+        hidden: hidden folders with images, which are left out.
         splits: that were asked for; empty for all.
+        columns: of images that were asked for; empty for the only one.
     """
 
     targets: dict[str, str]
@@ -66,61 +59,66 @@ class FolderPlan:
     folders: tuple[str, ...]
     problems: tuple[Skipped, ...]
     clashes: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
-def plan_folder(source: Path, *, splits: Collection[str] = (), follow_links: bool = False) -> FolderPlan:
-    """Look at every file of a folder, following links within it; only headers are read.
+def plan_folder(
+    source: Path, *, splits: Collection[str] = (), columns: Collection[str] = (), follow_links: bool = False
+) -> FolderPlan:
+    """Look at every file of a folder; of images, only headers are read.
 
     Args:
-        source: the folder. Hidden files and folders in it are left out, as `datasets` does.
-        splits: take only the files of these splits, as `datasets` assigns them; none named takes all.
+        source: the folder; `ImageFolder` says how it is read.
+        splits: take only the files of these splits; none named takes all.
+        columns: of images to purify, where metadata name several; other images are copied as they are.
         follow_links: take also what links lead to elsewhere.
 
     Raises:
         FileNotFoundError: there is no image.
-        ValueError: a split that is not there, or an archive with images inside.
+        ValueError: a split or a column that is not there, metadata that do not fit, an archive with images inside, or
+            names that would meet or become too long.
     """
-    wanted = _files_of_splits(source, splits) if splits else None
+    from puregen_transforms.data.image_folder import ImageFolder  # with `datasets`, which not all who come here need
+
+    folder = ImageFolder.scan(source, follow_links=follow_links)
+    folder.check_splits(splits)
+    inputs = folder.inputs(splits, columns)
     formats: dict[str, str] = {}
-    others, folders, problems = [], [], []
-    for path, is_folder, problem in _walk(source, follow_links):
-        if problem:
-            problems.append(Skipped(place={"file": path}, reason=problem))
-            continue
-        if is_folder:
-            if path == MANIFEST:
-                raise ValueError(f"Expected no folder {source / path}: the copy's manifest has that name. Rename it.")
-            folders.append(path)
-            continue
-        if path == MANIFEST:
-            _check_manifest(source / path)
-            continue
-        if wanted is not None and path not in wanted:
-            continue
+    problems = [
+        Skipped(place={"file": path}, reason=reason)
+        for path, reason in folder.problems.items()
+        if folder.in_split(path, splits)
+    ]
+    for path in (path for path in inputs if path not in folder.problems):
         try:
-            image_format = _image_format(source / path)
+            with (source / path).open("rb") as file:
+                formats[path] = lossless_format(file)
+        except OSError as error:
+            problem = ImageProblemError(f"it cannot be read ({error.strerror or error})")
+            problems.append(Skipped(place={"file": path}, reason=str(problem)))
         except ImageProblemError as problem:
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
-            continue
-        if image_format is None:
-            others.append(path)
-        else:
-            formats[path] = image_format
-    if not formats and not problems:
-        raise FileNotFoundError(f"Expected a folder with images or Parquet files, but {source} holds neither.")
-    if wanted is not None:
+    known = {*inputs, *folder.problems}
+    others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
+    others = [path for path in others if folder.in_split(path, splits)]
+    folders = folder.folders
+    if splits:
         used = {parent for path in (*formats, *others) for parent in map(str, PurePosixPath(path).parents)}
-        folders = [folder for folder in folders if folder in used]
-    targets, clashes = _target_names(formats, taken=[*others, *folders])
+        folders = tuple(path for path in folders if path in used)
+    targets, clashes = choose_target_names(formats, taken=[*others, *folders])
+    check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
         formats=formats,
         others=tuple(others),
-        folders=tuple(folders),
+        folders=folders,
         problems=tuple(problems),
         clashes=tuple(clashes),
+        hidden=folder.hidden,
         splits=tuple(splits),
+        columns=tuple(columns),
     )
 
 
@@ -178,6 +176,8 @@ class FolderCopy:
             content = hash_file(self.source / path) if is_metadata else (self.source / path).stat().st_size
             others.update(json.dumps([path, content]).encode())
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
+        if self.plan.columns:
+            described["columns"] = list(self.plan.columns)
         return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
@@ -185,6 +185,19 @@ class FolderCopy:
         for number in range(rank, ceil(self.images / self.part_rows), count):
             start = number * self.part_rows
             yield Part(name=f"{number:05d}", start=start, stop=min(start + self.part_rows, self.images))
+
+    def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
+        """Yield every image that is purified, decoded."""
+        for path in self._paths:
+            if path in self._unreadable:
+                if not skip:
+                    raise UnreadableImageError(self._unreadable[path])
+                continue
+            image = decode_one(EncodedImage(key=path, read=(self.source / path).read_bytes))
+            if isinstance(image, PIL.Image.Image):
+                yield image
+            elif not skip:
+                raise UnreadableImageError(Skipped(place={"file": path}, reason=str(image)))
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""
@@ -213,10 +226,6 @@ class FolderCopy:
             raise ValueError(
                 f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
-        if options.skip or any(path != target for path, target in self.plan.targets.items()):
-            for path in self.plan.others:
-                if PurePosixPath(path).name in METADATA_NAMES:
-                    check_metadata(self.source / path)
         for folder in self.plan.folders:
             below(results.folder, folder).mkdir(exist_ok=True)
 
@@ -279,110 +288,6 @@ class FolderCopy:
         return [*records, *others], tuple(_notes(self.plan, dropped))
 
 
-def _walk(top: Path, follow_links: bool) -> Iterator[tuple[str, bool, str | None]]:
-    """Yield the paths below a folder, sorted, each with whether it is a folder, and why it must be left out.
-
-    Links to folders are followed where they do not lead back to a parent, but not links inside of those.
-    """  # Folders that link to each other would be found on more paths than there are atoms.
-
-    def walk(
-        folder: Path, prefix: str, parents: frozenset[str], linked: bool
-    ) -> Iterator[tuple[str, bool, str | None]]:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-            if entry.name.startswith("."):
-                continue
-            path = prefix + entry.name
-            problem = problem_of_link(Path(entry.path), top, follow_links=follow_links)
-            if problem or not entry.is_dir():
-                yield path, False, problem
-            elif (real := os.path.realpath(entry.path)) not in parents:
-                again = linked and entry.is_symlink()
-                yield path, True, "it is a link to a folder, within a folder that a link leads to" if again else None
-                if not again:
-                    yield from walk(Path(entry.path), path + "/", parents | {real}, linked or entry.is_symlink())
-
-    yield from walk(top, "", frozenset({os.path.realpath(top)}), False)
-
-
-def _check_manifest(path: Path) -> None:
-    """Refuse anything but the manifest of an earlier copy under its name: it would be left out."""
-    with suppress(ImageProblemError):
-        if is_regular(path) and _image_format(path) is None:
-            return
-    raise ValueError(f"Expected no image {path}: the copy's manifest has that name. Rename it.")
-
-
-def _image_format(path: Path) -> str | None:
-    """Choose the format to write a file in; None for a file that is no image.
-
-    Raises:
-        ImageProblemError: it should be an image, but its header cannot be read.
-        ValueError: it is an archive with images inside, or a pipe or the like.
-    """
-    if path.exists() and not path.is_file():
-        raise ValueError(f"Expected files and folders only, but {path} is neither; move it out of the folder.")
-    try:
-        with path.open("rb") as file:
-            first_bytes = file.read(16)
-            if looks_like_image(path.name, first_bytes):
-                file.seek(0)
-                return lossless_format(file)
-    except OSError as error:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            raise ImageProblemError(f"it cannot be read ({error.strerror or error})") from error
-        raise
-    if archives_images(path, first_bytes):
-        raise ValueError(
-            f"Expected images as files, but {path} is an archive with images inside, which would stay "
-            "as they are. Unpack it, or move it out of the folder."
-        )
-    return None
-
-
-def _files_of_splits(source: Path, splits: Collection[str]) -> set[str]:
-    from datasets import load_dataset_builder
-
-    files = load_dataset_builder("imagefolder", data_dir=str(source)).config.data_files or {}
-    known = {str(name): paths for name, paths in files.items()}
-    missing = sorted(set(splits) - set(known))
-    if missing:
-        raise ValueError(f"Expected splits out of {sorted(known)}, but got {missing}.")
-    top = source.resolve()
-    return {Path(os.path.relpath(path, top)).as_posix() for name in splits for path in known[name]}
-
-
-def _target_names(paths_to_formats: dict[str, str], *, taken: Collection[str]) -> tuple[dict[str, str], list[str]]:
-    """Choose a new path for each image; also return the images that needed a longer one.
-
-    Raises:
-        ValueError: a longer name is in use too.
-    """
-    wished = {path: _wished_name(path, image_format) for path, image_format in paths_to_formats.items()}
-    uses = Counter([*wished.values(), *taken])
-    targets, clashes = {}, []
-    for path, wish in wished.items():
-        targets[path] = wish
-        if wish != path and uses[wish] > 1:
-            targets[path] = path + ".png"
-            clashes.append(path)
-    twice = [name for name, count in Counter([*targets.values(), *taken]).items() if count > 1]
-    if twice:
-        raise ValueError(
-            f"Expected names that stay distinct when lossy images become .png, but several files would "
-            f"become {twice[0]!r}; rename one of them."
-        )
-    return targets, clashes
-
-
-def _wished_name(path: str, image_format: str) -> str:
-    """Return the same path where the format fits its suffix, else with the suffix .png."""
-    pure = PurePosixPath(path)
-    suffix = pure.suffix.lower()
-    if image_format != "PNG" or suffix in (".png", ".apng"):
-        return path
-    return str(pure.with_suffix(".png")) if suffix in IMAGE_SUFFIXES else path + ".png"
-
-
 def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
     changed = sum(path != target for path, target in plan.targets.items())
     if changed:
@@ -398,3 +303,11 @@ def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
     emptied = sorted({str(PurePosixPath(path).parent) for path in dropped} - left)
     if emptied:
         yield f"No image is left in {', '.join(emptied)}: labels taken from folder names will be numbered anew."
+    if plan.hidden:
+        yield (
+            f"Hidden folders with images were left out: {', '.join(plan.hidden)}. torchvision's ImageFolder takes such "
+            "a folder for a class, and numbers the classes of the copy without it."
+        )
+    order = [path for path in sorted(plan.targets) if path not in dropped]
+    if sorted(order, key=plan.targets.__getitem__) != order:
+        yield "Some images come in another order than in the source, which their new names decide."

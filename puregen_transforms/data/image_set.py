@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +11,12 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from puregen_transforms.data.cells import Places, StoredImages
+from puregen_transforms.data.cells import Places
+from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.encoding import commonest_quality
 from puregen_transforms.data.labels import class_indices
-from puregen_transforms.data.sources import image_columns, open_source
+from puregen_transforms.data.pictures import Pictures
+from puregen_transforms.data.sources import split_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,15 @@ class ImageSet:
         return self.images.shape[-2], self.images.shape[-1]
 
     @classmethod
-    def load(cls, source: str, *, split: str = "train", label: str = "label", size: int | None = None) -> ImageSet:
+    def load(
+        cls,
+        source: str,
+        *,
+        split: str = "train",
+        label: str = "label",
+        column: str | None = None,
+        size: int | None = None,
+    ) -> ImageSet:
         """Read a split of a source that `open_source` opens.
 
         Labels are numbers or words. Classes without names are named by their number.
@@ -67,6 +77,7 @@ class ImageSet:
             source: a folder of images by class, a Parquet file, a folder of them, a saved data set, or its name.
             split: of the source.
             label: the column of labels.
+            column: of images; None takes the only one.
             size: resizes images, the shorter side to so many pixels, and crops their center; None takes them as they
                 are.
 
@@ -75,13 +86,8 @@ class ImageSet:
             ValueError: no such split or columns, labels that are missing or none, or images that are missing or of
                 several sizes.
         """
-        splits = open_source(source)
-        if split not in splits:
-            raise ValueError(f"Expected one of the splits {sorted(splits)} of {source!r}, but got {split!r}.")
-        dataset = splits[split]
-        columns = image_columns(dataset)
-        if len(columns) != 1:
-            raise ValueError(f"Expected one image column in {source!r}, but found {columns}.")
+        dataset = split_of(source, split)
+        (column,) = choose_image_columns(dataset.features, column and [column])
         if label not in dataset.column_names:
             raise ValueError(
                 f"Expected a column {label!r} with the classes in {source!r}, but it has {dataset.column_names}. "
@@ -90,10 +96,8 @@ class ImageSet:
         given = getattr(dataset.features[label], "names", None) or ()
         labels, names = class_indices(dataset[label], given)
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
-        pictures = StoredImages(dataset, columns[0], Places.of_source(source))
-        if size is not None:
-            return cls(_stacked(cropped_to(picture, size) for picture in pictures), labels, names)
-        return cls(_stacked(pictures), labels, names, commonest_quality(pictures))
+        pictures = Pictures(dataset, column, size, Places.of_source(source))
+        return cls(_stacked(pictures), labels, names, None if size is not None else commonest_quality(pictures))
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[Any, Any]], class_names: tuple[str, ...]) -> ImageSet:
@@ -110,6 +114,24 @@ class ImageSet:
         """Choose rows, given by number (n,) int64 or by mask (N,) bool."""
         return replace(self, images=self.images[rows], labels=self.labels[rows])
 
+    def with_classes(self, class_names: Sequence[str], *, what: str) -> ImageSet:
+        """Give the classes the numbers that they have in another set, which may have more of them.
+
+        Args:
+            class_names: of the other set.
+            what: this set is, in the words of a user.
+
+        Raises:
+            ValueError: a class that the other set has not.
+        """
+        if unknown := [name for name in self.class_names if name not in class_names]:
+            raise ValueError(
+                f"Expected a {what} with the classes {', '.join(class_names)} of the data set, but got "
+                f"{', '.join(self.class_names)}, of which {unknown[0]} is none."
+            )
+        numbers = torch.tensor([class_names.index(name) for name in self.class_names], dtype=torch.int64)
+        return replace(self, labels=numbers[self.labels], class_names=tuple(class_names))
+
     def class_number(self, name: str | int | None) -> int:
         """Find the index of a class, by its name or index.
 
@@ -125,17 +147,6 @@ class ImageSet:
             f"Expected a class out of {', '.join(self.class_names)} (or 0 to {len(self.class_names) - 1}), "
             f"but got {name!r}."
         )
-
-
-def cropped_to(picture: Any, size: int) -> Any:
-    """Resize a PIL image so that its shorter side has `size` pixels, and crop the center; others stay as they are."""
-    if not isinstance(picture, PIL.Image.Image):
-        return picture
-    shorter = min(picture.size)
-    width, height = (max(size, round(side * size / shorter)) for side in picture.size)
-    resized = picture.convert("RGB").resize((width, height), PIL.Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return resized.crop((left, top, left + size, top + size))
 
 
 def _stacked(pictures: Iterable[Any]) -> Tensor:

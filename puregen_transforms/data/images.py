@@ -34,6 +34,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "AV
 LARGEST_LOOKED_AT = 2**26
 """Pixels of one image that is only looked at, or resized first: larger ones fill the memory out of a small file."""
 
+MODES = ("RGB", "L", "RGBA", "LA")
+"""Modes that can be purified: color or gray of 8 bits, with transparency or without."""
+
 LOSSLESS_SETTINGS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "BMP": {},
@@ -64,13 +67,17 @@ def lossless_format(file: BinaryIO) -> str:
     Only the header is read.
 
     Raises:
-        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, or with several
-            frames.
+        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, one with several
+            frames, or of a mode that cannot be purified.
     """
     image = _open(file, largest=LARGEST_IMAGE)
     _check_frames(image)
+    if image.format != "GIF":
+        _check_mode(image)
     known = image.format if image.format in LOSSLESS_SETTINGS else "PNG"
     if known == "WEBP" and not _webp_is_lossless(file):
+        return "PNG"
+    if known in ("BMP", "DIB") and image.mode == "RGBA":  # Pillow writes these without their transparency
         return "PNG"
     return str(known)
 
@@ -79,38 +86,77 @@ def pixels_of(file: BinaryIO) -> int:
     """Count the pixels of an image, by its header.
 
     Raises:
-        ImageProblemError: as `lossless_format`.
+        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, or with several
+            frames.
     """
     image = _open(file, largest=LARGEST_IMAGE)
     _check_frames(image)
     return int(image.width * image.height)
 
 
-def decode(data: bytes) -> Image.Image:
-    """Decode one image to be repaired, as `datasets` does: upright, according to its EXIF orientation.
+def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE) -> Image.Image:
+    """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
-    A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors.
+    A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors. A color that stands for
+    transparency becomes an alpha channel.
+
+    Args:
+        data: the file.
+        mode: converts to this one, which a column may ask for.
+        largest: number of pixels.
 
     Raises:
-        ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, one of more than
-            `LARGEST_IMAGE` pixels, or one with several frames.
+        ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, one of more pixels, or one
+            with several frames.
     """
-    opened = _open(BytesIO(data), largest=LARGEST_IMAGE)
+    opened = _open(BytesIO(data), largest=largest)
     _check_frames(opened)
     kind, image = opened.format, _pixels(opened)
-    if kind == "GIF" and image.mode == "P":
-        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    try:
+        if mode is not None and mode != image.mode:
+            return image.convert(mode)
+        if kind == "GIF" and image.mode == "P":
+            return image.convert("RGBA" if "transparency" in image.info else "RGB")
+        if image.mode in ("RGB", "L") and "transparency" in image.info:
+            return image.convert("RGBA" if image.mode == "RGB" else "LA")
+    except Exception as error:  # As in `_open`.
+        raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
+    return image
+
+
+def decode_input(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE) -> Image.Image:
+    """Decode one image that is to be purified, or read for training.
+
+    Args:
+        data: the file.
+        mode: converts to this one, which a column may ask for.
+        largest: number of pixels.
+
+    Raises:
+        ImageProblemError: as `decode`, or an image of a mode that cannot be purified.
+    """
+    image = decode(data, mode=mode, largest=largest)
+    _check_mode(image)
     return image
 
 
 def look_at(data: bytes) -> Image.Image:
-    """Decode one image to be looked at, as `datasets` does: upright; of several frames, the first.
+    """Decode one image that is stored as it is to be seen: upright, in any mode; of several frames, the first.
 
     Raises:
         ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, or one of more than
             `LARGEST_LOOKED_AT` pixels.
     """
     return _pixels(_open(BytesIO(data), largest=LARGEST_LOOKED_AT))
+
+
+def _check_mode(image: Image.Image) -> None:
+    if image.mode not in MODES:
+        scaling = ", scaling its 16-bit values to 8 bits yourself" if image.mode.startswith(("I", "F")) else ""
+        raise ImageProblemError(
+            f"expected an image of mode {', '.join(MODES)}, but it has mode {image.mode!r}; convert it with "
+            f'.convert("RGB") first{scaling}'
+        )
 
 
 def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: bytes | None = None) -> bytes:

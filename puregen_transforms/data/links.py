@@ -31,15 +31,19 @@ def problem_of_link(path: Path, top: Path, *, follow_links: bool = False) -> str
     return None
 
 
-def check_links(top: Path) -> None:
+def check_links(top: Path, *, follow_links: bool = False) -> None:
     """Refuse a folder with links out of it, or with pipes and devices, which may never end.
+
+    Args:
+        top: the folder that the user named.
+        follow_links: let links lead elsewhere.
 
     Raises:
         ValueError: says which.
         OSError: it cannot be listed.
     """
     for path in _entries(top):
-        if (problem := problem_of_link(path, top)) is not None:
+        if (problem := problem_of_link(path, top, follow_links=follow_links)) is not None:
             raise ValueError(f"Expected a folder with all of its files, but of {shown(str(path))}: {problem}.")
         if path.exists() and not path.is_file() and not path.is_dir():
             raise ValueError(f"Expected files and folders only, but {shown(str(path))} is neither; move it out.")

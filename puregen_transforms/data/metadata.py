@@ -7,7 +7,7 @@ import io
 import json
 import posixpath
 import shutil
-from collections import deque
+import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,30 +49,25 @@ def rewrite_metadata(
         raise _damaged(source, error) from error
 
 
-def check_metadata(source: Path) -> None:
-    """Read a metadata file, so that one which cannot be rewritten is found before the work.
-
-    Raises:
-        ValueError: the file is not what its suffix says.
-    """
-    try:
-        if source.suffix == ".csv":
-            with source.open(encoding="utf-8-sig", newline="") as reading:
-                deque(csv.reader(reading), maxlen=0)
-        elif source.suffix == ".jsonl":
-            with source.open(encoding="utf-8-sig") as reading:
-                for line in filter(str.strip, reading):
-                    parse_json(line, source)
-        else:
-            import pyarrow.parquet as pq
-
-            pq.read_table(source).validate(full=True)
-    except (ValueError, csv.Error) as error:
-        raise _damaged(source, error) from error
-
-
 def _damaged(source: Path, error: Exception) -> ValueError:
     return ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}")
+
+
+def check_metadata(top: Path, paths: Collection[str], targets: Mapping[str, str]) -> None:
+    """Rewrite metadata files for nothing: one that cannot be is found before the work.
+
+    Args:
+        top: the folder of images.
+        paths: of metadata files in it.
+        targets: see `rewrite_metadata`.
+
+    Raises:
+        ValueError: a file is not what its suffix says.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, path in enumerate(paths):
+            folder = posixpath.dirname(path) or "."
+            rewrite_metadata(top / path, Path(scratch) / str(number), folder=folder, targets=targets, dropped=[""])
 
 
 class _Names:
@@ -105,6 +100,7 @@ class _Names:
 
 
 def _rewrite_csv(source: Path, target: Path, names: _Names) -> None:
+    csv.field_size_limit(2**31 - 1)  # as `datasets`, which has none: a cell may be a long polygon
     with (
         source.open(encoding="utf-8-sig", newline="") as reading,
         target.open("x", encoding="utf-8", newline="") as writing,
@@ -137,6 +133,7 @@ def _rewrite_parquet(source: Path, target: Path, names: _Names) -> None:
     import pyarrow.parquet as pq
 
     table = pq.read_table(source)
+    table.validate(full=True)
     rows = [names.new_value("", row) for row in table.to_pylist()]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([row for row in rows if row is not MISSING], schema=table.schema), buffer)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol
 
+from PIL import Image
+
 from puregen_transforms._text import shown
 from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import Skipped
@@ -178,6 +180,13 @@ class DatasetCopy(Protocol):
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """Yield the parts that one process out of `count` is to purify, finished ones included."""
+
+    def pictures(self, *, skip: bool) -> Iterator[Image.Image]:
+        """Yield every image that is purified, decoded: what a threshold is fitted to.
+
+        Raises:
+            UnreadableImageError: one cannot be decoded, and is not to be skipped.
+        """
 
     def source_digest(self, part: Part) -> str | None:
         """Hash all that a part is made from (sha256); None where reading it again is not possible."""

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from puregen_transforms.data.images import ImageProblemError, Purify, decode, encode
+from puregen_transforms.data.images import ImageProblemError, Purify, decode_input, encode
 
 Key = TypeVar("Key")
 
@@ -28,11 +28,13 @@ class EncodedImage(Generic[Key]):
         key: what the caller knows the image by.
         read: gives its bytes; an `OSError` is a problem of this image alone.
         image_format: lossless format to write it in.
+        mode: converts it to this one, where that is asked for.
     """
 
     key: Key
     read: Callable[[], bytes]
     image_format: str = "PNG"
+    mode: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +93,13 @@ def _decoded(
     """Read and decode in threads, in order, `window` images at a time."""
     stream = iter(images)
     while batch := list(islice(stream, window)):
-        yield from zip(batch, pool.map(_decode_one, batch), strict=True)
+        yield from zip(batch, pool.map(decode_one, batch), strict=True)
 
 
-def _decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
+def decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
+    """Read and decode an image, or return the problem with it."""
     try:
-        return decode(source.read())
+        return decode_input(source.read(), mode=source.mode)
     except ImageProblemError as problem:
         return problem
     except OSError as error:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from puregen_transforms._files import below
 
+MANIFEST = "purified.jsonl"
+"""Tells of a purified copy what it consists of; the copy of a copy gets its own."""
+
 
 @dataclass(frozen=True)
 class ResultFolder:

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import Any
 
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Image
 from datasets.table import table_cast
 
 from puregen_transforms._files import hash_file
-from puregen_transforms.data.cells import Cell, Places, is_empty
+from puregen_transforms.data.cells import ANYWHERE, Cell, Places, is_empty
 from puregen_transforms.data.images import ImageProblemError, Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
-from puregen_transforms.data.repair import EncodedImage, Repaired, repair
+from puregen_transforms.data.repair import EncodedImage, Repaired, decode_one, repair
 from puregen_transforms.data.results import ResultFolder
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
 
-ANYWHERE = Places()
+ImageModes = Mapping[str, str | None]
+"""Columns of images by name, each with the mode that its type asks for."""
 
 DATA_FOLDER = "data"
 """Where `datasets` looks for the files of splits."""
@@ -37,7 +39,7 @@ def write_part(
     part: Part,
     slices: Iterable[pa.Table],
     schema: pa.Schema,
-    columns: Sequence[str],
+    columns: ImageModes,
     results: ResultFolder,
     options: PurifyOptions,
     places: Places = ANYWHERE,
@@ -115,7 +117,41 @@ def write_part(
     )
 
 
-def purify_rows(table: pa.Table, columns: Sequence[str], purify: Purify, places: Places = ANYWHERE) -> pa.Table:
+def image_modes(features: Mapping[str, Any], columns: Iterable[str]) -> ImageModes:
+    """Look up the modes that the types of some columns of images ask for."""
+    return {name: features[name].mode for name in columns}
+
+
+def decoded_images(
+    tables: Iterable[pa.Table], columns: ImageModes, *, split: str, start: int, skip: bool, places: Places = ANYWHERE
+) -> Iterator[PIL.Image.Image]:
+    """Yield the images that are purified, decoded.
+
+    Args:
+        tables: of rows.
+        columns: of images.
+        split: that the rows are of.
+        start: the number of the first row.
+        skip: leave out what cannot be decoded, rather than stopping.
+        places: where the rows may name files.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded, and is not to be skipped.
+    """
+    for table in tables:
+        rows = _Rows(table, start, columns, places)
+        for source in rows.sources():
+            image = decode_one(source)
+            if isinstance(image, PIL.Image.Image):
+                yield image
+            elif not skip:
+                _, row, column = source.key
+                place: dict[str, str | int] = {"split": split, "row": start + row, "column": column}
+                raise UnreadableImageError(Skipped(place=place, reason=str(image)))
+        start += table.num_rows
+
+
+def purify_rows(table: pa.Table, columns: ImageModes, purify: Purify, places: Places = ANYWHERE) -> pa.Table:
     """Purify the images of some rows, which may name files in `places`.
 
     Raises:
@@ -137,7 +173,7 @@ def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
-def mean_pixels(tables: Iterable[pa.Table], columns: Sequence[str], places: Places = ANYWHERE) -> list[int]:
+def mean_pixels(tables: Iterable[pa.Table], columns: Iterable[str], places: Places = ANYWHERE) -> list[int]:
     """Measure the pixels of the images of each column, on average over those that can be read."""
     found: dict[str, list[int]] = {name: [] for name in columns}
     # What cannot be read is reported where it is purified.
@@ -201,8 +237,9 @@ def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
 class _Rows:
     """Rows that wait for their purified images, which are put in one by one."""
 
-    def __init__(self, table: pa.Table, first_row: int, columns: Sequence[str], places: Places = ANYWHERE) -> None:
+    def __init__(self, table: pa.Table, first_row: int, columns: ImageModes, places: Places = ANYWHERE) -> None:
         self.first_row = first_row
+        self._modes = columns
         self._places = places
         self._table = table
         self._cells = {name: table.column(name).to_pylist() for name in columns}
@@ -220,7 +257,8 @@ class _Rows:
         for row in range(self._table.num_rows):
             for name, cells in self._cells.items():
                 if not is_empty(cells[row]):
-                    yield EncodedImage(key=(self, row, name), read=partial(self._places.read, cells[row]))
+                    read = partial(self._places.read, cells[row])
+                    yield EncodedImage(key=(self, row, name), read=read, mode=self._modes[name])
 
     def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
         """Take in one image; a row with one that could not be repaired is left out."""

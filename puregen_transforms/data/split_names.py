@@ -1,11 +1,34 @@
-"""Names of splits: they become names of files and folders."""
+"""Names of splits, of files and folders that hold them, and of their copies."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 from puregen_transforms._text import shown
+
+_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""Splits by the names that files and folders of them have, as `datasets` knows them."""
+
+_SPLIT_OF = {word: split for split, words in _WORDS.items() for word in words}
+
+Value = TypeVar("Value")
+
+
+def named_split(name: str) -> str | None:
+    """Tell which split a file or folder of this name holds, as "train", "Test" or "val2017"; None for another name."""
+    return _SPLIT_OF.get(re.sub(r"[-._ 0-9]*$", "", name).casefold())
+
+
+def ordered_splits(splits: Mapping[str, Value]) -> dict[str, Value]:
+    """Put the usual splits first, in their usual order, as `datasets` does."""
+    names = [*(name for name in _WORDS if name in splits), *(name for name in splits if name not in _WORDS)]
+    return {name: splits[name] for name in names}
 
 
 def split_name(split: object) -> str:

@@ -8,14 +8,23 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+import PIL.Image
 import pyarrow as pa
 from datasets import IterableDataset
 
+from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.results import ResultFolder
-from puregen_transforms.data.rows import DATA_FOLDER, cut_by_bytes, mean_pixels, write_part
+from puregen_transforms.data.rows import (
+    DATA_FOLDER,
+    cut_by_bytes,
+    decoded_images,
+    image_modes,
+    mean_pixels,
+    write_part,
+)
 from puregen_transforms.data.split_names import split_name
-from puregen_transforms.data.tables import SLICE_ROWS, image_columns_of
+from puregen_transforms.data.tables import SLICE_ROWS
 
 _LOOKED_AT = 8
 """Rows whose images' sizes are looked at before the work."""
@@ -28,7 +37,7 @@ class StreamCopy:
 
     Args:
         dataset: its shards are files, of Parquet or WebDataset for example.
-        columns: image columns to purify; None for all.
+        columns: image columns to purify; None for the only one.
 
     Raises:
         ValueError: columns, or features that are not known.
@@ -43,7 +52,7 @@ class StreamCopy:
             )
         self.features = known.features
         self.split = split_name(dataset.split)
-        self.columns = image_columns_of(self.features, columns)
+        self.columns = choose_image_columns(self.features, columns)
         self.part_rows = PART_ROWS
         # Encoded images as they are; without the types of columns a stream would lose the names of others.
         self._dataset = known.decode(False)
@@ -104,9 +113,15 @@ class StreamCopy:
         first = next(rows, None)
         if first is None:
             return PartRecord(name=part.name, split=part.split, start=part.start, stop=part.start)
-        slices = self._slices(chain([first], rows))
-        record = write_part(part, slices, self.features.arrow_schema, self.columns, results, options)
+        slices, modes = self._slices(chain([first], rows)), image_modes(self.features, self.columns)
+        record = write_part(part, slices, self.features.arrow_schema, modes, results, options)
         return replace(record, state=dataset.state_dict())
+
+    def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
+        """Yield every image that is purified, decoded."""
+        rows, modes = iter(self._dataset), image_modes(self.features, self.columns)
+        tables = (self._encoded(batch) for batch in iter(lambda: list(islice(rows, SLICE_ROWS)), []))
+        return decoded_images(tables, modes, split=self.split, start=0, skip=skip)
 
     def _rows_from(self, part: Part) -> tuple[IterableDataset, Iterator[dict[str, Any]]]:
         """Read the shard as far as the part's beginning."""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from math import ceil
 from typing import Any, Self
 
+import PIL.Image
 import pyarrow as pa
-from datasets import Features, Image
 
 from puregen_transforms._files import below
-from puregen_transforms.data.cells import Places
+from puregen_transforms.data.cells import ANYWHERE, Places
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.results import ResultFolder
-from puregen_transforms.data.rows import ANYWHERE, DATA_FOLDER, Content, cut_by_bytes, mean_pixels, write_part
+from puregen_transforms.data.rows import (
+    DATA_FOLDER,
+    Content,
+    ImageModes,
+    cut_by_bytes,
+    decoded_images,
+    image_modes,
+    mean_pixels,
+    write_part,
+)
 from puregen_transforms.data.sources import TableSplit
 
 SLICE_ROWS = 256
@@ -26,32 +35,6 @@ MOST_PARTS = 99_999
 
 _LOOKED_AT = 4
 """Rows whose images' sizes are looked at before the work, at a place."""
-
-
-def image_columns_of(features: Features, columns: Collection[str] | None) -> list[str]:
-    """Choose the image columns to purify: those named, else all.
-
-    Raises:
-        ValueError: a name that is no image column, no image column at all, or images inside lists.
-    """
-    found = [name for name, feature in features.items() if isinstance(feature, Image)]
-    if columns:
-        wrong = [name for name in columns if name not in found]
-        if wrong:
-            raise ValueError(f"Expected image columns out of {found}, but got {wrong}.")
-        return [name for name in found if name in columns]
-    nested = [name for name, feature in features.items() if name not in found and _holds_images(feature)]
-    if nested:
-        raise ValueError(
-            f"Expected each image in a column of its own, but {nested} hold images inside lists or "
-            "structures, which would stay as they are. Unpack these columns, or name those to purify."
-        )
-    if not found:
-        raise ValueError(
-            f"Expected a column of images, but found only {_column_types(features)}. "
-            "Cast the column with images to datasets.Image() first."
-        )
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +116,16 @@ class TableCopy:
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self.columns, results, options, self.places)
+        return write_part(part, self._slices(part), schema, self._modes(part.split), results, options, self.places)
+
+    def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
+        """Yield every image that is purified, decoded."""
+        for split, table in self.tables.items():
+            batches = table.batches(SLICE_ROWS, 0, table.rows)
+            yield from decoded_images(batches, self._modes(split), split=split, start=0, skip=skip, places=self.places)
+
+    def _modes(self, split: str) -> ImageModes:
+        return image_modes(self.tables[split].features, self.columns)
 
     def _slices(self, part: Part) -> Iterator[pa.Table]:
         for batch in self.tables[part.split].batches(SLICE_ROWS, part.start, part.stop):
@@ -154,19 +146,3 @@ class TableCopy:
             kept.append(record)
         note = f"No row is left for {', '.join(empty)}: such a split is not written, as datasets could not open it."
         return kept, (note,) if empty else ()
-
-
-def _holds_images(feature: Any) -> bool:
-    if isinstance(feature, Image):
-        return True
-    if isinstance(feature, dict):
-        return any(map(_holds_images, feature.values()))
-    if isinstance(feature, (list, tuple)):
-        return any(map(_holds_images, feature))
-    return hasattr(feature, "feature") and _holds_images(feature.feature)
-
-
-def _column_types(features: Features) -> str:
-    return ", ".join(
-        f"{name} ({getattr(feature, 'dtype', type(feature).__name__)})" for name, feature in features.items()
-    )

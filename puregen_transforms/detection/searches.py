@@ -44,6 +44,8 @@ class Search:
         without_reserved: what it misses without a reserved clean set, in words; empty if it needs none.
         explained_by_poison: whether what it flags in a class counts for nothing if a search for poison has found some
             there.
+        explained_by_marks: whether images that it flags in a class count for nothing if they carry no mark and most of
+            those that it flags there do.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Search:
     budget: str = "2m"
     without_reserved: str = ""
     explained_by_poison: bool = False
+    explained_by_marks: bool = False
 
     def is_within(self, budget: str) -> bool:
         """Tell whether a budget allows the search."""
@@ -109,6 +112,7 @@ SEARCHES = (
         finds="a part of a class that a classifier recognizes by something else, such as a warp or a trigger",
         budget="20m",
         without_reserved="if it is not far from the rest: clean images of the classes (`reserved`) would tell",
+        explained_by_marks=True,
     ),
     Search(
         name="confusion_training",

@@ -18,6 +18,9 @@ CLEAN_ROW = -1
 EXPLAINS = 0.01
 """Share of a class that must be held for poisoned to explain why its labels look wrong."""
 
+MOST = 2 / 3
+"""Share of a flagged part of a class that must carry marks to explain that the part stands out."""
+
 _LITTLE = 1e-6
 
 
@@ -124,7 +127,7 @@ def conclude(
         count: images in the set.
         labels: (N,) of the images; None without labels.
     """
-    made = _without_explained(made, labels)
+    made = _without_explained(_within_marks(made, labels), labels)
     flagged, doubtful, mislabeled = (torch.zeros(count, dtype=torch.bool) for _ in range(3))
     ranks = torch.zeros(count)
     for one in made:
@@ -150,6 +153,29 @@ def conclude(
         found_by=found_by,
         ranks=ranks,
     )
+
+
+def _within_marks(made: Sequence[Searched], labels: Tensor | None) -> list[Searched]:
+    """Drop flags without a mark, of searches for parts of a class, where marks explain the part.
+
+    A mark has a sharp edge: an image carries it or not. Where a classifier tells apart what is marked, the images that
+    it puts on the same side without a mark are clean.
+    """
+    marks = [one.report.flagged for one in made if one.search.means == POISON and one.report.marks]
+    if labels is None or not marks:
+        return list(made)
+    marked = torch.stack(marks).any(0)
+    found = []
+    for one in made:
+        if one.search.explained_by_marks:
+            flagged = one.report.flagged.clone()
+            for label in labels[flagged].unique().tolist():
+                part = flagged & (labels == label)
+                if int((part & marked).sum()) >= MOST * int(part.sum()):
+                    flagged &= marked | (labels != label)
+            one = replace(one, report=replace(one.report, flagged=flagged))
+        found.append(one)
+    return found
 
 
 def _without_explained(made: Sequence[Searched], labels: Tensor | None) -> list[Searched]:

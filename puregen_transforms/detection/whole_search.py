@@ -83,6 +83,8 @@ class WholeSearch(Detector):
         doubtful: whether to flag doubtful images, too.
     """
 
+    version: ClassVar[int] = 2
+
     budget: str = "20m"
     doubtful: bool = True
 

@@ -5,26 +5,26 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset
+from datasets import Dataset, DatasetDict, IterableDataset
 from datasets.utils import are_progress_bars_disabled, tqdm
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.copies import copy_of, table_copy
 from puregen_transforms.data.outcome import CopyProgress
 from puregen_transforms.data.parts import DatasetCopy
-from puregen_transforms.data.sample_transforms import transforms_of, without_transforms
-from puregen_transforms.data.sources import DatasetSplit, is_image_folder, iterate_images
-from puregen_transforms.data.split_names import check_split_names, split_name
+from puregen_transforms.data.sample_transforms import transforms_of
+from puregen_transforms.data.sources import DatasetSplit, open_source, open_stream, split_of
+from puregen_transforms.data.split_names import split_name
 from puregen_transforms.data.streams import StreamCopy
 from puregen_transforms.distributed.processes import Processes, started_processes
-from puregen_transforms.distributed.run import purify_copy
+from puregen_transforms.distributed.run import changed, purify_copy
 from puregen_transforms.distributed.torch_sets import PurifiedDataset, TorchCopy, TorchSplit
 
 
@@ -68,18 +68,20 @@ def purify_dataset(
         OSError: the source cannot be read, or the destination not written.
     """
     purifier = PureGen() if purifier is None else purifier
-    destination = Path(output_dir)
+    destination = Path(output_dir).expanduser()
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     columns = purifier.config.columns or ()
     source = _source(dataset, destination, columns, skip=on_error == "skip", follow_links=follow_links)
+    if purifier.config.columns is not None:  # chosen here: it is given images alone
+        purifier = changed(purifier, columns=None)
     processes = started_processes(purifier.device)
     with _bar(processes) as progress:
         outcome = purify_copy(
             source.copy,
             destination,
             purifier,
-            fit=lambda purifier: purifier.fit(source.samples()),
+            fit=lambda purifier: purifier.fit(source.copy.pictures(skip=on_error == "skip")),
             on_error=on_error,
             part_rows=part_rows,
             processes=processes,
@@ -109,12 +111,10 @@ class _Source:
 
     Args:
         copy: see `DatasetCopy`.
-        samples: all of them, to be looked at once.
         open: the finished copy.
     """
 
     copy: DatasetCopy
-    samples: Callable[[], Iterable[Any]]
     open: Callable[[], Any]
 
 
@@ -123,55 +123,35 @@ def _source(
 ) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
-        path = os.fspath(dataset)
-        is_images = is_image_folder(path)
-        return _Source(
-            copy=copy_of(path, destination, columns=names, follow_links=follow_links),
-            samples=lambda: iterate_images(path, columns=names, skip_broken=skip, follow_links=follow_links),
-            open=lambda: load_dataset("imagefolder", data_dir=folder) if is_images else load_dataset(folder),
-        )
+        copy = copy_of(os.fspath(dataset), destination, columns=names, follow_links=follow_links)
+        return _Source(copy=copy, open=lambda: open_source(folder))
     if isinstance(dataset, IterableDataset):
         stream = StreamCopy(dataset, names)
-        return _Source(
-            copy=stream,
-            samples=lambda: dataset,
-            open=lambda: load_dataset(folder, split=stream.split, streaming=True),
-        )
+        return _Source(copy=stream, open=lambda: open_stream(folder, stream.split))
     if isinstance(dataset, (Dataset, DatasetDict)):
         splits = dataset if isinstance(dataset, DatasetDict) else {split_name(dataset.split): dataset}
-        check_split_names(splits, "the data set")
         tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
-        copy = table_copy(tables, names)
         return _Source(
-            copy=copy,
-            samples=lambda: _rows(*(split.select_columns(list(copy.columns)) for split in splits.values()), skip=skip),
-            open=lambda: load_dataset(folder, split=None if isinstance(dataset, DatasetDict) else next(iter(tables))),
+            copy=table_copy(tables, names),
+            open=lambda: (
+                open_source(folder) if isinstance(dataset, DatasetDict) else split_of(folder, next(iter(tables)))
+            ),
+        )
+    if isinstance(dataset, Mapping):
+        raise ValueError(
+            f"Expected one data set, but got several in a {type(dataset).__name__}. Take them one at a time, or give a "
+            "`datasets.DatasetDict`."
         )
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        split = TorchSplit(dataset, columns or None)
-        raw = without_transforms(dataset)
+        split = TorchSplit(dataset, columns or None, skip=skip)
         return _Source(
             copy=TorchCopy(tables={"train": split}, columns=split.image_columns),
-            samples=lambda: _rows(raw, skip=skip),
             open=lambda: PurifiedDataset(folder, **transforms_of(dataset)),
         )
     raise ValueError(
         "Expected a torch map-style data set, a data set of `datasets`, or a path or name, but got "
         f"{type(dataset).__name__}. Give an iterable one as a `datasets.IterableDataset`."
     )
-
-
-def _rows(*datasets: Any, skip: bool) -> Iterator[Any]:
-    """Yield all samples, without those that cannot be read if these are to be skipped."""
-    for dataset in datasets:
-        for index in range(len(dataset)):
-            try:
-                row = dataset[index]
-            except (OSError, ValueError, SyntaxError):  # Pillow reports broken files by any of these
-                if not skip:
-                    raise
-                continue
-            yield row
 
 
 def _say(sentence: str) -> None:

@@ -17,13 +17,14 @@ from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
 from puregen_transforms._files import hash_file
 from puregen_transforms.data.cells import Places
+from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.links import check_links
 from puregen_transforms.data.outcome import Outcome
+from puregen_transforms.data.parquet_files import ParquetSplit, parquet_below
 from puregen_transforms.data.parts import PART_ROWS, PartRecord
-from puregen_transforms.data.rows import DATA_FOLDER, purify_rows
-from puregen_transforms.data.sources import ParquetSplit
-from puregen_transforms.data.tables import TableCopy, image_columns_of
+from puregen_transforms.data.rows import DATA_FOLDER, ImageModes, image_modes, purify_rows
+from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_hash, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
@@ -43,7 +44,7 @@ class PurifyBatches:
 
     Args:
         options: of the purifier, as from `PureGen.to_dict()`.
-        columns: of images.
+        columns: of images, each with the mode that its type asks for.
         device: of the purifier.
         batch_size: of the purifier.
         folder: of the source, in which rows may name images.
@@ -52,12 +53,13 @@ class PurifyBatches:
     def __init__(
         self,
         options: Mapping[str, Any],
-        columns: Sequence[str],
+        columns: ImageModes,
         device: str | None = None,
         batch_size: int | None = None,
         folder: str | None = None,
     ) -> None:
-        self._purifier = PureGen(**options, device=device, batch_size=batch_size)
+        # It is given images alone, of the columns chosen here.
+        self._purifier = PureGen(**{**options, "columns": None}, device=device, batch_size=batch_size)
         self._columns = columns
         self._places = Places(None if folder is None else (Path(folder),))
 
@@ -115,10 +117,10 @@ def purify_with_ray(
             f"Expected an `energy_threshold` for method {purifier.config.method!r}: with Ray there is no first pass "
             "over all images. Fit one on a sample of them with `purifier.fit(images)`."
         )
-    source, destination = Path(source).expanduser().absolute(), Path(destination).absolute()
+    source, destination = Path(source).expanduser().absolute(), Path(destination).expanduser().absolute()
     check_apart(source, destination)
     table = ParquetSplit.open(_parquet_files(source))
-    columns = image_columns_of(table.features, tuple(map(str, purifier.config.columns or ())))
+    columns = choose_image_columns(table.features, tuple(map(str, purifier.config.columns or ())))
     if id_column is not None and id_column not in table.features:
         raise ValueError(f"Expected an id column out of {list(table.features)}, but got {id_column!r}.")
     described = {"rows": {"train": table.rows}, "features": table.features.to_dict(), "columns": columns}
@@ -133,7 +135,7 @@ def purify_with_ray(
                 settings["purifier"]["seed"] = draw_seed()
             job.begin(settings)
             crew = _Crew(
-                columns=columns,
+                columns=image_modes(table.features, columns),
                 id_column=id_column,
                 rows_per_call=rows_per_call,
                 part_rows=part_rows or part_rows_for(cut, purifier.config),
@@ -151,7 +153,7 @@ def purify_with_ray(
 class _Crew:
     """The actors of a run, and their settings."""
 
-    columns: Sequence[str]
+    columns: ImageModes
     id_column: str | None
     rows_per_call: int
     part_rows: int
@@ -192,7 +194,7 @@ class _Crew:
             # One block is one file: what a killed run has to do again at most, for each actor.
             rows.repartition(target_num_rows_per_block=self.part_rows).map_batches(
                 PurifyBatches,
-                fn_constructor_args=(dict(options), list(self.columns), device, purifier.batch_size, str(folder)),
+                fn_constructor_args=(dict(options), dict(self.columns), device, purifier.batch_size, str(folder)),
                 batch_size=self.rows_per_call,
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
@@ -220,7 +222,7 @@ class _Crew:
 def _parquet_files(source: Path) -> list[Path]:
     if source.is_dir():
         check_links(source)
-    found = [source] if source.is_file() else sorted(source.rglob("*.parquet"))
+    found = [source] if source.is_file() else parquet_below(source)
     if not found:
         raise ValueError(
             f"Expected a .parquet file or a folder of them, but got {source}. Write images as Parquet first: "

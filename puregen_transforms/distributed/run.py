@@ -164,7 +164,7 @@ class _Run:
         self.source = self.source.cut(self.settings["source"][PART_ROWS_SETTING])
         settled = {name: self.settings["purifier"][name] for name in SETTLED}
         if any(getattr(self.purifier.config, name) != value for name, value in settled.items()):
-            self.purifier = _changed(self.purifier, **settled)
+            self.purifier = changed(self.purifier, **settled)
 
     def estimate(self, processes: int) -> Estimate | None:
         """Estimate how long the rest will take."""
@@ -319,8 +319,9 @@ def _placed(purifier: PureGen, processes: Processes) -> PureGen:
     """Move a purifier to the device of this process, unless it was given one by number."""
     if processes.device is None or (purifier.device is not None and purifier.device.index is not None):
         return purifier
-    return _changed(purifier, device=processes.device)
+    return changed(purifier, device=processes.device)
 
 
-def _changed(purifier: PureGen, **changes: Any) -> PureGen:
+def changed(purifier: PureGen, **changes: Any) -> PureGen:
+    """Copy a purifier with other options."""
     return PureGen(**{**purifier.to_dict(), **purifier.runtime, **changes})

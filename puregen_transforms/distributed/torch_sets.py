@@ -6,93 +6,19 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from datasets import ClassLabel, Dataset, Features, Image, List, Value, load_dataset
-from PIL import Image as PILImage
-from torch import Tensor
+from datasets import ClassLabel, Image, Value
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Subset
-from torchvision.transforms.v2 import functional as F
 
-from puregen_transforms._text import shown
-from puregen_transforms.data.images import look_at
-from puregen_transforms.data.sample_transforms import without_transforms
+from puregen_transforms.data.sample_transforms import leaves_of, without_transforms
+from puregen_transforms.data.sources import split_of
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
-from puregen_transforms.functional.images import check_unit_range, rounded
-from puregen_transforms.transforms.samples import choose_slots, find_slots
-
-IMAGE_FORMS = ("pil", "array", "uint8 image", "float image")
-"""PIL images, uint8 arrays (H, W, C), and tensors (C, H, W) of uint8 or of floats in [0, 1]."""
-
-
-_KINDS = ("tuple", "list", "dict", "image")
-_DTYPES = (
-    *("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"),
-    *("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
-)
-"""Of tensors, without "torch."."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """The columns that a sample is made of, and the form of each.
-
-    Args:
-        kind: "tuple", "list", "dict", or "image" for an image alone.
-        names: columns, in the sample's order; of a dict, its keys.
-        forms: of each column: one of `IMAGE_FORMS`, the dtype of another tensor, or None for Python values.
-    """
-
-    kind: str
-    names: tuple[str, ...]
-    forms: tuple[str | None, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready record."""
-        return {"kind": self.kind, "names": list(self.names), "forms": list(self.forms)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        """Rebuild from `to_dict`.
-
-        Raises:
-            ValueError: values of another kind.
-        """
-        found = values if isinstance(values, Mapping) else {}
-        kind, names, forms = found.get("kind"), found.get("names"), found.get("forms")
-        if (
-            kind not in _KINDS
-            or not isinstance(names, list)
-            or not isinstance(forms, list)
-            or not all(isinstance(name, str) for name in names)
-            or not all(form is None or form in (*IMAGE_FORMS, *_DTYPES) for form in forms)
-            or len(names) != len(forms)
-        ):
-            raise ValueError(f"Expected the layout of a sample, but got {shown(repr(values))[:200]}.")
-        return cls(kind=kind, names=tuple(names), forms=tuple(forms))
-
-    def values(self, sample: Any) -> list[Any]:
-        """Take a sample apart, into one value for each column."""
-        if self.kind == "image":
-            return [sample]
-        if isinstance(sample, Mapping):
-            return [sample[name] for name in self.names]
-        return list(sample)
-
-    def sample(self, values: Sequence[Any]) -> Any:
-        """Put a sample together from one value for each column."""
-        if self.kind == "image":
-            return values[0]
-        if self.kind == "dict":
-            return dict(zip(self.names, values, strict=True))
-        return list(values) if self.kind == "list" else tuple(values)
+from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form
+from puregen_transforms.distributed.survey import survey
 
 
 class TorchSplit:
@@ -103,23 +29,23 @@ class TorchSplit:
     Args:
         dataset: with `__len__` and `__getitem__`.
         columns: positions or keys of the images in a sample, where that is ambiguous.
+        skip: whether images that cannot be purified are left out later, rather than refused at once.
 
     Raises:
-        ValueError: no rows, no image in a sample, or parts that cannot be stored in a table.
+        ValueError: no rows, no image in a sample, parts that cannot be stored in a table, or images that are others
+            each time they are read.
     """
 
-    def __init__(self, dataset: Any, columns: tuple[str | int, ...] | None = None) -> None:
+    def __init__(self, dataset: Any, columns: tuple[str | int, ...] | None = None, *, skip: bool = False) -> None:
         self._dataset = without_transforms(dataset)
-        if not len(self._dataset):
-            raise ValueError("Expected at least one row, but the data set is empty.")
-        first = self._dataset[0]
-        self.layout = _layout_of(first, columns)
-        self.features = _features_of(dataset, self.layout, self.layout.values(first))
+        self.layout, is_class = survey(self._dataset, columns, skip=skip)
+        classes = _classes(dataset)
+        self.features = features_of(self.layout, classes if classes and is_class(len(classes)) else None)
 
     @property
     def image_columns(self) -> list[str]:
         """Columns with images to purify."""
-        return [name for name, form in zip(self.layout.names, self.layout.forms, strict=True) if form in IMAGE_FORMS]
+        return list(self.layout.inputs)
 
     @property
     def rows(self) -> int:
@@ -135,16 +61,9 @@ class TorchSplit:
 
     def _row(self, index: int) -> list[Any]:
         try:
-            values = self.layout.values(self._dataset[index])
+            return self.layout.stored(self._dataset[index], index)
         except (OSError, SyntaxError) as error:  # Pillow reports broken files by either.
             raise OSError(f"Expected an image in sample {index}, but got: {error}") from error
-        if len(values) != len(self.layout.names):
-            raise ValueError(
-                f"Expected samples of {len(self.layout.names)} parts like the first, but sample {index} has "
-                f"{len(values)}."
-            )
-        stored = zip(values, self.layout.forms, strict=True)
-        return [_stored_image(value, index) if form in IMAGE_FORMS else _plain(value) for value, form in stored]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +85,7 @@ class PurifiedDataset(TorchDataset[Any]):
         transform: of the image; see torchvision.
         target_transform: of what follows the image.
         transforms: of a whole sample, in place of the two.
+        by_row: of each row, in place of the three, where joined data sets have different ones.
 
     Attributes:
         classes: names of the classes, where the labels have them.
@@ -184,6 +104,7 @@ class PurifiedDataset(TorchDataset[Any]):
         transform: Callable[[Any], Any] | None = None,
         target_transform: Callable[[Any], Any] | None = None,
         transforms: Callable[..., Any] | None = None,
+        by_row: Callable[[int], Mapping[str, Any]] | None = None,
     ) -> None:
         source = read_settings(manifest_path(Path(folder)))["source"]
         if "sample" not in source:
@@ -192,10 +113,10 @@ class PurifiedDataset(TorchDataset[Any]):
                 f'Open it with datasets.load_dataset("{folder}").'
             )
         self._layout = Layout.from_dict(source["sample"])
-        rows: Dataset = load_dataset(str(folder), split="train")
-        images = dict(zip(self._layout.names, (form in IMAGE_FORMS for form in self._layout.forms), strict=True))
-        if any(isinstance(rows.features.get(name), Image) != is_image for name, is_image in images.items()) or (
-            set(images) != set(rows.features)
+        rows = split_of(str(folder), "train")
+        images = dict(zip(self._layout.names, map(is_image_form, self._layout.forms), strict=True))
+        if set(images) != set(rows.features) or any(
+            isinstance(rows.features[name], Image) != is_image for name, is_image in images.items()
         ):
             raise ValueError(f"Expected the columns {list(images)} in {folder}, but found {list(rows.features)}.")
         for name in (name for name, is_image in images.items() if is_image):
@@ -204,24 +125,39 @@ class PurifiedDataset(TorchDataset[Any]):
         self.transform = transform
         self.target_transform = target_transform
         self.transforms = transforms
+        self.by_row = by_row
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Any:
-        row = self._rows[int(index)]
-        stored = ((row[name], form) for name, form in zip(self._layout.names, self._layout.forms, strict=True))
-        return self._transformed(self._layout.sample([_restored(value, form) for value, form in stored]))
+        row = range(len(self))[index]
+        stored = self._rows[row]
+        sample = self._layout.sample([stored[name] for name in self._layout.names])
+        return self._transformed(sample, self._own() if self.by_row is None else self.by_row(row))
 
-    def _transformed(self, sample: Any) -> Any:
-        if self.transforms is not None:
-            return self.transforms(*sample) if isinstance(sample, tuple) else self.transforms(sample)
+    def without_transforms(self) -> PurifiedDataset:
+        """Copy the data set without its transforms: samples are those that are stored."""
+        twin = copy.copy(self)
+        twin.transform = twin.target_transform = twin.transforms = twin.by_row = None
+        return twin
+
+    def _own(self) -> Mapping[str, Any]:
+        return {
+            "transform": self.transform,
+            "target_transform": self.target_transform,
+            "transforms": self.transforms,
+        }
+
+    def _transformed(self, sample: Any, transforms: Mapping[str, Any]) -> Any:
+        whole, of_image, of_label = map(transforms.get, ("transforms", "transform", "target_transform"))
+        if whole is not None:
+            return whole(*sample) if isinstance(sample, tuple) else whole(sample)
         if self._layout.kind == "image":
-            return sample if self.transform is None else self.transform(sample)
-        for place, form in zip(self._places, self._layout.forms, strict=True):
-            is_image = form in IMAGE_FORMS
-            change = self.transform if is_image else self.target_transform
-            if change is not None and (is_image or place == self._label_place):
+            return sample if of_image is None else of_image(sample)
+        for place, name in zip(self._places, self._layout.names, strict=True):
+            change = of_image if name in self._layout.inputs else of_label if place == self._label_place else None
+            if change is not None:
                 sample = _with(sample, place, change)
         return sample
 
@@ -239,7 +175,13 @@ class PurifiedDataset(TorchDataset[Any]):
 
     @property
     def _label_place(self) -> Any:
-        return None if self._label is None else self._places[self._layout.names.index(self._label)]
+        """The part that a `target_transform` is for: the label, or what comes beside the image in a pair."""
+        names = self._layout.names
+        if self._label is None and len(names) == 2 and len(self._layout.inputs) == 1:
+            return next(
+                place for place, name in zip(self._places, names, strict=True) if name not in self._layout.inputs
+            )
+        return None if self._label is None else self._places[names.index(self._label)]
 
     def __getattr__(self, name: str) -> Any:
         # Only what the source would have too.
@@ -252,120 +194,13 @@ class PurifiedDataset(TorchDataset[Any]):
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def _layout_of(sample: Any, columns: tuple[str | int, ...] | None) -> Layout:
-    slots = choose_slots(find_slots(sample), sample, columns)
-    if slots[0].path == ():
-        return Layout(kind="image", names=("image",), forms=(_form(sample),))
-    if any(len(slot.path) > 1 for slot in slots) or not isinstance(sample, (tuple, list, Mapping)):
-        raise ValueError(
-            "Expected samples that are an image, or a flat tuple, list or dict with images, but got an image at "
-            f"{slots[0].name}. Give out flat samples, or use `PureGen` as a transform."
-        )
-    places = {slot.path[0] for slot in slots}
-    if isinstance(sample, Mapping):
-        names = tuple(map(str, sample))
-        forms = tuple(_form(value) if key in places else _other_form(value) for key, value in sample.items())
-        return Layout(kind="dict", names=names, forms=forms)
-    forms = tuple(_form(value) if place in places else _other_form(value) for place, value in enumerate(sample))
-    return Layout(kind="list" if isinstance(sample, list) else "tuple", names=_names(sample, forms), forms=forms)
-
-
-def _names(sample: Sequence[Any], forms: Sequence[str | None]) -> tuple[str, ...]:
-    """Name the columns of a sample: image and label where these are clear, else with numbers."""
-    words = []
-    for value, form in zip(sample, forms, strict=True):
-        is_label = isinstance(_plain(value), int) and not isinstance(value, bool)
-        words.append("image" if form in IMAGE_FORMS else "label" if is_label else "field")
-    return tuple(
-        word if words.count(word) == 1 and word != "field" else f"{word}_{place}" for place, word in enumerate(words)
-    )
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, PILImage.Image):
-        return "pil"
-    if isinstance(value, np.ndarray):
-        return "array"
-    if isinstance(value, Tensor) and value.ndim == 3:
-        return "uint8 image" if value.dtype == torch.uint8 else "float image"
-    raise ValueError(
-        f"Expected single images in a sample, but got {type(value).__name__} of shape {tuple(value.shape)}."
-    )
-
-
-def _other_form(value: Any) -> str | None:
-    return str(value.dtype).removeprefix("torch.") if isinstance(value, Tensor) else None
-
-
-def _features_of(dataset: Any, layout: Layout, values: Sequence[Any]) -> Features:
-    found = {}
-    for name, form, value in zip(layout.names, layout.forms, values, strict=True):
-        found[name] = Image() if form in IMAGE_FORMS else _feature(name, _plain(value), _classes(dataset))
-    return Features(found)
-
-
-def _classes(dataset: Any) -> list[str] | None:
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    names = getattr(dataset, "classes", None)
-    return [str(name) for name in names] if isinstance(names, (list, tuple)) else None
-
-
-def _feature(name: str, value: Any, classes: list[str] | None) -> Any:
-    if isinstance(value, bool):
-        return Value("bool")
-    if isinstance(value, int):
-        named = name == "label" and classes is not None and len(set(classes)) == len(classes)
-        return ClassLabel(names=classes) if named else Value("int64")
-    if isinstance(value, float):
-        return Value("float64")
-    if isinstance(value, str):
-        return Value("string")
-    if isinstance(value, list) and value:
-        return List(_feature("", value[0], None))
-    raise ValueError(
-        f"Expected samples of images, numbers, texts and lists of these, but got a {type(value).__name__} as {name!r}, "
-        "which a table cannot hold. Give out only what can be stored."
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Turn tensors and arrays into numbers and lists."""
-    return value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
-
-
-def _stored_image(value: Any, index: int) -> dict[str, Any]:
-    """Encode an image as PNG, without the work of compressing: it is decoded again at once."""
-    image = value
-    if isinstance(value, Tensor):
-        try:
-            if value.is_floating_point():
-                check_unit_range(value)
-            image = F.to_pil_image(rounded(value))
-        except ValueError as error:
-            raise ValueError(f"{error} (image of sample {index})") from error
-    elif isinstance(value, np.ndarray):
-        image = PILImage.fromarray(value.squeeze(-1) if value.shape[-1] == 1 else value)
-    if not isinstance(image, PILImage.Image):
-        raise ValueError(f"Expected an image in sample {index} as in the first, but got {type(value).__name__}.")
-    buffer = BytesIO()
-    image.save(buffer, "PNG", compress_level=0)
-    return {"bytes": buffer.getvalue(), "path": None}
-
-
-def _restored(value: Any, form: str | None) -> Any:
-    if form is None:
-        return value
-    if form not in IMAGE_FORMS:
-        return torch.tensor(value, dtype=getattr(torch, form))
-    image = look_at(value["bytes"])
-    if form == "pil":
-        return image
-    if form == "array":
-        pixels = np.array(image)
-        return pixels[..., None] if pixels.ndim == 2 else pixels
-    pixels = F.pil_to_tensor(image)
-    return pixels if form == "uint8 image" else F.to_dtype(pixels, torch.float32, scale=True)
+def _classes(dataset: Any) -> Sequence[str] | None:
+    """Name the classes, where all data sets that are joined have the same."""
+    first, *others = [getattr(leaf, "classes", None) for leaf in leaves_of(dataset)[0]]
+    if not isinstance(first, (list, tuple)) or any(list(one or ()) != list(first) for one in others):
+        return None
+    names = [str(name) for name in first]
+    return names if len(set(names)) == len(names) else None
 
 
 def _with(sample: Any, place: Any, change: Callable[[Any], Any]) -> Any:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from puregen_transforms._files import below, hash_file, is_regular
 from puregen_transforms.data.folders import OTHER_FILES
-from puregen_transforms.data.images import ImageProblemError, decode
+from puregen_transforms.data.images import ImageProblemError, look_at
 from puregen_transforms.data.outcome import Skipped, skipped_as_json
 from puregen_transforms.data.parts import Part, PartRecord
 from puregen_transforms.distributed.job import skipped_path
@@ -201,11 +201,11 @@ def _names_in(copy: Path) -> set[str]:
 
 def _decode_all(path: Path) -> None:
     if path.suffix != ".parquet":
-        decode(path.read_bytes())
+        look_at(path.read_bytes())
         return
     from datasets import Image
 
-    from puregen_transforms.data.sources import features_of
+    from puregen_transforms.data.parquet_files import features_of
 
     with pq.ParquetFile(path) as file:
         features = features_of(file.schema_arrow, path)
@@ -214,7 +214,7 @@ def _decode_all(path: Path) -> None:
             for row in batch.to_pylist():
                 for cell in row.values():
                     if cell is not None and cell["bytes"] is not None:
-                        decode(cell["bytes"])
+                        look_at(cell["bytes"])
 
 
 def _rows(start: int, stop: int, split: str) -> str:

@@ -159,11 +159,12 @@ class Bench:
             flagged[rows[victim.flagged.cpu()]] = True
         if victim.scores is not None and defended.rows is None:
             scores = victim.scores.cpu()
-        poisoned = torch.zeros(len(images), dtype=torch.bool)
+        poisoned, covers = (torch.zeros(len(images), dtype=torch.bool) for _ in range(2))
         if poison is not None:
             poisoned[poison.ids[~poison.covers]] = True
+            covers[poison.ids[poison.covers]] = True
         if flagged is not None:
-            look["detection"] = detection(flagged, poisoned, scores)
+            look["detection"] = detection(flagged, poisoned, scores, covers=covers if covers.any() else None)
         if victim.looks:
             look["looks"] = describe_looks(victim.looks, poisoned[rows])
         if defended.rows is not None:

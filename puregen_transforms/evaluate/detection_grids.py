@@ -8,7 +8,7 @@ from typing import Any
 from puregen_transforms.detection.detector import Detector
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.evaluate.bench import Bench
-from puregen_transforms.evaluate.cells import AttackSpec, Component, DefenseSpec
+from puregen_transforms.evaluate.cells import AttackSpec, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.grids import Grid, attacks_by_group
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.rows import NO_DEFENSE, every_detector, leave_out, only_detect
@@ -45,10 +45,23 @@ _SLOW_TWICE = ("badnets", "blended", "trojan", "tact")
 """On two cores Confusion Training has time for these alone; no attack comes before them."""
 
 
+_LEFT_OUT = (
+    "shared_patterns", "stamps", "patches", "residual_patterns", "stripes", "scan", "flare", "class_split",
+    _SLOW, "whole_search",
+)  # fmt: skip
+"""On two cores there is time to train victims of what these leave: each flags hardly any image of a clean set."""
+
+_OF_LARGER = ("badnets", "blended", "wanet")
+
+LARGER = VictimSpec(classifier="hlb", recipe="hlb", epochs=30)
+"""Twice as many epochs as its recipe is made for."""
+
+
 def detection(scale: Scale, bench: Bench) -> list[Grid]:
     """Make the grids: victims, then detectors alone, then victims of what each detector leaves.
 
-    What trains or reads a network is measured with two victims, seeds 0 and 1; victims of what is left have seed 0.
+    What trains or reads a network is measured with two victims, seeds 0 and 1; victims of what is left have seed 0, and
+    on two cores are trained for the detectors alone that flag hardly anything in clean sets.
     """
     chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
     attacks = attacks_by_group({group: _ATTACKS[group] for group in chosen}, scale, bench.sets.train.class_names)
@@ -78,7 +91,27 @@ def detection(scale: Scale, bench: Bench) -> list[Grid]:
         found += [grid([*twice, *once], [only_detect(name, detectors)], 1)]
         found += [grid([*twice, *once], [leave_out(name, detectors)], 1)]
         found += [grid(twice, [only_detect(name, detectors)], seeds)]
-    return [*found, grid(attacks, [leave_out(name, rows[name]) for name in rows], 1)]
+    kept = [name for name in rows if name in _LEFT_OUT or scale.name != "cpu"]
+    return [*found, grid(attacks, [leave_out(name, rows[name]) for name in kept], 1)]
+
+
+def larger_victim(scale: Scale, bench: Bench) -> list[Grid]:
+    """Make the grid of what detectors read off a larger victim that learns longer, on three attacks and no poison.
+
+    It tells the weakness of a detector from that of the small victim.
+    """
+    classes = bench.sets.train.class_names
+    smoke = scale.name == "smoke"
+    attacks = attacks_by_group(
+        {group: _ATTACKS[group] for group in (_OF_SMOKE[1:] if smoke else _OF_LARGER)}, scale, classes
+    )
+    victim = scale.victim if smoke else LARGER
+    rows = [
+        only_detect(name, detectors)
+        for name, detectors in every_detector(scale).items()
+        if all("network" in (made := _built(one)).needs and made.least_classes <= len(classes) for one in detectors)
+    ]
+    return [Grid(victim, attacks, [NO_DEFENSE, *rows])]
 
 
 def _built(component: Component) -> Detector:

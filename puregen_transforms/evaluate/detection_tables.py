@@ -98,7 +98,8 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
     """Make a line for each detector: over all attacks, and where there is no poison."""
     head = [
         "detector", "needs", "cost", "found, mean", "attacks found", "sets judged right",
-        "highest share of others flagged", "flagged without poison", "with label noise: right labels flagged",
+        "highest share of others flagged", "of images without a trigger", "flagged without poison",
+        "with label noise: right labels flagged",
     ]  # fmt: skip
     head += ["published mean: found / flagged"] if published else []
     lines = []
@@ -106,7 +107,8 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
         attacks = [group for group in rows if group not in NO_POISON and measured.found(detector, group, "tpr")]
         tpr = {group: fmean(measured.found(detector, group, "tpr")) for group in attacks}
         fpr = {group: fmean(measured.found(detector, group, "fpr")) for group in attacks}
-        good = sum(tpr[group] >= GOOD_TPR and fpr[group] <= FALSE_ALARMS for group in attacks)
+        untouched = {group: fmean(measured.found(detector, group, "untouched") or [fpr[group]]) for group in attacks}
+        good = sum(tpr[group] >= GOOD_TPR and untouched[group] <= FALSE_ALARMS for group in attacks)
         clean = [measured.found(detector, group, "fpr") for group in NO_POISON]
         some = [record for records in rows.values() for record in records]
         lines.append(
@@ -117,14 +119,15 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
                 in_percent(list(tpr.values())),
                 f"{good} of {len(attacks)}",
                 f"{sum(_is_right(measured, detector, group) for group in rows)} of {len(rows)}",
-                f"{100 * max(fpr.values()):.1f}" if fpr else "–",
+                *(f"{100 * max(shares.values()):.1f}" if shares else "–" for shares in (fpr, untouched)),
                 *(in_percent(values) for values in clean),
                 *[_pair(published.get(detector))] * bool(published),
             ]
         )
     return Table(
-        f"Detectors (found: {GOOD_TPR:.0%} or more, and {FALSE_ALARMS:.1%} of the others or less; judged right: "
-        "with every victim something is flagged if there is poison, and nothing if there is none)",
+        f"Detectors (found: {GOOD_TPR:.0%} or more, and {FALSE_ALARMS:.1%} or less of the images without a trigger, "
+        "which covers have; judged right: with every victim something is flagged if there is poison, and nothing if "
+        "there is none)",
         head,
         lines,
     )

@@ -102,25 +102,30 @@ def found_at(positives: Tensor, negatives: Tensor, rate: float = FALSE_ALARMS) -
     return float((positives.double() > threshold).double().mean())
 
 
-def detection(suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None) -> dict[str, float]:
+def detection(
+    suspected: Tensor, poisoned: Tensor, scores: Tensor | None = None, *, covers: Tensor | None = None
+) -> dict[str, float]:
     """Measure how well a detector tells poisoned rows from others.
 
     Args:
         suspected: (N,) bool, rows held for poisoned.
-        poisoned: (N,) bool, rows that are; covers, which keep their label, are not.
+        poisoned: (N,) bool, rows that are; covers, which carry a trigger and keep their label, are not.
         scores: (N,) of suspicion, if there are such.
+        covers: (N,) bool; None if there are none.
 
     Returns:
-        `tpr`, the share of poisoned rows that are suspected, and `fpr`, that of the others; with scores, `auroc` and
-        `found_at`, the share that is found if the threshold lets `FALSE_ALARMS` of the others through.
-        What has no rows to be a share of is left out.
+        `tpr`, the share of poisoned rows that are suspected, and `fpr`, that of the others; with covers, `untouched`,
+        that of rows which are neither; with scores, `auroc` and `found_at`, the share that is found if the threshold
+        lets `FALSE_ALARMS` of the others through. What has no rows to be a share of is left out.
     """
     found = {}
     if bool(poisoned.any()):
         found["tpr"] = suspected[poisoned].float().mean().item()
     if not bool(poisoned.all()):
         found["fpr"] = suspected[~poisoned].float().mean().item()
-    if scores is not None and len(found) == 2:
+    if covers is not None and not bool((poisoned | covers).all()):
+        found["untouched"] = suspected[~(poisoned | covers)].float().mean().item()
+    if scores is not None and "tpr" in found and "fpr" in found:
         found["auroc"] = auroc(scores[poisoned], scores[~poisoned])
         found["found_at"] = found_at(scores[poisoned], scores[~poisoned])
     return found

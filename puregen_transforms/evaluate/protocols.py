@@ -125,6 +125,13 @@ PROTOCOLS = {
             needs=frozenset({"public", "reserved"}),
         ),
         Protocol(
+            name="larger_victim",
+            title="Detectors that read a larger victim",
+            summary="Whether what they miss is their weakness, or that of the small victim.",
+            grids=detection_grids.larger_victim,
+            needs=frozenset({"public", "reserved"}),
+        ),
+        Protocol(
             name="training_defenses",
             title="Training defenses",
             summary="The Victim and The Beneficiary, its parts, and rivals: what they reach, find and cost.",

@@ -110,7 +110,7 @@ def draw_figures(record: Mapping[str, Any], folder: Path) -> dict[str, str]:
     from puregen_transforms.evaluate import figures
 
     drawn: dict[str, str] = {}
-    if record["name"] == DETECTION:
+    if record["name"] in DETECTION:
         name = f"{record['name']}-found.png"
         figures.draw_detectors(below(folder, name), Measured.of(record["cells"]).means())
         return {name: "Who finds what"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -96,7 +96,7 @@ def load_sets(
         full, judged_on = hold_out(full, _HELD_OUT)
         about += f" (a quarter of each class held out as test set, {len(judged_on)} images)"
     else:
-        judged_on = _same_classes(ImageSet.load(test, size=size), full)
+        judged_on = ImageSet.load(test, size=size).with_classes(full.class_names, what="test set")
     if len(full.class_names) < 2:
         raise ValueError(f"Expected images of two or more classes in {train!r}, but got {full.class_names[0]!r} alone.")
     reserved = None
@@ -162,16 +162,6 @@ def as_stored(public: ImageSet, like: ImageSet) -> ImageSet:
     if like.jpeg_quality is not None:
         images = jpeg(images, like.jpeg_quality)
     return ImageSet(images, public.labels, public.class_names)
-
-
-def _same_classes(test: ImageSet, train: ImageSet) -> ImageSet:
-    # By words or numbers alone, a set without an image of the last classes does not know of these.
-    if test.class_names != train.class_names[: len(test.class_names)]:
-        raise ValueError(
-            f"Expected a test set with the classes {', '.join(train.class_names)} of the training set, in this order, "
-            f"but got {', '.join(test.class_names)}."
-        )
-    return replace(test, class_names=train.class_names)
 
 
 def _reserve(test: ImageSet) -> tuple[ImageSet, ImageSet]:

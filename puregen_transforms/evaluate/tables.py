@@ -22,7 +22,7 @@ from puregen_transforms.evaluate.summaries import (
 from puregen_transforms.evaluate.training_tables import training_tables
 from puregen_transforms.hub.catalogue import CATALOGUE
 
-DETECTION, TRAINING = "detection", "training_defenses"
+DETECTION, TRAINING = ("detection", "larger_victim"), "training_defenses"
 """Protocols with tables of their own."""
 
 
@@ -31,7 +31,7 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 
     Lines are defenses; or, where there is one alone, attacks.
     """
-    if record["name"] == DETECTION:
+    if record["name"] in DETECTION:
         return detection_tables(record, published=_is_comparable(record))
     if record["name"] == TRAINING:
         return training_tables(record)
@@ -49,7 +49,7 @@ def markdown(record: Mapping[str, Any]) -> str:
     kinds = len(by_victim(record))
     parts = []
     for index, table in enumerate(tables(record)):
-        titled = kinds > 1 or index >= kinds or record["name"] in (DETECTION, TRAINING)
+        titled = kinds > 1 or index >= kinds or record["name"] in (*DETECTION, TRAINING)
         heading = f"**{as_markdown(table.title)}**\n\n" if titled else ""
         parts.append(heading + table.markdown())
     return "\n".join([*parts, _in_markdown(remarks(record))])

@@ -11,6 +11,9 @@ _LUMA = (0.299, 0.587, 0.114)
 _RANGE_SLACK = 1e-4
 """How far outside [0, 1] a float image may stray, as resizing filters make it by rounding."""
 
+_OVERSHOOT = 0.25
+"""How far outside [0, 1] filters with negative lobes go, about; normalized images go further."""
+
 
 def check_unit_range(images: Tensor) -> None:
     """Raise ValueError unless float `images` are finite and in [0, 1]."""
@@ -20,9 +23,15 @@ def check_unit_range(images: Tensor) -> None:
     if not (low >= -_RANGE_SLACK and high <= 1 + _RANGE_SLACK):
         if low != low or high != high:
             raise ValueError("Expected finite images, but found NaN. Look at the step before this one.")
+        overshoots = low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT
         raise ValueError(
             f"Expected float images in [0, 1], but found values in [{low:.4g}, {high:.4g}]. "
-            "Put PureGen after scaling to [0, 1] (ToTensor, or ToDtype(scale=True)) and before Normalize."
+            + (
+                "Bicubic and Lanczos resizing overshoot by so much: resize before scaling to floats, or clamp after "
+                "it, as with v2.Lambda(lambda image: image.clamp(0, 1))."
+                if overshoots
+                else "Put PureGen after scaling to [0, 1] (ToTensor, or ToDtype(scale=True)) and before Normalize."
+            )
         )
 
 

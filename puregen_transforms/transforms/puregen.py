@@ -216,10 +216,11 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """
         if not self.config.uses_threshold:
             raise ValueError(f"Method {self.config.method!r} has no energy threshold to fit.")
-        parts = [
-            self._energies_of([image for sample in batch for image in self._find_images((sample,)).images])
+        found = (
+            [image for sample in batch for image in self._find_images((sample,)).images]
             for batch in batches_of(dataset, _ENERGY_BATCH)
-        ]
+        )
+        parts = [self._energies_of(images) for images in found if images]
         if not parts:
             raise ValueError("Expected a data set with images, but it is empty.")
         assert self.config.filter_fraction is not None

@@ -127,15 +127,17 @@ def find_slots(sample: Any, path: SlotPath = ()) -> list[Slot]:
 
 
 def choose_slots(slots: list[Slot], sample: Any, columns: Columns | None) -> list[Slot]:
-    """Choose the slots to purify: those named, or those that are beyond doubt."""
+    """Choose the slots to purify: those named, or those that are beyond doubt; none in a batch of empty cells."""
     if columns is not None:
         for column in columns:
-            if not any(column in slot.path for slot in slots):
+            if not any(column in slot.path for slot in slots) and column not in _empty_columns(sample):
                 raise ValueError(
                     f"Expected an image at column {column!r}, but found images only at "
                     f"{[slot.name for slot in slots] or 'no place'} of {_describe(sample)}."
                 )
         return [slot for slot in slots if any(column in slot.path for column in columns)]
+    if not slots and _empty_columns(sample):
+        return []
     if not slots:
         raise ValueError(
             f"PureGen found no image in {_describe(sample)}. Expected a PIL image, a tv_tensors.Image, a tensor "
@@ -151,6 +153,13 @@ def choose_slots(slots: list[Slot], sample: Any, columns: Columns | None) -> lis
             f"PureGen(columns={[chosen[0].path[-1]]!r})."
         )
     return chosen
+
+
+def _empty_columns(sample: Any) -> list[Any]:
+    """Name the columns of a batch that hold nothing: no rows, or rows without an image."""
+    if not isinstance(sample, Mapping):
+        return []
+    return [name for name, value in sample.items() if _holds_several(value) and all(item is None for item in value)]
 
 
 def _rank(value: Any) -> int | None:

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import struct
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 
+from puregen_transforms.distributed.verify import changes_since, problems_of
 from tests.cli.files import encoded, nothing_left, picture, put, same, tree
 
 
@@ -31,7 +33,7 @@ class TestImageFolder:
         assert tree(tmp_path / "out") == tree(source)
         assert (tmp_path / "out/notes.txt").read_text() == "as it was"
         assert "Purified 4 images" in result.stdout
-        assert "load_dataset" in result.stdout
+        assert f'open_source("{tmp_path / "out"}")' in result.stdout
         for path in source.rglob("*.png"):
             after = PILImage.open(tmp_path / "out" / path.relative_to(source))
             assert same(after, purifier([PILImage.open(path)])[0])
@@ -191,6 +193,51 @@ class TestImageFolder:
         assert len(tree(tmp_path / "out")) == 4
         assert (tmp_path / "out/train/empty").is_dir()
 
+    def test_hidden_images_are_spoken_of(self, source, tmp_path, run_purify):
+        put(source / "train/.ipynb_checkpoints/a.png", encoded(picture(0)))
+        result = run_purify(source, tmp_path / "out")
+        assert result.exit_code == 0
+        assert "Hidden folders with images were left out: train/.ipynb_checkpoints" in result.stderr
+
+    def test_another_order_is_spoken_of(self, tmp_path, run_purify):
+        put(tmp_path / "in/a.jpg", encoded(picture(0), "JPEG"))
+        put(tmp_path / "in/a.k.png", encoded(picture(1)))
+        result = run_purify(tmp_path / "in", tmp_path / "out")
+        assert "come in another order" in result.stderr
+
+    def test_a_metadata_file_that_cannot_be_carried_stops_before_the_work(self, source, tmp_path, run_purify):
+        put(source / "metadata.csv", "file_name,text\ntrain/cat/a.png,é\n".encode("latin-1"))
+        result = run_purify(source, tmp_path / "out")
+        assert result.exit_code == 1
+        assert "metadata.csv" in result.stderr
+        assert "purifying" not in result.stderr
+        assert nothing_left(tmp_path, "in")
+
+    def test_masks_that_metadata_name_are_copied_as_they_are(self, tmp_path, run_purify):
+        source, mask = tmp_path / "in", encoded(picture(1).convert("P"))
+        put(source / "a.jpg", encoded(picture(0), "JPEG"))
+        put(source / "masks/a.png", mask)
+        put(source / "metadata.csv", "file_name,mask_file_name\na.jpg,masks/a.png\n")
+        refused = run_purify(source, tmp_path / "out")
+        assert (refused.exit_code, "--column image" in refused.stderr) == (1, True)
+        assert run_purify(source, tmp_path / "out", "--column", "image").exit_code == 0
+        assert (tmp_path / "out/masks/a.png").read_bytes() == mask
+        assert (tmp_path / "out/metadata.csv").read_text() == "file_name,mask_file_name\na.png,masks/a.png\n"
+        assert list(problems_of(tmp_path / "out")) == []
+        assert list(changes_since(tmp_path / "out", str(source))) == []
+
+    def test_transparency_is_kept_in_every_form(self, tmp_path, run_purify):
+        key = picture(0).getpixel((0, 0))
+        put(tmp_path / "in/key.png", encoded(picture(0), transparency=key))
+        clear = picture(0, mode="RGBA")
+        put(tmp_path / "in/alpha.bmp", bitmap_with_alpha(clear.size, clear.tobytes("raw", "BGRA", 0, -1)))
+        assert PILImage.open(tmp_path / "in/alpha.bmp").mode == "RGBA"
+        assert run_purify(tmp_path / "in", tmp_path / "out").exit_code == 0
+        assert tree(tmp_path / "out") == ["alpha.png", "key.png"]
+        for name, before in (("alpha.png", clear), ("key.png", PILImage.open(tmp_path / "in/key.png"))):
+            after = PILImage.open(tmp_path / "out" / name)
+            assert after.getchannel("A").tobytes() == before.convert("RGBA").getchannel("A").tobytes()
+
     def test_archive_with_images_is_refused(self, source, tmp_path, run_purify):
         shutil.make_archive(str(source / "more"), "zip", source / "train")
         result = run_purify(source, tmp_path / "out")
@@ -203,6 +250,14 @@ class TestImageFolder:
         result = run_purify(source, tmp_path / "out")
         assert result.exit_code == 1
         assert "pipe.png" in result.stderr
+
+
+def bitmap_with_alpha(size, pixels):
+    """A BMP file of version 4, as other programs write them: Pillow writes none with alpha."""
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    info = struct.pack("<IiiHHIIiiII", 108, *size, 1, 32, 3, len(pixels), 2835, 2835, 0, 0) + masks
+    info = info.ljust(108, b"\0")
+    return struct.pack("<2sIHHI", b"BM", 14 + len(info) + len(pixels), 0, 0, 14 + len(info)) + info + pixels
 
 
 BAD = {

@@ -7,6 +7,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Va
 
 from tests.cli.files import encoded, nothing_left, picture, put, same, tree, write_parquet
 
+BOTH = ("--column", "img", "--column", "more")
+
 
 class TestTables:
     FEATURES = Features(
@@ -52,7 +54,7 @@ class TestTables:
     def test_file_to_file(self, tmp_path, run_purify, purifier):
         before = self.rows(0, 70)
         before.to_parquet(tmp_path / "in.parquet")
-        result = run_purify(tmp_path / "in.parquet", tmp_path / "out.parquet")
+        result = run_purify(tmp_path / "in.parquet", tmp_path / "out.parquet", *BOTH)
         assert result.exit_code == 0, result.output
         self.check(before, Dataset.from_parquet(str(tmp_path / "out.parquet")), purifier)
         assert nothing_left(tmp_path, "in.parquet", "out.parquet")
@@ -60,7 +62,7 @@ class TestTables:
     def test_file_to_folder(self, tmp_path, run_purify, purifier):
         before = self.rows(0, 5)
         before.to_parquet(tmp_path / "in.parquet")
-        assert run_purify(tmp_path / "in.parquet", tmp_path / "out").exit_code == 0
+        assert run_purify(tmp_path / "in.parquet", tmp_path / "out", *BOTH).exit_code == 0
         assert tree(tmp_path / "out") == ["data/train-00000-of-00001.parquet"]
         self.check(before, load_dataset(str(tmp_path / "out"))["train"], purifier)
 
@@ -72,7 +74,7 @@ class TestTables:
         before["train"].select(range(4, 6)).to_parquet(tmp_path / "in/data/train-00001-of-00002.parquet")
         for name in ("test", "extra_1"):
             before[name].to_parquet(tmp_path / f"in/data/{name}-00000-of-00001.parquet")
-        assert run_purify(tmp_path / "in", tmp_path / "out").exit_code == 0
+        assert run_purify(tmp_path / "in", tmp_path / "out", *BOTH).exit_code == 0
         after = load_dataset(str(tmp_path / "out"))
         assert set(after) == set(before)
         for name, split in before.items():
@@ -81,7 +83,7 @@ class TestTables:
     def test_saved_dataset(self, tmp_path, run_purify, purifier):
         before = DatasetDict({"train": self.rows(0, 4).filter(lambda row: row["id"] != 1), "test": self.rows(4, 2)})
         before.save_to_disk(tmp_path / "in")
-        assert run_purify(tmp_path / "in", tmp_path / "out", "--split", "train").exit_code == 0
+        assert run_purify(tmp_path / "in", tmp_path / "out", "--split", "train", *BOTH).exit_code == 0
         after = load_dataset(str(tmp_path / "out"))
         assert list(after) == ["train"]
         self.check(before["train"], after["train"], purifier)
@@ -94,6 +96,13 @@ class TestTables:
         after = load_dataset(str(tmp_path / "out"), split="train")
         self.check(before, after, purifier, columns=("img",))
         assert after.cast_column("img", Image(decode=False))[0]["img"]["path"] == "a.png"
+
+    def test_several_columns_of_images_are_asked_for(self, tmp_path, run_purify):
+        self.rows(0, 4).to_parquet(tmp_path / "in.parquet")
+        result = run_purify(tmp_path / "in.parquet", tmp_path / "out.parquet")
+        assert result.exit_code == 1
+        assert "--column img" in result.stderr
+        assert nothing_left(tmp_path, "in.parquet")
 
     def test_one_column(self, tmp_path, run_purify, purifier):
         before = self.rows(0, 4)
@@ -124,8 +133,8 @@ class TestTables:
     def test_no_rows_and_no_images(self, tmp_path, run_purify):
         write_parquet(self.rows(0, 0), tmp_path / "empty.parquet")
         Dataset.from_dict({"x": [1]}).to_parquet(tmp_path / "numbers.parquet")
-        for name, words in (("empty", "empty"), ("numbers", "x (int64)")):
-            result = run_purify(tmp_path / f"{name}.parquet", tmp_path / "out")
+        for name, words, columns in (("empty", "empty", BOTH), ("numbers", "x (int64)", ())):
+            result = run_purify(tmp_path / f"{name}.parquet", tmp_path / "out", *columns)
             assert result.exit_code == 1
             assert words in result.stderr
         assert nothing_left(tmp_path, "empty.parquet", "numbers.parquet")
@@ -134,7 +143,7 @@ class TestTables:
         (tmp_path / "in").mkdir()
         for name, count in (("train", 2), ("test", 0)):
             write_parquet(self.rows(0, count), tmp_path / f"in/{name}.parquet")
-        result = run_purify(tmp_path / "in", tmp_path / "out")
+        result = run_purify(tmp_path / "in", tmp_path / "out", *BOTH)
         assert result.exit_code == 0
         assert "No row is left for test" in result.stderr
         assert {name: len(split) for name, split in load_dataset(str(tmp_path / "out")).items()} == {"train": 2}
@@ -143,22 +152,22 @@ class TestTables:
         DatasetDict({"train": self.rows(0, 2), "test": self.rows(0, 0)}).save_to_disk(
             tmp_path / "in", num_shards={"train": 1, "test": 1}
         )
-        result = run_purify(tmp_path / "in", tmp_path / "out")
+        result = run_purify(tmp_path / "in", tmp_path / "out", *BOTH)
         # Some versions of datasets can read such a split, and others cannot.
         assert ("without any" if result.exit_code else "No row is left for test") in result.stderr
 
     def test_several_splits_do_not_fit_one_file(self, tmp_path, run_purify):
         DatasetDict({"train": self.rows(0, 2), "test": self.rows(0, 1)}).save_to_disk(tmp_path / "in")
-        result = run_purify(tmp_path / "in", tmp_path / "out.parquet")
+        result = run_purify(tmp_path / "in", tmp_path / "out.parquet", *BOTH)
         assert result.exit_code == 1
         assert "choose a split" in result.stderr
-        assert run_purify(tmp_path / "in", tmp_path / "out.parquet", "--split", "test").exit_code == 0
+        assert run_purify(tmp_path / "in", tmp_path / "out.parquet", "--split", "test", *BOTH).exit_code == 0
 
     def test_shards_and_row_groups(self, tmp_path, run_purify, purifier, monkeypatch):
         monkeypatch.setattr("puregen_transforms.data.rows.SLICE_BYTES", 8_000)
         before = self.rows(0, 100)
         before.to_parquet(tmp_path / "in.parquet", batch_size=17)
-        assert run_purify(tmp_path / "in.parquet", tmp_path / "out", "--part-rows", 30).exit_code == 0
+        assert run_purify(tmp_path / "in.parquet", tmp_path / "out", "--part-rows", 30, *BOTH).exit_code == 0
         assert len(tree(tmp_path / "out")) == 4
         self.check(before, load_dataset(str(tmp_path / "out"), split="train"), purifier)
 

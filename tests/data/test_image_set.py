@@ -43,6 +43,14 @@ def test_what_is_no_image_set_is_refused(images, tmp_path):
         ImageSet.load(str(tmp_path / "x.parquet"))
 
 
+def test_classes_take_the_numbers_of_another_set(images):
+    found = ImageSet(images[:3], torch.tensor([0, 1, 0]), ("dog", "cat"))
+    asked = found.with_classes(("bird", "cat", "dog"), what="test set")
+    assert (asked.class_names, asked.labels.tolist()) == (("bird", "cat", "dog"), [2, 1, 2])
+    with pytest.raises(ValueError, match="Expected a test set with the classes dog, fox .* of which cat is none"):
+        found.with_classes(("dog", "fox"), what="test set")
+
+
 def test_numbers_do_as_classes(tmp_path):
     pictures = [PIL.Image.new("RGB", (8, 8))] * 2
     Dataset.from_dict({"image": pictures, "label": [2, 0]}).to_parquet(tmp_path / "x.parquet")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from puregen_transforms.data.demo import load_demo
 from puregen_transforms.detection import detect
 from puregen_transforms.detection.patches import MARGIN, NEAR, Patches, Windows, find_patches, join
 from puregen_transforms.functional.jpeg import jpeg
@@ -69,6 +70,13 @@ def test_the_strongest_windows_of_images_that_share_nothing_thin_out_without_a_g
     monkeypatch.setattr("puregen_transforms.detection.patches.GAP", 1.05 / NEAR / MARGIN)
     thumbnails = torch.nn.functional.normalize(torch.randn(400, 50, generator=torch.Generator().manual_seed(0)))
     assert list(find_patches(windows, thumbnails)) == []
+
+
+@pytest.mark.parametrize("count", [20, 40, 60])
+def test_nothing_is_found_in_a_few_real_images(count):
+    images = load_demo().images
+    for start in range(0, len(images) - count, count):
+        assert search(images[start : start + count]).marks == ()
 
 
 def test_a_patch_that_is_seen_in_windows_of_both_sizes_is_one():

@@ -11,6 +11,7 @@ from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import DetectionReport, Detector, SuspectSet, detect
 from puregen_transforms.detection import whole_search as module
+from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.searches import BUDGETS, DOUBT, MISLABELED, NEVER, POISON, SEARCHES, Search
 from puregen_transforms.detection.verdict import CLEAN_ROW, LeftOut, Searched, conclude, rank_of
 from puregen_transforms.detection.whole_search import in_memory, search_set
@@ -46,6 +47,23 @@ def test_labels_that_look_wrong_count_for_nothing_beside_poison_that_explains_th
     assert verdict.flagged.nonzero().flatten().tolist() == [0]
     assert verdict.doubtful.nonzero().flatten().tolist() == [4]
     assert conclude([made(POISON), moved], [], 6, labels=labels).doubtful.nonzero().flatten().tolist() == [1, 4]
+
+
+def test_a_part_of_a_class_that_marks_explain_has_their_edge():
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    split = made(POISON, 0, 1, 2, 4)
+    split = replace(split, search=replace(split.search, explained_by_marks=True))
+    mark = Mark(kind="stamp", rows=torch.tensor([0, 1]), picture=torch.zeros(4, 3, 3), place=(0, 0), ratio=2.0)
+
+    def flagged(*rows, marks=(mark,)):
+        stamps = made(POISON, *rows)
+        stamps = replace(stamps, report=replace(stamps.report, marks=marks))
+        return conclude([stamps, split], [], 6, labels=labels).flagged.nonzero().flatten().tolist()
+
+    assert flagged(0, 1) == [0, 1, 4]  # row 2 carries no mark, and most of its side do; class 1 has no mark
+    assert flagged(0) == [0, 1, 2, 4]  # one of three does not explain the side
+    assert flagged(0, 1, marks=()) == [0, 1, 2, 4]
+    assert conclude([split], [], 6, labels=labels).flagged.sum() == 4
 
 
 def test_doubts_alone_are_no_poison_and_wrong_labels_alone_no_doubt():

@@ -7,7 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, DatasetDict, Features, Image, Value, load_dataset
+from datasets import (
+    ClassLabel,
+    Dataset,
+    DatasetDict,
+    Features,
+    Image,
+    IterableDatasetDict,
+    Value,
+    load_dataset,
+)
 from torch.utils.data import DataLoader, Subset, TensorDataset
 from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import v2
@@ -157,6 +166,38 @@ class TestHuggingFace:
         clean = purify_dataset(source, purifier, output_dir=tmp_path / "out")
         assert isinstance(clean, DatasetDict)
         assert {name: split["row"][:] for name, split in clean.items()} == {"train": [0, 1, 2, 3], "extra": [4, 5]}
+
+    @pytest.mark.parametrize("way", ["table", "splits", "stream", "file"])
+    def test_a_mask_is_never_guessed_to_be_an_input(self, pictures, purifier, tmp_path, way):
+        masks = [picture.convert("P") for picture in pictures[4:8]]
+        features = Features({"image": Image(), "mask": Image()})
+        rows = Dataset.from_dict({"image": pictures[:4], "mask": masks}, features=features)
+        rows.to_parquet(tmp_path / "in.parquet")
+        source = {
+            "table": rows,
+            "splits": DatasetDict({"train": rows}),
+            "stream": rows.to_iterable_dataset(),
+            "file": tmp_path / "in.parquet",
+        }[way]
+        with pytest.raises(ValueError, match=r"\['image', 'mask'\]"):
+            purify_dataset(source, purifier, output_dir=tmp_path / "out")
+        named = PureGen(**{**purifier.to_dict(), "columns": "image"}, device="cpu")
+        clean = purify_dataset(source, named, output_dir=tmp_path / "out")
+        after = list(clean["train"] if isinstance(clean, DatasetDict) else clean)
+        assert [row["mask"].tobytes() for row in after] == [mask.tobytes() for mask in masks]
+        assert np.array_equal(pixels(row["image"] for row in after), pixels(purifier(pictures[:4])))
+
+    def test_splits_of_other_columns_or_classes_stop_before_the_work(self, table, purifier, tmp_path):
+        swapped = table.cast_column("label", ClassLabel(names=["dog", "cat"]))
+        for other, message in ((swapped, "'label' is .*'dog', 'cat'"), (table.remove_columns("row"), "'row' is")):
+            with pytest.raises(ValueError, match=message):
+                purify_dataset(DatasetDict({"train": table, "test": other}), purifier, output_dir=tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_several_streams_are_not_taken_for_samples(self, table, purifier, tmp_path):
+        stream = table.to_iterable_dataset()
+        with pytest.raises(ValueError, match="several in a IterableDatasetDict"):
+            purify_dataset(IterableDatasetDict({"train": stream}), purifier, output_dir=tmp_path / "out")
 
     def test_a_slice_of_a_split(self, table, purifier, tmp_path):
         table.to_parquet(tmp_path / "in.parquet")
@@ -377,7 +418,15 @@ class TestGoingOn:
 
     def test_random_images_are_noticed(self, pictures, purifier, tmp_path, monkeypatch):
         source = Samples(lambda row: (torch.rand(3, 32, 32), row), rows=60)
+        with pytest.raises(ValueError, match="sample 0 is another: a random transform"):
+            self.go_on(source, purifier, tmp_path)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_other_images_than_before_are_noticed(self, purifier, tmp_path, monkeypatch):
+        level = 0.25
+        source = Samples(lambda row: (torch.full((3, 32, 32), level), row), rows=60)
         self.begin(source, purifier, tmp_path, monkeypatch)
+        level = 0.5
         with pytest.raises(ValueError, match="Random transforms"):
             self.go_on(source, purifier, tmp_path)
 

@@ -24,8 +24,9 @@ def rows(*sizes, count=20):
     return Dataset.from_dict({"image": pictures}, features=Features({"image": Image()}))
 
 
-def table(*datasets):
-    return table_copy({f"split{number}": DatasetSplit(dataset=dataset) for number, dataset in enumerate(datasets)}, ())
+def table(*datasets, columns=()):
+    tables = {f"split{number}": DatasetSplit(dataset=dataset) for number, dataset in enumerate(datasets)}
+    return table_copy(tables, columns)
 
 
 @pytest.mark.parametrize(
@@ -56,8 +57,9 @@ def test_pixels_are_looked_at_all_over_a_data_set(tmp_path):
     assert table(rows((32, 32)), rows((96, 96))).row_pixels() == [96 * 96], "the larger split decides"
     features = Features({"image": Image(), "mask": Image()})
     masked = Dataset.from_dict({"image": mixed[:4], "mask": mixed[-4:]}, features=features)
-    assert table(masked).row_pixels() == [32 * 32, 96 * 96]
-    stream = StreamCopy(masked.to_iterable_dataset())
+    both = ("image", "mask")
+    assert table(masked, columns=both).row_pixels() == [32 * 32, 96 * 96]
+    stream = StreamCopy(masked.to_iterable_dataset(), both)
     assert stream.row_pixels() == [32 * 32, 96 * 96]
 
 

@@ -23,7 +23,7 @@ def runs(tmp_path_factory):
 
 
 # Of the slow ones, "triggerless" crafts the same, and the others train and measure alike.
-SLOW = ("bullseye_polytope", "attacks", "detection", "training_defenses")
+SLOW = ("bullseye_polytope", "attacks", "detection", "larger_victim", "training_defenses")
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ def test_detection_by_hand():
     poisoned = torch.tensor([True, False, False, True, True])
     found = detection(suspected, poisoned, torch.tensor([5.0, 4.0, 1.0, 2.0, 9.0]))
     assert found == pytest.approx({"tpr": 2 / 3, "fpr": 1 / 2, "auroc": 5 / 6, "found_at": 2 / 3})
+    covers = torch.tensor([False, True, False, False, False])
+    assert detection(suspected, poisoned, covers=covers) == pytest.approx({"tpr": 2 / 3, "fpr": 0.5, "untouched": 0.0})
     assert detection(suspected, torch.zeros(5, dtype=torch.bool)) == pytest.approx({"fpr": 0.6})
 
 

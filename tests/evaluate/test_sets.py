@@ -38,11 +38,13 @@ def test_labels_of_the_test_set_mean_the_same(tmp_path):
         return str(tmp_path / name)
 
     train = stored("train.parquet", ["bird", "cat", "dog"])
-    for wrong in (["cat", "dog"], ["bird", "fox"], ["bird", "cat", "dog", "fox"], [0, 1]):
-        with pytest.raises(ValueError, match="classes bird, cat, dog of the training set"):
+    for wrong in (["bird", "fox"], ["bird", "cat", "dog", "fox"], [0, 1]):
+        with pytest.raises(ValueError, match="test set with the classes bird, cat, dog of the data set"):
             load_sets(train, stored("test.parquet", wrong), scale=SMOKE)
-    for right in (["dog", "cat", "bird"], ["bird", "cat"]):
-        assert load_sets(train, stored("test.parquet", right), scale=SMOKE).test.class_names == ("bird", "cat", "dog")
+    for right in (["dog", "cat", "bird"], ["bird", "cat"], ["cat", "dog"]):
+        test = load_sets(train, stored("test.parquet", right), scale=SMOKE).test
+        assert test.class_names == ("bird", "cat", "dog")
+        assert [test.class_names[label] for label in test.labels] == right
 
 
 def test_any_set_of_any_size_is_taken_and_said_so(stored):

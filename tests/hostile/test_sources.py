@@ -19,11 +19,11 @@ from PIL import Image
 
 from puregen_transforms import PureGen, purify_dataset
 from puregen_transforms.data.archives import archives_images
-from puregen_transforms.data.cells import Places, StoredImages
-from puregen_transforms.data.dataset_cards import check_card
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.images import FORMATS, ImageProblemError, decode, look_at, lossless_format
 from puregen_transforms.data.labels import class_indices
+from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.sources import open_source, open_tables
 
 IMAGE = Features(image=ImageFeature())
@@ -102,14 +102,14 @@ class TestCells:
             purify_dataset(source, PureGen("jpeg"), output_dir=tmp_path / "no")
         copy = purify_dataset(source, PureGen("jpeg"), output_dir=tmp_path / "out", on_error="skip")["train"]
         assert [image.getpixel((8, 8))[2] > 200 for image in copy["image"]] == [False] * 3
-        stored = StoredImages(open_source(source)["train"], "image", Places.of_source(source))
+        stored = Pictures(open_source(source)["train"], "image", places=Places.of_source(source))
         assert stored[1].getpixel((0, 0)) == (0, 128, 0)
         for row in range(3, len(stored)):
-            with pytest.raises(ImageProblemError, match="not stored in the table"):
+            with pytest.raises(ValueError, match="not stored in the table"):
                 stored[row]
 
     def test_a_data_set_in_memory_may_name_what_it_likes(self, private):
-        stored = StoredImages(rows({"bytes": None, "path": str(private)}), "image", Places())
+        stored = Pictures(rows({"bytes": None, "path": str(private)}), "image", places=Places())
         assert stored[1].getpixel((0, 0)) == (0, 0, 255)
 
     def test_images_of_a_folder_are_read_and_links_out_of_it_refused(self, private, tmp_path):
@@ -117,7 +117,7 @@ class TestCells:
             ImageSet.load(str(tmp_path / "set"))
         (tmp_path / "set/link.png").unlink()
         opened = open_source(str(tmp_path / "set"))["train"]
-        assert StoredImages(opened, "image", Places.of_source(str(tmp_path / "set")))[0].size == (16, 16)
+        assert Pictures(opened, "image", places=Places.of_source(str(tmp_path / "set")))[0].size == (16, 16)
 
 
 class TestTables:
@@ -153,24 +153,19 @@ class TestTables:
         with pytest.raises(ValueError, match="damaged"):
             open_tables(str(tmp_path / "set"))
 
-    @pytest.mark.parametrize("path", ["../private/*.parquet", "/x/*.parquet", "http://127.0.0.1:9/a.parquet", "~/x"])
-    def test_the_card_of_a_folder_names_its_own_files(self, tmp_path, path):
-        rows().to_parquet(tmp_path / "a.parquet")
-        assert set(open_tables(str(tmp_path))) == {"train"}
+    @pytest.mark.parametrize("path", ["../private/*.parquet", "http://127.0.0.1:9/a.parquet", "~/x", "b.parquet"])
+    @pytest.mark.parametrize("name", ["README.md", ".huggingface.yaml"])
+    def test_what_the_card_of_a_folder_names_is_not_followed(self, tmp_path, path, name):
+        (tmp_path / "private").mkdir()
+        rows(None).to_parquet(tmp_path / "private/b.parquet")
+        (tmp_path / "set").mkdir()
+        rows().to_parquet(tmp_path / "set/a.parquet")
         config = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: '{path}'\n"
-        (tmp_path / "README.md").write_text(f"---\n{config}---\n")
-        with pytest.raises(ValueError, match=r"Expected .*README.md to name files below"):
-            open_tables(str(tmp_path))
-        (tmp_path / "README.md").unlink()
-        (tmp_path / ".huggingface.yaml").write_text(config)
-        with pytest.raises(ValueError, match="to name files below"):
-            open_tables(str(tmp_path))
-
-    def test_a_card_may_choose_among_the_files_of_the_folder(self, tmp_path):
-        (tmp_path / "README.md").write_text(
-            "---\nconfigs:\n- config_name: a\n  data_files: 'data/*.parquet'\n---\nHello."
-        )
-        check_card(tmp_path)
+        (tmp_path / "set" / name).write_text(f"---\n{config}---\n" if name == "README.md" else config)
+        for opened in (open_source(str(tmp_path / "set")), open_tables(str(tmp_path / "set"))):
+            assert set(opened) == {"train"}
+        assert open_source(str(tmp_path / "set"))["train"].num_rows == 1
+        assert open_tables(str(tmp_path / "set"))["train"].rows == 1
 
     def test_notes_of_the_wrong_kind_are_refused(self, tmp_path):
         rows().to_parquet(tmp_path / "a.parquet")

@@ -1,0 +1,67 @@
+"""Read the images of a column, each checked as `purify` checks it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import PIL.Image
+from datasets import Dataset, Image
+
+from puregen_transforms._text import shown
+from puregen_transforms.data.cells import ANYWHERE, Places, is_empty
+from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, decode_input
+
+
+class Pictures(Sequence[Any]):
+    """The images of a column by row, decoded one at a time; None where there is none.
+
+    Args:
+        dataset: one split.
+        column: of images.
+        size: resizes images, the shorter side to so many pixels, and crops their center; None takes them as they are.
+        places: where the rows may name files.
+
+    Raises (in reading):
+        ValueError: an image that cannot be read, or is of a kind that cannot be purified; says which.
+    """
+
+    def __init__(self, dataset: Dataset, column: str, size: int | None = None, places: Places = ANYWHERE) -> None:
+        self._mode = dataset.features[column].mode
+        self._rows = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        self._column = column
+        self._size = size
+        self._places = places
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        cell = self._rows[int(row)][self._column]
+        if is_empty(cell):
+            return None
+        try:
+            image = decode_input(self._places.read(cell), mode=self._mode, largest=LARGEST_LOOKED_AT)
+        except (OSError, ImageProblemError) as problem:
+            where = f"row {int(row)}" + (f", {shown(cell['path'])}" if cell["path"] else "")
+            raise ValueError(
+                f"Expected images that can be read and purified, but not so {where}: {problem}. Mend or remove it."
+            ) from problem
+        return image if self._size is None else cropped_to(image, self._size)
+
+    def name_of(self, row: int) -> str | None:
+        """Return the path that is stored with an image, if one is."""
+        return (self._rows[row][self._column] or {}).get("path") or None
+
+
+def cropped_to(picture: Any, size: int) -> Any:
+    """Resize a PIL image so that its shorter side has `size` pixels, and crop the center; others stay as they are."""
+    if not isinstance(picture, PIL.Image.Image):
+        return picture
+    shorter = min(picture.size)
+    width, height = (max(size, round(side * size / shorter)) for side in picture.size)
+    resized = picture.convert("RGB").resize((width, height), PIL.Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return resized.crop((left, top, left + size, top + size))
