@@ -25,6 +25,7 @@ from puregen_transforms.data.images import FORMATS, ImageProblemError, decode, l
 from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.sources import open_source, open_tables
+from puregen_transforms.distributed.torch_sets import PurifiedDataset
 
 IMAGE = Features(image=ImageFeature())
 
@@ -118,6 +119,44 @@ class TestCells:
         (tmp_path / "set/link.png").unlink()
         opened = open_source(str(tmp_path / "set"))["train"]
         assert Pictures(opened, "image", places=Places.of_source(str(tmp_path / "set")))[0].size == (16, 16)
+
+    def test_metadata_lead_nowhere_and_do_without_links_that_are_left_out(self, private, tmp_path):
+        (tmp_path / "set/metadata.csv").write_text("file_name,text\nown.png,a\nlink.png,b\n")
+        purify_dataset(str(tmp_path / "set"), PureGen("jpeg"), output_dir=tmp_path / "out", on_error="skip")
+        assert (tmp_path / "out/metadata.csv").read_text().split() == ["file_name,text", "own.png,a"]
+        (tmp_path / "set/link.png").unlink()
+        (tmp_path / "set/metadata.csv").write_text("file_name,text\nown.png,a\n../home/private.png,b\n")
+        for read in (open_source, lambda source: purify_dataset(source, PureGen("jpeg"), output_dir=tmp_path / "no")):
+            with pytest.raises(ValueError, match="names of images below its folder"):
+                read(str(tmp_path / "set"))
+
+    def test_deep_metadata_are_damaged_ones(self, private, tmp_path):
+        (tmp_path / "set/link.png").unlink()
+        (tmp_path / "set/metadata.jsonl").write_text("[" * 100_000 + "]" * 100_000)
+        with pytest.raises(ValueError, match="to be a .jsonl file"):
+            open_source(str(tmp_path / "set"))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"forms": ["pil", "tensor 0 load"]},
+            {"forms": ["pil"]},
+            {"kind": "set"},
+            {"names": [["image"], "label"]},
+            {"names": ["image", "other"]},
+            {"forms": ["int64", "int64"]},
+            {"inputs": ["nothing"]},
+        ],
+    )
+    def test_a_copy_of_torch_samples_cannot_ask_for_other_forms(self, tmp_path, change):
+        purify_dataset([(Image.new("RGB", (8, 8)), 1)], PureGen("jpeg", seed=0), output_dir=tmp_path / "out")
+        manifest = tmp_path / "out/purified.jsonl"
+        first, *rest = manifest.read_text().splitlines()
+        settings = json.loads(first)
+        settings["source"]["sample"].update(change)
+        manifest.write_text("\n".join([json.dumps(settings), *rest]) + "\n")
+        with pytest.raises(ValueError, match="Expected the (layout|columns)"):
+            PurifiedDataset(tmp_path / "out")
 
 
 class TestTables:
