@@ -15,10 +15,5 @@ def shown(text: str) -> str:
     return "".join(_escaped(letter) if unicodedata.category(letter) in _HIDDEN else letter for letter in text)
 
 
-def shown_lines(text: str) -> str:
-    """Do as `shown`, but keep the ends of lines."""
-    return "\n".join(map(shown, text.split("\n")))
-
-
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")
