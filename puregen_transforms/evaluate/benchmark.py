@@ -88,8 +88,10 @@ def _slim(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _distances(bench: Bench, cells: Sequence[Cell]) -> dict[str, Any]:
-    """Measure the first attack of each group whose change of pixels is bounded."""
+    """Measure the first attack of each group whose change of pixels is bounded, if images are purified at all."""
     found: dict[str, Any] = {}
+    if all(cell.defense.purify_others is None and cell.defense.purify_flagged is None for cell in cells):
+        return found
     for cell in cells:
         group = cell.attack.group
         if group in found or cell.victim.scenario != "scratch":

@@ -72,13 +72,15 @@ def test_ids_are_made_where_there_are_none(ray, source, purifier, tmp_path):
     assert again.images == 60
 
 
-def test_images_of_several_columns_are_counted_as_by_purify_dataset(ray, table, pictures, purifier, tmp_path):
+def test_images_of_several_columns_are_counted_as_by_purify_dataset(ray, table, pictures, tiny_checkpoint, tmp_path):
     from puregen_transforms.distributed.ray_runs import purify_with_ray
 
     twice = table.select(range(20)).add_column("b", [None, *range(19)])
     twice = twice.map(lambda row: {"b": None if row["b"] is None else pictures[row["b"]]}, features=TWO_COLUMNS)
     (tmp_path / "source").mkdir()
     twice.to_parquet(tmp_path / "source/0.parquet")
+    options = {"checkpoint": tiny_checkpoint, "ebm_steps": 2, "seed": 0, "device": "cpu", "dtype": "float32"}
+    purifier = PureGen(**options, columns=["image", "b"])
     for _ in range(2):  # the second time it is complete already
         outcome = purify_with_ray(tmp_path / "source", tmp_path / "ray", purifier, id_column="row", actors=1)
         assert outcome.images == 39
