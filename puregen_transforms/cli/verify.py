@@ -26,20 +26,27 @@ def verify(
 ) -> None:
     """Check a purified copy against its manifest; exit with 1 if anything is wrong.
 
-    Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there. Who
-    can change the copy can change its manifest to match: only --sha256 finds that out.
+    Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there but
+    hidden ones, such as .DS_Store, which are named. Who can change the copy can change its manifest to match: only
+    --sha256 finds that out.
     """
     with explain_errors():
         if source is not None:
             check_path(source)
-        from puregen_transforms.distributed.verify import changes_since, problems_of
+        from puregen_transforms.distributed.verify import changes_since, hidden_in, problems_of
 
         problems = list(problems_of(copy, sha256=sha256))
         if source is not None:
             problems += changes_since(copy, source)
+        hidden = hidden_in(copy)
     for problem in problems[:SHOWN]:
         say(f"Wrong: {problem}", err=True)
     if problems:
         say(f"{len(problems)} problems in {copy}.", err=True)
         raise typer.Exit(FAILED)
+    if hidden:
+        say(
+            f"Note: {len(hidden)} hidden files were added, such as {hidden[0]}. `open_source` and `datasets` leave "
+            "them out; torchvision's ImageFolder takes a hidden folder with images for a class."
+        )
     say(f"{copy} is complete and unchanged.")

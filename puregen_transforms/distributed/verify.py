@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -32,7 +32,7 @@ def problems_of(copy: Path, *, sha256: str | None = None) -> Iterator[str]:
 
     Looked at are: the manifest's own hash, that all parts are there and each row is in one of them, every file's
     checksum, the rows of tables, whether every image can be decoded, the list of images left out, and files, links and
-    others that the copy did not have.
+    others that the copy did not have, but for those that nothing here reads, see `hidden_in`.
 
     Args:
         copy: a folder or a .parquet file that `puregen purify` has written.
@@ -66,7 +66,8 @@ def problems_of(copy: Path, *, sha256: str | None = None) -> Iterator[str]:
     yield from expected.missing()
     yield from _problems_of_list(skipped_path(copy), tuple(skipped))
     if home == copy:
-        yield from (f"{name} does not belong to the copy" for name in sorted(_names_in(copy) - known))
+        strangers = sorted(name for name in _names_in(copy) - known if not _is_hidden(name))
+        yield from (f"{name} does not belong to the copy" for name in strangers)
 
 
 @dataclass
@@ -188,6 +189,23 @@ def _problems_of_list(path: Path, skipped: tuple[Skipped, ...]) -> Iterator[str]
             yield f"{path.name} is missing"
     elif not is_regular(path) or path.is_symlink() or path.read_bytes() != skipped_as_json(skipped):
         yield f"{path.name} is not what was written"
+
+
+def hidden_in(copy: Path) -> list[str]:
+    """Name what file managers, git and others have put into a copy: hidden files, and all in hidden folders.
+
+    No command of this package reads them, and no copy is made with them. torchvision's `ImageFolder` reads hidden
+    folders, too.
+    """
+    return sorted(filter(_is_hidden, _names_in(copy))) if copy.is_dir() else []
+
+
+_OF_WINDOWS = ("thumbs.db", "ehthumbs.db", "desktop.ini")
+
+
+def _is_hidden(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return any(part.startswith(".") for part in parts) or parts[-1].lower() in _OF_WINDOWS
 
 
 def _names_in(copy: Path) -> set[str]:

@@ -165,6 +165,22 @@ def test_what_was_added_taken_away_or_led_elsewhere_is_found(pictures, purifier,
         assert any(word in problems for word in words.split("|")), (words, problems)
 
 
+HIDDEN = (".DS_Store", "c/.DS_Store", ".gitattributes", ".cache/huggingface/x.lock", "Thumbs.db", "c/._0.png")
+
+
+def test_what_file_managers_and_git_leave_is_named_but_is_no_fault(copy, folder):
+    for home in (copy, folder):
+        for name in (*HIDDEN, ".ipynb_checkpoints/0.png"):
+            (home / name).parent.mkdir(exist_ok=True, parents=True)
+            (home / name).write_bytes(b"x")
+        assert list(problems_of(home)) == []
+        done = verify(home)
+        assert done.exit_code == 0
+        assert f"Note: {len(HIDDEN) + 1} hidden files were added, such as .DS_Store" in done.stdout
+    (folder / "0.png").rename(folder / ".0.png")
+    assert list(problems_of(folder)) == ["0.png is missing"]
+
+
 @pytest.mark.parametrize("name", ["../other.png", "/dev/zero", "../pipe", "pipe"])
 def test_a_manifest_leads_nowhere(folder, name, tmp_path):
     os.mkfifo(tmp_path / "pipe")
