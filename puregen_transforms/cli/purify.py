@@ -77,6 +77,40 @@ def purify(
             rich_help_panel=DATA,
         ),
     ] = False,
+    convert: Annotated[
+        bool,
+        typer.Option(
+            "--convert",
+            help="Read images that would be refused as torchvision does: in RGB where their mode is 1, P, PA, CMYK, "
+            "YCbCr or LAB, or FORMAT has no place for their transparency or gray; of an animation, the first frame. "
+            "Images of 16 bits are refused all the same.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
+    keep_names: Annotated[
+        bool,
+        typer.Option(
+            "--keep-names",
+            help="Store every image under its own name, in the format that its ending says, so that tables of "
+            "annotations still fit. JPEG loses some detail of the purified pixels.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
+    image_format: Annotated[
+        Literal["png", "jpeg", "webp"] | None,
+        typer.Option(
+            "--format",
+            help="Store every image in this format, with names to match: png or webp without loss, jpeg with. "
+            "Default: a folder's images in their own format where that is without loss, and all others as png.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=100, help="Of JPEG, with --format jpeg or --keep-names; default: 95.", rich_help_panel=DATA
+        ),
+    ] = None,
     id_column: Annotated[
         str | None,
         typer.Option(help="Column of unique ids, for engine ray; default: made by Ray.", rich_help_panel=DATA),
@@ -115,24 +149,28 @@ def purify(
 
     Where there are several columns of images, name those to purify: others, such as masks, are copied as they are.
     Images are stored without loss: JPEG, GIF and other lossy formats become PNG, and metadata.csv, .jsonl and
-    .parquet follow the new names. Images are turned upright by their EXIF orientation, which is not kept. Hidden
-    files are left out. DST appears when everything is done; until then finished parts are kept in DST.unfinished, and
-    the same command goes on from there. Under `accelerate launch` or `torchrun`, all processes share the work.
+    .parquet follow the new names; --keep-names and --format have it otherwise. Images are turned upright by their EXIF
+    orientation, which is not kept. Hidden files are left out. DST appears when everything is done; until then finished
+    parts are kept in DST.unfinished, and the same command goes on from there. Under `accelerate launch` or `torchrun`,
+    all processes share the work.
     """
     with explain_errors(), _terminated_like_interrupted():
         check_path(source)
         from puregen_transforms import PureGen
         from puregen_transforms.data.copies import copy_of
+        from puregen_transforms.data.storage import LOSSLESS, Storage
         from puregen_transforms.distributed.processes import started_processes
         from puregen_transforms.distributed.run import purify_copy
 
         started = time.monotonic()
         destination = destination.expanduser()
+        storage = Storage(convert=convert, keep_names=keep_names, image_format=image_format, quality=quality)
         processes = started_processes(device)
         purifier = PureGen(**options, columns=column if engine == "ray" else None, device=device, batch_size=batch_size)
         _try_out(purifier)
         if engine == "ray":
             refused = {"--split": split, "--on-error": on_error != "stop", "--follow-links": follow_links}
+            refused["--convert, --keep-names, --format, --quality"] = storage != LOSSLESS
             names = [name for name, value in refused.items() if value]
             _purify_with_ray(source, destination, purifier, id_column, part_rows, names)
             return
@@ -141,7 +179,9 @@ def purify(
         columns, splits = tuple(column or ()), tuple(split or ())
         with _explained_rest(destination), _progress_bar(processes) as progress:
             outcome = purify_copy(
-                found := copy_of(source, destination, columns=columns, splits=splits, follow_links=follow_links),
+                found := copy_of(
+                    source, destination, columns=columns, splits=splits, follow_links=follow_links, storage=storage
+                ),
                 destination,
                 purifier,
                 fit=lambda purifier: _fit(purifier, found.pictures(skip=on_error == "skip"), found.images),

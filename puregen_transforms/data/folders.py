@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,13 +18,14 @@ from typing import Any
 import PIL.Image
 
 from puregen_transforms._files import below, hash_file
-from puregen_transforms.data.images import ImageProblemError, lossless_format, pixels_of
+from puregen_transforms.data.images import ImageProblemError, pixels_of
 from puregen_transforms.data.metadata import METADATA_NAMES, check_metadata, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.repair import EncodedImage, decode_one, repair
 from puregen_transforms.data.results import MANIFEST as MANIFEST
 from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.storage import LOSSLESS, Storage
 from puregen_transforms.data.target_names import choose_target_names
 
 OTHER_FILES = "other files"
@@ -51,6 +52,7 @@ class FolderPlan:
         hidden: hidden folders with images, which are left out.
         splits: that were asked for; empty for all.
         columns: of images that were asked for; empty for the only one.
+        storage: of the purified images.
     """
 
     targets: dict[str, str]
@@ -62,10 +64,16 @@ class FolderPlan:
     hidden: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    storage: Storage = LOSSLESS
 
 
 def plan_folder(
-    source: Path, *, splits: Collection[str] = (), columns: Collection[str] = (), follow_links: bool = False
+    source: Path,
+    *,
+    splits: Collection[str] = (),
+    columns: Collection[str] = (),
+    follow_links: bool = False,
+    storage: Storage = LOSSLESS,
 ) -> FolderPlan:
     """Look at every file of a folder; of images, only headers are read.
 
@@ -74,6 +82,7 @@ def plan_folder(
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
         follow_links: take also what links lead to elsewhere.
+        storage: of the purified images.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -94,7 +103,7 @@ def plan_folder(
     for path in (path for path in inputs if path not in folder.problems):
         try:
             with (source / path).open("rb") as file:
-                formats[path] = lossless_format(file)
+                formats[path] = storage.format_of(path, file)
         except OSError as error:
             problem = ImageProblemError(f"it cannot be read ({error.strerror or error})")
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
@@ -107,7 +116,8 @@ def plan_folder(
     if splits:
         used = {parent for path in (*formats, *others) for parent in map(str, PurePosixPath(path).parents)}
         folders = tuple(path for path in folders if path in used)
-    targets, clashes = choose_target_names(formats, taken=[*others, *folders])
+    wished = {path: storage.name_of(path, image_format) for path, image_format in formats.items()}
+    targets, clashes = choose_target_names(wished, taken=[*others, *folders])
     check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
@@ -119,6 +129,7 @@ def plan_folder(
         hidden=folder.hidden,
         splits=tuple(splits),
         columns=tuple(columns),
+        storage=storage,
     )
 
 
@@ -158,7 +169,7 @@ class FolderCopy:
         found = []
         for path in paths[:: ceil(len(paths) / _LOOKED_AT)]:
             with suppress(OSError, ImageProblemError), (self.source / path).open("rb") as file:
-                found.append(pixels_of(file))
+                found.append(pixels_of(file, convert=self.plan.storage.convert))
         return [sum(found) // len(found)] if found else []
 
     def cut(self, part_rows: int) -> FolderCopy:
@@ -178,6 +189,7 @@ class FolderCopy:
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
         if self.plan.columns:
             described["columns"] = list(self.plan.columns)
+        described |= self.plan.storage.described()
         return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
@@ -193,11 +205,14 @@ class FolderCopy:
                 if not skip:
                     raise UnreadableImageError(self._unreadable[path])
                 continue
-            image = decode_one(EncodedImage(key=path, read=(self.source / path).read_bytes))
+            image = decode_one(self._image(path, (self.source / path).read_bytes))
             if isinstance(image, PIL.Image.Image):
                 yield image
             elif not skip:
                 raise UnreadableImageError(Skipped(place={"file": path}, reason=str(image)))
+
+    def _image(self, path: str, read: Callable[[], bytes]) -> EncodedImage[str]:
+        return EncodedImage(key=path, read=read, image_format=self.plan.formats[path], storage=self.plan.storage)
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""
@@ -234,11 +249,7 @@ class FolderCopy:
         paths = self._paths[part.start : part.stop]
         digests: dict[str, bytes] = {}
         skipped = [self._unreadable[path] for path in paths if path in self._unreadable]
-        images = (
-            EncodedImage(key=path, read=partial(self._read, digests, path), image_format=self.plan.formats[path])
-            for path in paths
-            if path in self.plan.formats
-        )
+        images = (self._image(path, partial(self._read, digests, path)) for path in paths if path in self.plan.formats)
         options.done(len(skipped))
         written: dict[str, Future[str]] = {}
         with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 2)) as writers:
@@ -291,7 +302,9 @@ class FolderCopy:
 def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
     changed = sum(path != target for path, target in plan.targets.items())
     if changed:
-        yield f"{changed} images were written as .png, under a new name: their format loses detail."
+        yield plan.storage.note_of_names(changed)
+    if plan.storage.writes_jpeg and (count := sum(kind == "JPEG" for kind in plan.formats.values())):
+        yield f"{count} images were written as JPEG, which loses some detail of the purified pixels."
     if plan.clashes:
         yield (
             f"{len(plan.clashes)} of them kept the old suffix too, as in {plan.targets[plan.clashes[0]]}: "

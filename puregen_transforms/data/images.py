@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, BinaryIO
 
@@ -37,6 +38,9 @@ LARGEST_LOOKED_AT = 2**26
 MODES = ("RGB", "L", "RGBA", "LA")
 """Modes that can be purified: color or gray of 8 bits, with transparency or without."""
 
+CONVERTED = ("1", "P", "PA", "CMYK", "YCbCr", "LAB")
+"""Modes that become RGB where that is asked for. Those of 16 bits and more do not: Pillow makes most of them white."""
+
 LOSSLESS_SETTINGS: dict[str, dict[str, Any]] = {
     "PNG": {},
     "BMP": {},
@@ -61,40 +65,59 @@ def looks_like_image(name: str, first_bytes: bytes) -> bool:
     return suffix in IMAGE_SUFFIXES or first_bytes.startswith(SIGNATURES) or riff_webp
 
 
-def lossless_format(file: BinaryIO) -> str:
-    """Choose the format to write an image back in: its own where that is lossless, else "PNG".
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What is known of an image before it is decoded.
 
-    Only the header is read.
+    Args:
+        image_format: that it is stored in, as Pillow names it.
+        mode: that it is purified in.
+        size: width and height in pixels.
+        is_lossless: whether the format keeps every pixel; of a TIFF, whether it can.
+    """
+
+    image_format: str
+    mode: str
+    size: tuple[int, int]
+    is_lossless: bool
+
+
+def read_header(file: BinaryIO, *, convert: bool = False) -> Header:
+    """Read the header of an image that is to be purified.
+
+    Args:
+        file: of the image.
+        convert: see `decode`.
 
     Raises:
         ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, one with several
             frames, or of a mode that cannot be purified.
     """
     image = _open(file, largest=LARGEST_IMAGE)
-    _check_frames(image)
-    if image.format != "GIF":
-        _check_mode(image)
-    known = image.format if image.format in LOSSLESS_SETTINGS else "PNG"
-    if known == "WEBP" and not _webp_is_lossless(file):
-        return "PNG"
-    if known in ("BMP", "DIB") and image.mode == "RGBA":  # Pillow writes these without their transparency
-        return "PNG"
-    return str(known)
+    several = _has_frames(image, allowed=convert)
+    mode = _wanted_mode(image, image.format, converted=several, convert=convert)
+    _check_mode(mode)
+    is_lossless = image.format in LOSSLESS_SETTINGS and (image.format != "WEBP" or _webp_is_lossless(file))
+    return Header(image_format=str(image.format), mode=mode, size=image.size, is_lossless=is_lossless)
 
 
-def pixels_of(file: BinaryIO) -> int:
+def pixels_of(file: BinaryIO, *, convert: bool = False) -> int:
     """Count the pixels of an image, by its header.
+
+    Args:
+        file: of the image.
+        convert: see `decode`.
 
     Raises:
         ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, or with several
             frames.
     """
     image = _open(file, largest=LARGEST_IMAGE)
-    _check_frames(image)
+    _has_frames(image, allowed=convert)
     return int(image.width * image.height)
 
 
-def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE) -> Image.Image:
+def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE, convert: bool = False) -> Image.Image:
     """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
     A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors. A color that stands for
@@ -104,39 +127,71 @@ def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE
         data: the file.
         mode: converts to this one, which a column may ask for.
         largest: number of pixels.
+        convert: read the first of several frames, and give out that, and the modes `CONVERTED`, in RGB.
 
     Raises:
         ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, one of more pixels, or one
             with several frames.
     """
     opened = _open(BytesIO(data), largest=largest)
-    _check_frames(opened)
+    several = _has_frames(opened, allowed=convert)
     kind, image = opened.format, _pixels(opened)
     try:
         if mode is not None and mode != image.mode:
             return image.convert(mode)
-        if kind == "GIF" and image.mode == "P":
-            return image.convert("RGBA" if "transparency" in image.info else "RGB")
-        if image.mode in ("RGB", "L") and "transparency" in image.info:
-            return image.convert("RGBA" if image.mode == "RGB" else "LA")
+        wanted = _wanted_mode(image, kind, converted=several, convert=convert)
+        if wanted != image.mode:
+            return as_rgb(image) if wanted == "RGB" else image.convert(wanted)
     except Exception as error:  # As in `_open`.
         raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
     return image
 
 
-def decode_input(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE) -> Image.Image:
+def _wanted_mode(image: Image.Image, kind: str | None, *, converted: bool, convert: bool) -> str:
+    """Tell the mode that an image is given out in, by its header.
+
+    Args:
+        image: opened.
+        kind: its format.
+        converted: whether it becomes RGB in any case, if it can.
+        convert: whether modes that cannot be purified do.
+    """
+    if image.mode in CONVERTED and kind != "GIF":
+        converted = convert
+    if converted and image.mode in (*MODES, *CONVERTED):
+        return "RGB"
+    if kind == "GIF" and image.mode == "P":
+        return "RGBA" if "transparency" in image.info else "RGB"
+    if image.mode in ("RGB", "L") and "transparency" in image.info:
+        return "RGBA" if image.mode == "RGB" else "LA"
+    return str(image.mode)
+
+
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Convert as torchvision's `ImageFolder` does, without transparency; a color profile stays where it is of RGB."""
+    image.info.pop("transparency", None)  # Pillow would warn
+    converted = image.convert("RGB")
+    if (converted.info.get("icc_profile") or b"")[16:20] != b"RGB ":
+        converted.info.pop("icc_profile", None)
+    return converted
+
+
+def decode_input(
+    data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE, convert: bool = False
+) -> Image.Image:
     """Decode one image that is to be purified, or read for training.
 
     Args:
         data: the file.
         mode: converts to this one, which a column may ask for.
         largest: number of pixels.
+        convert: see `decode`.
 
     Raises:
         ImageProblemError: as `decode`, or an image of a mode that cannot be purified.
     """
-    image = decode(data, mode=mode, largest=largest)
-    _check_mode(image)
+    image = decode(data, mode=mode, largest=largest, convert=convert)
+    _check_mode(image.mode)
     return image
 
 
@@ -150,26 +205,31 @@ def look_at(data: bytes) -> Image.Image:
     return _pixels(_open(BytesIO(data), largest=LARGEST_LOOKED_AT))
 
 
-def _check_mode(image: Image.Image) -> None:
-    if image.mode not in MODES:
-        scaling = ", scaling its 16-bit values to 8 bits yourself" if image.mode.startswith(("I", "F")) else ""
+def _check_mode(mode: str) -> None:
+    if mode not in MODES:
+        scaling = ", scaling its 16-bit values to 8 bits yourself" if mode.startswith(("I", "F")) else ""
         raise ImageProblemError(
-            f"expected an image of mode {', '.join(MODES)}, but it has mode {image.mode!r}; convert it with "
+            f"expected an image of mode {', '.join(MODES)}, but it has mode {mode!r}; convert it with "
             f'.convert("RGB") first{scaling}'
         )
 
 
-def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: bytes | None = None) -> bytes:
-    """Encode without loss.
+def encode(
+    image: Image.Image, *, image_format: str = "PNG", color_profile: bytes | None = None, quality: int = 95
+) -> bytes:
+    """Encode without loss, or as JPEG with colors at full resolution.
 
     Args:
         image: the picture.
-        image_format: one of `LOSSLESS_SETTINGS`.
+        image_format: one of `LOSSLESS_SETTINGS`, or "JPEG".
         color_profile: ICC profile to keep, where the format can.
+        quality: of JPEG.
     """
     buffer = BytesIO()
-    settings = dict(LOSSLESS_SETTINGS[image_format])
-    if color_profile and image_format in ("PNG", "TIFF", "WEBP"):
+    settings: dict[str, Any] = {"quality": quality, "subsampling": 0}
+    if image_format != "JPEG":
+        settings = dict(LOSSLESS_SETTINGS[image_format])
+    if color_profile and image_format in ("PNG", "TIFF", "WEBP", "JPEG"):
         settings["icc_profile"] = color_profile
     image.save(buffer, format=image_format, **settings)
     return buffer.getvalue()
@@ -192,14 +252,16 @@ def _open(file: BinaryIO, *, largest: int) -> Image.Image:
     return image
 
 
-def _check_frames(image: Image.Image) -> None:
+def _has_frames(image: Image.Image, *, allowed: bool) -> bool:
+    """Tell whether there are several frames, which are refused unless allowed."""
     try:
         # Cameras append previews to a JPEG ("MPO"); every decoder shows its first picture only.
         frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except Exception as error:  # As in `_open`.
         raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
-    if frames > 1:
+    if frames > 1 and not allowed:
         raise ImageProblemError(f"expected a single picture, but it has {frames} frames; save each as its own image")
+    return frames > 1
 
 
 def _pixels(image: Image.Image) -> Image.Image:

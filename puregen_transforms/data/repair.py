@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from puregen_transforms.data.images import ImageProblemError, Purify, decode_input, encode
+from puregen_transforms.data.images import ImageProblemError, Purify, decode_input
+from puregen_transforms.data.storage import LOSSLESS, Storage
 
 Key = TypeVar("Key")
 
@@ -27,14 +28,16 @@ class EncodedImage(Generic[Key]):
     Args:
         key: what the caller knows the image by.
         read: gives its bytes; an `OSError` is a problem of this image alone.
-        image_format: lossless format to write it in.
+        image_format: to write it in.
         mode: converts it to this one, where that is asked for.
+        storage: see `Storage`.
     """
 
     key: Key
     read: Callable[[], bytes]
     image_format: str = "PNG"
     mode: str | None = None
+    storage: Storage = LOSSLESS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +102,8 @@ def _decoded(
 def decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
     """Read and decode an image, or return the problem with it."""
     try:
-        return decode_input(source.read(), mode=source.mode)
+        image = decode_input(source.read(), mode=source.mode, convert=source.storage.convert)
+        return source.storage.fitted(image, source.image_format)
     except ImageProblemError as problem:
         return problem
     except OSError as error:
@@ -166,4 +170,5 @@ def _encode_one(good: tuple[EncodedImage[Key], Image.Image], result: Image.Image
     if isinstance(result, ImageProblemError):
         return Repaired(key=source.key, problem=str(result))
     profile = before.info.get("icc_profile")
-    return Repaired(key=source.key, data=encode(result, image_format=source.image_format, color_profile=profile))
+    data = source.storage.encode(result, source.image_format, color_profile=profile)
+    return Repaired(key=source.key, data=data)

@@ -24,6 +24,7 @@ from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
 from puregen_transforms.data.repair import EncodedImage, Repaired, decode_one, repair
 from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.storage import LOSSLESS, Storage
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
@@ -43,6 +44,7 @@ def write_part(
     results: ResultFolder,
     options: PurifyOptions,
     places: Places = ANYWHERE,
+    storage: Storage = LOSSLESS,
 ) -> PartRecord:
     """Purify some rows into a Parquet file.
 
@@ -54,6 +56,7 @@ def write_part(
         results: where the file goes.
         options: see `PurifyOptions`.
         places: where the rows may name files.
+        storage: of the purified images.
 
     Raises:
         UnreadableImageError: an image cannot be repaired, and is not to be skipped.
@@ -68,7 +71,7 @@ def write_part(
         nonlocal read_rows
         for table in slices:
             content.add(table)
-            rows = _Rows(table, part.start + read_rows, columns, places)
+            rows = _Rows(table, part.start + read_rows, columns, places, storage)
             waiting.append(rows)
             read_rows += table.num_rows
             yield from rows.sources()
@@ -123,7 +126,14 @@ def image_modes(features: Mapping[str, Any], columns: Iterable[str]) -> ImageMod
 
 
 def decoded_images(
-    tables: Iterable[pa.Table], columns: ImageModes, *, split: str, start: int, skip: bool, places: Places = ANYWHERE
+    tables: Iterable[pa.Table],
+    columns: ImageModes,
+    *,
+    split: str,
+    start: int,
+    skip: bool,
+    places: Places = ANYWHERE,
+    storage: Storage = LOSSLESS,
 ) -> Iterator[PIL.Image.Image]:
     """Yield the images that are purified, decoded.
 
@@ -134,12 +144,13 @@ def decoded_images(
         start: the number of the first row.
         skip: leave out what cannot be decoded, rather than stopping.
         places: where the rows may name files.
+        storage: of the purified images.
 
     Raises:
         UnreadableImageError: an image cannot be decoded, and is not to be skipped.
     """
     for table in tables:
-        rows = _Rows(table, start, columns, places)
+        rows = _Rows(table, start, columns, places, storage)
         for source in rows.sources():
             image = decode_one(source)
             if isinstance(image, PIL.Image.Image):
@@ -173,7 +184,9 @@ def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
-def mean_pixels(tables: Iterable[pa.Table], columns: Iterable[str], places: Places = ANYWHERE) -> list[int]:
+def mean_pixels(
+    tables: Iterable[pa.Table], columns: Iterable[str], places: Places = ANYWHERE, storage: Storage = LOSSLESS
+) -> list[int]:
     """Measure the pixels of the images of each column, on average over those that can be read."""
     found: dict[str, list[int]] = {name: [] for name in columns}
     # What cannot be read is reported where it is purified.
@@ -183,7 +196,7 @@ def mean_pixels(tables: Iterable[pa.Table], columns: Iterable[str], places: Plac
                 for cell in table.column(name).to_pylist():
                     with suppress(ImageProblemError):
                         if not is_empty(cell):
-                            found[name].append(pixels_of(BytesIO(places.read(cell))))
+                            found[name].append(pixels_of(BytesIO(places.read(cell)), convert=storage.convert))
     return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
 
 
@@ -237,8 +250,16 @@ def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
 class _Rows:
     """Rows that wait for their purified images, which are put in one by one."""
 
-    def __init__(self, table: pa.Table, first_row: int, columns: ImageModes, places: Places = ANYWHERE) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        first_row: int,
+        columns: ImageModes,
+        places: Places = ANYWHERE,
+        storage: Storage = LOSSLESS,
+    ) -> None:
         self.first_row = first_row
+        self._storage = storage
         self._modes = columns
         self._places = places
         self._table = table
@@ -257,8 +278,13 @@ class _Rows:
         for row in range(self._table.num_rows):
             for name, cells in self._cells.items():
                 if not is_empty(cells[row]):
-                    read = partial(self._places.read, cells[row])
-                    yield EncodedImage(key=(self, row, name), read=read, mode=self._modes[name])
+                    yield EncodedImage(
+                        key=(self, row, name),
+                        read=partial(self._places.read, cells[row]),
+                        image_format=self._storage.format_for(cells[row]["path"]),
+                        mode=self._modes[name],
+                        storage=self._storage,
+                    )
 
     def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
         """Take in one image; a row with one that could not be repaired is left out."""
@@ -266,7 +292,7 @@ class _Rows:
         if repaired.data is None:
             self._failed.add(row)
         else:
-            self._cells[name][row] = _new_cell(self._cells[name][row], repaired)
+            self._cells[name][row] = _new_cell(self._cells[name][row], repaired, self._storage)
 
     def table(self) -> pa.Table:
         """Return the rows with their new images."""
@@ -278,12 +304,12 @@ class _Rows:
         return table.take(pa.array(kept, pa.int64())) if self._failed else table
 
 
-def _new_cell(cell: Cell, repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
+def _new_cell(cell: Cell, repaired: Repaired[tuple[int, str]], storage: Storage) -> dict[str, Any]:
     """Store a purified image; its name gets the suffix to match, and loses the folder if that was on this machine."""
     path = cell["path"]
     if path is not None:
         pure = PurePosixPath(path)
-        path = str(pure.with_suffix(".png")) if pure.name else None
+        path = storage.name_in_table(path, storage.format_for(path)) if pure.name else None
         if path is not None and (cell["bytes"] is None or pure.is_absolute()):
             path = PurePosixPath(path).name
     return {"bytes": repaired.data, "path": path}

@@ -24,6 +24,7 @@ from puregen_transforms.data.rows import (
     write_part,
 )
 from puregen_transforms.data.split_names import split_name
+from puregen_transforms.data.storage import LOSSLESS, Storage
 from puregen_transforms.data.tables import SLICE_ROWS
 
 _LOOKED_AT = 8
@@ -38,12 +39,15 @@ class StreamCopy:
     Args:
         dataset: its shards are files, of Parquet or WebDataset for example.
         columns: image columns to purify; None for the only one.
+        storage: of the purified images.
 
     Raises:
         ValueError: columns, or features that are not known.
     """
 
-    def __init__(self, dataset: IterableDataset, columns: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, dataset: IterableDataset, columns: Sequence[str] | None = None, *, storage: Storage = LOSSLESS
+    ) -> None:
         known = dataset if dataset.features is not None else dataset._resolve_features()
         if known.features is None:
             raise ValueError(
@@ -54,6 +58,7 @@ class StreamCopy:
         self.split = split_name(dataset.split)
         self.columns = choose_image_columns(self.features, columns)
         self.part_rows = PART_ROWS
+        self.storage = storage
         # Encoded images as they are; without the types of columns a stream would lose the names of others.
         self._dataset = known.decode(False)
         self._shards = 1 if _is_cut(self._dataset._ex_iterable) else self._dataset.num_shards
@@ -67,7 +72,7 @@ class StreamCopy:
     def row_pixels(self) -> list[int]:
         """Measure the images of the first rows, which are read again later."""
         first = list(islice(self._dataset, _LOOKED_AT))
-        return mean_pixels([self._encoded(first)], self.columns) if first else []
+        return mean_pixels([self._encoded(first)], self.columns, storage=self.storage) if first else []
 
     def cut(self, part_rows: int) -> StreamCopy:
         """Cut into parts of so many rows."""
@@ -83,6 +88,7 @@ class StreamCopy:
             "features": self.features.to_dict(),
             "columns": list(self.columns),
             "rows of a part": self.part_rows,
+            **self.storage.described(),
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
@@ -114,14 +120,14 @@ class StreamCopy:
         if first is None:
             return PartRecord(name=part.name, split=part.split, start=part.start, stop=part.start)
         slices, modes = self._slices(chain([first], rows)), image_modes(self.features, self.columns)
-        record = write_part(part, slices, self.features.arrow_schema, modes, results, options)
+        record = write_part(part, slices, self.features.arrow_schema, modes, results, options, storage=self.storage)
         return replace(record, state=dataset.state_dict())
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
         rows, modes = iter(self._dataset), image_modes(self.features, self.columns)
         tables = (self._encoded(batch) for batch in iter(lambda: list(islice(rows, SLICE_ROWS)), []))
-        return decoded_images(tables, modes, split=self.split, start=0, skip=skip)
+        return decoded_images(tables, modes, split=self.split, start=0, skip=skip, storage=self.storage)
 
     def _rows_from(self, part: Part) -> tuple[IterableDataset, Iterator[dict[str, Any]]]:
         """Read the shard as far as the part's beginning."""

@@ -26,6 +26,7 @@ from puregen_transforms.data.rows import (
     write_part,
 )
 from puregen_transforms.data.sources import TableSplit
+from puregen_transforms.data.storage import LOSSLESS, Storage
 
 SLICE_ROWS = 256
 """Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
@@ -46,12 +47,14 @@ class TableCopy:
         columns: image columns to purify.
         part_rows: rows of a part, which is a file.
         places: where the rows may name files.
+        storage: of the purified images.
     """
 
     tables: Mapping[str, TableSplit]
     columns: Sequence[str]
     part_rows: int = PART_ROWS
     places: Places = ANYWHERE
+    storage: Storage = LOSSLESS
 
     def __post_init__(self) -> None:
         check_part_rows(self.part_rows)
@@ -67,7 +70,7 @@ class TableCopy:
         for table in self.tables.values():
             starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
             rows = (table.batches(_LOOKED_AT, start, min(start + _LOOKED_AT, table.rows)) for start in starts)
-            found.append(mean_pixels(chain.from_iterable(rows), self.columns, self.places))
+            found.append(mean_pixels(chain.from_iterable(rows), self.columns, self.places, self.storage))
         return max(found, key=sum)
 
     def cut(self, part_rows: int) -> Self:
@@ -88,6 +91,7 @@ class TableCopy:
             "features": features.to_dict(),
             "columns": list(self.columns),
             "rows of a part": self.part_rows,
+            **self.storage.described(),
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
@@ -116,13 +120,23 @@ class TableCopy:
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self._modes(part.split), results, options, self.places)
+        return write_part(
+            part, self._slices(part), schema, self._modes(part.split), results, options, self.places, self.storage
+        )
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
         for split, table in self.tables.items():
             batches = table.batches(SLICE_ROWS, 0, table.rows)
-            yield from decoded_images(batches, self._modes(split), split=split, start=0, skip=skip, places=self.places)
+            yield from decoded_images(
+                batches,
+                self._modes(split),
+                split=split,
+                start=0,
+                skip=skip,
+                places=self.places,
+                storage=self.storage,
+            )
 
     def _modes(self, split: str) -> ImageModes:
         return image_modes(self.tables[split].features, self.columns)

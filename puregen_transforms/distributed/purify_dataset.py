@@ -22,6 +22,7 @@ from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sample_transforms import transforms_of
 from puregen_transforms.data.sources import DatasetSplit, open_source, open_stream, split_of
 from puregen_transforms.data.split_names import split_name
+from puregen_transforms.data.storage import Storage
 from puregen_transforms.data.streams import StreamCopy
 from puregen_transforms.distributed.processes import Processes, started_processes
 from puregen_transforms.distributed.run import changed, purify_copy
@@ -36,6 +37,10 @@ def purify_dataset(
     on_error: str = "stop",
     part_rows: int | None = None,
     follow_links: bool = False,
+    convert: bool = False,
+    keep_names: bool = False,
+    image_format: str | None = None,
+    quality: int | None = None,
 ) -> Any:
     """Purify a data set once, and open the result.
 
@@ -56,6 +61,14 @@ def purify_dataset(
             and up to 1024 rows. A copy that is begun keeps its own.
         follow_links: copy also what links in a folder lead to elsewhere; without it, such a link is an image that
             cannot be repaired.
+        convert: read an image that would be refused for its mode (1, P, PA, CMYK, YCbCr, LAB), for several frames, or
+            for transparency or gray that `image_format` cannot hold, as torchvision's `ImageFolder` does: its first
+            frame, in RGB. Images of 16 bits are refused all the same.
+        keep_names: store every image under its own name, in the format that its ending says, so that tables of
+            annotations still fit; JPEG loses some detail of the purified pixels. Images without a name become PNG.
+        image_format: "png", "jpeg" or "webp" (without loss) for every image; names get the ending to match. None
+            keeps formats without loss in folders, and has PNG for the rest.
+        quality: of JPEG, 1 to 100; None is 95.
 
     Returns:
         The purified data set, of the kind that was given; for torch data sets a `PurifiedDataset` with the source's
@@ -72,7 +85,8 @@ def purify_dataset(
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     columns = purifier.config.columns or ()
-    source = _source(dataset, destination, columns, skip=on_error == "skip", follow_links=follow_links)
+    storage = Storage(convert=convert, keep_names=keep_names, image_format=image_format, quality=quality)
+    source = _source(dataset, destination, columns, storage, skip=on_error == "skip", follow_links=follow_links)
     if purifier.config.columns is not None:  # chosen here: it is given images alone
         purifier = changed(purifier, columns=None)
     processes = started_processes(purifier.device)
@@ -119,20 +133,26 @@ class _Source:
 
 
 def _source(
-    dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool, follow_links: bool
+    dataset: Any,
+    destination: Path,
+    columns: tuple[str | int, ...],
+    storage: Storage,
+    *,
+    skip: bool,
+    follow_links: bool,
 ) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
-        copy = copy_of(os.fspath(dataset), destination, columns=names, follow_links=follow_links)
+        copy = copy_of(os.fspath(dataset), destination, columns=names, follow_links=follow_links, storage=storage)
         return _Source(copy=copy, open=lambda: open_source(folder))
     if isinstance(dataset, IterableDataset):
-        stream = StreamCopy(dataset, names)
+        stream = StreamCopy(dataset, names, storage=storage)
         return _Source(copy=stream, open=lambda: open_stream(folder, stream.split))
     if isinstance(dataset, (Dataset, DatasetDict)):
         splits = dataset if isinstance(dataset, DatasetDict) else {split_name(dataset.split): dataset}
         tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
         return _Source(
-            copy=table_copy(tables, names),
+            copy=table_copy(tables, names, storage=storage),
             open=lambda: (
                 open_source(folder) if isinstance(dataset, DatasetDict) else split_of(folder, next(iter(tables)))
             ),
@@ -143,9 +163,9 @@ def _source(
             "`datasets.DatasetDict`."
         )
     if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__"):
-        split = TorchSplit(dataset, columns or None, skip=skip)
+        split = TorchSplit(dataset, columns or None, skip=skip, convert=storage.convert)
         return _Source(
-            copy=TorchCopy(tables={"train": split}, columns=split.image_columns),
+            copy=TorchCopy(tables={"train": split}, columns=split.image_columns, storage=storage),
             open=lambda: PurifiedDataset(folder, **transforms_of(dataset)),
         )
     raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image as PILImage
 from torchvision.datasets import DatasetFolder
 
-from puregen_transforms.data.images import MODES
+from puregen_transforms.data.images import CONVERTED, MODES
 from puregen_transforms.data.sample_transforms import leaves_of
 from puregen_transforms.distributed.sample_layout import (
     JSON,
@@ -29,7 +29,7 @@ _INTEGERS = ("int64", "tensor 0 int64", "tensor 0 int32", "number int64", "numbe
 
 
 def survey(
-    dataset: Any, columns: tuple[str | int, ...] | None, *, skip: bool = False
+    dataset: Any, columns: tuple[str | int, ...] | None, *, skip: bool = False, convert: bool = False
 ) -> tuple[Layout, Callable[[int], bool]]:
     """Find out how the samples of a data set look.
 
@@ -37,6 +37,7 @@ def survey(
         dataset: without its transforms.
         columns: positions or keys of the images to purify, where that is ambiguous.
         skip: whether images that cannot be purified are left out later, rather than refused here.
+        convert: whether those of the modes `CONVERTED` are to become RGB.
 
     Returns:
         The layout; and whether all labels are classes, or -1, of so many.
@@ -64,7 +65,7 @@ def survey(
             if form == JSON:
                 check_storable(value, _name(keys[place]))
             if keys[place] in inputs and not skip:
-                _check_mode(value, row)
+                _check_mode(value, row, (*MODES, *CONVERTED) if convert else MODES)
             if form in _INTEGERS:
                 numbers[place].add(int(value))
             forms[place].add(form)
@@ -126,10 +127,10 @@ def _read(dataset: Any, row: int) -> Any:
         raise OSError(f"Expected an image in sample {row}, but got: {error}") from error
 
 
-def _check_mode(image: Any, row: int) -> None:
-    if isinstance(image, PILImage.Image) and image.mode not in MODES:
+def _check_mode(image: Any, row: int, modes: Sequence[str]) -> None:
+    if isinstance(image, PILImage.Image) and image.mode not in modes:
         raise ValueError(
-            f"Expected images of mode {', '.join(MODES)}, but sample {row} has mode {image.mode!r}. Convert it in the "
+            f"Expected images of mode {', '.join(modes)}, but sample {row} has mode {image.mode!r}. Convert it in the "
             'data set, as with .convert("RGB").'
         )
 

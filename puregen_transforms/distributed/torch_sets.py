@@ -30,15 +30,23 @@ class TorchSplit:
         dataset: with `__len__` and `__getitem__`.
         columns: positions or keys of the images in a sample, where that is ambiguous.
         skip: whether images that cannot be purified are left out later, rather than refused at once.
+        convert: whether those of the modes `CONVERTED` are to become RGB.
 
     Raises:
         ValueError: no rows, no image in a sample, parts that cannot be stored in a table, or images that are others
             each time they are read.
     """
 
-    def __init__(self, dataset: Any, columns: tuple[str | int, ...] | None = None, *, skip: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        columns: tuple[str | int, ...] | None = None,
+        *,
+        skip: bool = False,
+        convert: bool = False,
+    ) -> None:
         self._dataset = without_transforms(dataset)
-        self.layout, is_class = survey(self._dataset, columns, skip=skip)
+        self.layout, is_class = survey(self._dataset, columns, skip=skip, convert=convert)
         classes = _classes(dataset)
         self.features = features_of(self.layout, classes if classes and is_class(len(classes)) else None)
 

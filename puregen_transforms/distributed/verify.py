@@ -17,6 +17,7 @@ from puregen_transforms.data.folders import OTHER_FILES
 from puregen_transforms.data.images import ImageProblemError, look_at
 from puregen_transforms.data.outcome import Skipped, skipped_as_json
 from puregen_transforms.data.parts import Part, PartRecord
+from puregen_transforms.data.storage import Storage
 from puregen_transforms.distributed.job import skipped_path
 from puregen_transforms.distributed.manifest import (
     differences,
@@ -153,7 +154,9 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
         raise ValueError(f"Expected a copy whose rows are in the source's order, but Ray has written {copy}.")
     before = settings["source"]
     splits = before.get("splits", list(before.get("rows", ())))
-    now = copy_of(source, copy, columns=before.get("columns", ()), splits=splits).cut(before["rows of a part"])
+    storage = Storage.from_dict(before.get("storage", {}))
+    planned = copy_of(source, copy, columns=before.get("columns", ()), splits=splits, storage=storage)
+    now = planned.cut(before["rows of a part"])
     if changes := differences(before, json.loads(json.dumps(now.describe()))):
         yield from changes
         return

@@ -2,7 +2,12 @@
 
 import pytest
 
+from puregen_transforms.data.storage import LOSSLESS
 from puregen_transforms.data.target_names import choose_target_names
+
+
+def wished(formats):
+    return {path: LOSSLESS.name_of(path, image_format) for path, image_format in formats.items()}
 
 
 @pytest.mark.parametrize(
@@ -16,12 +21,12 @@ from puregen_transforms.data.target_names import choose_target_names
     ],
 )
 def test_names_stay_apart_on_every_disk(formats, taken, expected):
-    targets, _ = choose_target_names(formats, taken=taken)
+    targets, _ = choose_target_names(wished(formats), taken=taken)
     assert list(targets.values()) == expected
 
 
 def test_a_name_that_becomes_too_long_is_refused():
     name = "é" * 125 + ".jpg"  # 254 bytes
-    assert choose_target_names({name: "PNG"}, taken=[])[0] == {name: "é" * 125 + ".png"}
+    assert choose_target_names(wished({name: "PNG"}), taken=[])[0] == {name: "é" * 125 + ".png"}
     with pytest.raises(ValueError, match=r"at most 255 bytes, but é+\.jpg would become"):
-        choose_target_names({name: "PNG"}, taken=["é" * 125 + ".png"])
+        choose_target_names(wished({name: "PNG"}), taken=["é" * 125 + ".png"])

@@ -21,7 +21,7 @@ from puregen_transforms import PureGen, purify_dataset
 from puregen_transforms.data.archives import archives_images
 from puregen_transforms.data.cells import Places
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.images import FORMATS, ImageProblemError, decode, look_at, lossless_format
+from puregen_transforms.data.images import FORMATS, ImageProblemError, decode, look_at, read_header
 from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.sources import open_source, open_tables
@@ -55,7 +55,7 @@ class TestDecoder:
         started = []
         monkeypatch.setattr("subprocess.Popen", lambda *words, **options: started.append(words))
         script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n"
-        for read in (decode, look_at, lambda data: lossless_format(io.BytesIO(data))):
+        for read in (decode, look_at, lambda data: read_header(io.BytesIO(data))):
             with pytest.raises(ImageProblemError, match="no image in a format"):
                 read(script)
         assert not started
