@@ -25,6 +25,7 @@ from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord,
 from puregen_transforms.data.repair import EncodedImage, decode_one, repair
 from puregen_transforms.data.results import MANIFEST as MANIFEST
 from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.room import mean_bytes
 from puregen_transforms.data.storage import LOSSLESS, Storage
 from puregen_transforms.data.target_names import choose_target_names
 
@@ -171,6 +172,13 @@ class FolderCopy:
             with suppress(OSError, ImageProblemError), (self.source / path).open("rb") as file:
                 found.append(pixels_of(file, convert=self.plan.storage.convert))
         return [sum(found) // len(found)] if found else []
+
+    def stored_bytes(self) -> float:
+        """Store some images from all over the folder; other files are counted as they are."""
+        paths = list(self.plan.formats)
+        sample = paths[:: ceil(len(paths) / _LOOKED_AT) or 1]
+        images = mean_bytes(self._image(path, (self.source / path).read_bytes) for path in sample) * len(paths)
+        return images + sum((self.source / path).stat().st_size for path in self.plan.others)
 
     def cut(self, part_rows: int) -> FolderCopy:
         """Cut into parts of so many rows."""

@@ -168,6 +168,9 @@ class DatasetCopy(Protocol):
     def row_pixels(self) -> list[int]:
         """Measure the pixels of each image of a row, averaged over a few rows; none if none can be read."""
 
+    def stored_bytes(self) -> float | None:
+        """Estimate the bytes of the copy, by storing some images as they are; None if the rows are not counted."""
+
     def cut(self, part_rows: int) -> DatasetCopy:
         """Cut the data set into parts of so many rows.
 

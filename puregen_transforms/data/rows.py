@@ -24,6 +24,7 @@ from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
 from puregen_transforms.data.repair import EncodedImage, Repaired, decode_one, repair
 from puregen_transforms.data.results import ResultFolder
+from puregen_transforms.data.room import mean_bytes
 from puregen_transforms.data.storage import LOSSLESS, Storage
 
 SLICE_BYTES = 2**25
@@ -160,6 +161,20 @@ def decoded_images(
                 place: dict[str, str | int] = {"split": split, "row": start + row, "column": column}
                 raise UnreadableImageError(Skipped(place=place, reason=str(image)))
         start += table.num_rows
+
+
+def row_bytes(table: pa.Table, columns: ImageModes, places: Places = ANYWHERE, storage: Storage = LOSSLESS) -> float:
+    """Estimate the bytes of a row of images in a copy; other columns, which may be stored in less, are not counted.
+
+    Args:
+        table: some rows.
+        columns: of images to purify.
+        places: where the rows may name files.
+        storage: of the purified images.
+    """
+    rows = _Rows(table, 0, columns, places, storage)
+    images = table.num_rows * len(columns) - rows.empty_cells
+    return images * mean_bytes(rows.sources()) / max(1, table.num_rows)
 
 
 def purify_rows(table: pa.Table, columns: ImageModes, purify: Purify, places: Places = ANYWHERE) -> pa.Table:

@@ -74,6 +74,10 @@ class StreamCopy:
         first = list(islice(self._dataset, _LOOKED_AT))
         return mean_pixels([self._encoded(first)], self.columns, storage=self.storage) if first else []
 
+    def stored_bytes(self) -> None:
+        """None: the number of images is not known before the end."""
+        return None
+
     def cut(self, part_rows: int) -> StreamCopy:
         """Cut into parts of so many rows."""
         twin = copy(self)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import islice
 from math import ceil
 from typing import Any, Self
 
@@ -23,6 +24,7 @@ from puregen_transforms.data.rows import (
     decoded_images,
     image_modes,
     mean_pixels,
+    row_bytes,
     write_part,
 )
 from puregen_transforms.data.sources import TableSplit
@@ -66,12 +68,23 @@ class TableCopy:
 
     def row_pixels(self) -> list[int]:
         """Measure images from four places in the split with the largest ones."""
-        found = []
-        for table in self.tables.values():
-            starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
-            rows = (table.batches(_LOOKED_AT, start, min(start + _LOOKED_AT, table.rows)) for start in starts)
-            found.append(mean_pixels(chain.from_iterable(rows), self.columns, self.places, self.storage))
-        return max(found, key=sum)
+        samples = (self._sample(table) for table in self.tables.values())
+        return max((mean_pixels(rows, self.columns, self.places, self.storage) for rows in samples), key=sum)
+
+    def stored_bytes(self) -> float:
+        """Store some images of every split."""
+        total = 0.0
+        for split, table in self.tables.items():
+            with suppress(OSError, ValueError):  # what cannot be read is reported where it is purified
+                sample = pa.concat_tables(self._sample(table))
+                total += table.rows * row_bytes(sample, self._modes(split), self.places, self.storage)
+        return total
+
+    @staticmethod
+    def _sample(table: TableSplit) -> Iterator[pa.Table]:
+        """Read rows from four places."""
+        for start in sorted({table.rows * quarter // 4 for quarter in range(4)}):
+            yield from table.batches(_LOOKED_AT, start, min(start + _LOOKED_AT, table.rows))
 
     def cut(self, part_rows: int) -> Self:
         """Cut into parts of so many rows."""

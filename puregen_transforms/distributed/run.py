@@ -17,6 +17,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import CopyProgress, Outcome, Skipped
 from puregen_transforms.data.parts import DatasetCopy, Part, PartRecord, PurifyOptions
+from puregen_transforms.data.room import check_room
 from puregen_transforms.distributed.job import Job, holds
 from puregen_transforms.distributed.manifest import (
     PART_ROWS_SETTING,
@@ -90,6 +91,8 @@ def purify_copy(
         return run.outcome(f"{job.destination} was complete already.")
     with job.locked() if processes.is_first else nullcontext():
         if processes.is_first:
+            if (warning := run.look_for_room()) is not None:
+                say(warning)
             run.begin(fit)
         processes.wait()
         run.take_over_settings()
@@ -122,6 +125,20 @@ class _Run:
         self.skip = on_error == "skip"
         self._bar = _Bar(source.images, progress)
         self._notes: tuple[str, ...] = ()
+
+    def look_for_room(self) -> str | None:
+        """Compare the room that the rest of the copy will take with what is free; return a warning if it is little.
+
+        Raises:
+            OSError: it is surely too little.
+        """
+        needed = self.source.stored_bytes()
+        if not needed or not self.source.images:
+            return None
+        finished = sum(record.images + len(record.skipped) for record in self.job.records())
+        # The parts of a single file are joined while they are still there.
+        needed *= (2 if self.job.is_file else 1) - finished / self.source.images
+        return check_room(self.job.folder, needed)
 
     def begin(self, fit: Callable[[PureGen], object]) -> None:
         """Make or find the folder of the job, and settle what this run has left open."""
