@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from collections.abc import Sequence
+from itertools import chain, count
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -51,13 +53,15 @@ def write_parquet(poison: Poison, dataset: ImageSet, rows: Dataset, path: Path, 
         stored.cast_column(image, Image()).to_parquet(temporary)
 
 
-def write_folder(poison: Poison, dataset: ImageSet, folder: Path) -> None:
-    """Write a poisoned set as a folder of PNG images, one folder for each class; names are numbers of rows.
+def write_folder(poison: Poison, dataset: ImageSet, folder: Path, *, names: Sequence[str | None] | None = None) -> None:
+    """Write a poisoned set as a folder of PNG images, one folder for each class.
 
     Args:
         poison: of the set.
         dataset: the set that was attacked.
         folder: not there yet, or empty.
+        names: of the source's files, by row, which are kept but for their ending; None has numbers of rows, which do
+            not tell that an image has come from another class.
 
     Raises:
         ValueError: a class whose name cannot be that of a folder.
@@ -69,11 +73,31 @@ def write_folder(poison: Poison, dataset: ImageSet, folder: Path) -> None:
             )
     images, labels = poison.apply_to_tensors(dataset.images, dataset.labels)
     digits = len(str(len(images)))
+    stems = [f"{row:0{digits}}" for row in range(len(images))]
+    if names is not None:
+        own = [PurePosixPath(name or "").stem.lstrip(".") for name in names]  # hidden files are left out by readers
+        stems = [name or stem for name, stem in zip(own, stems, strict=True)]
+    # Of two with one name in a class, the image that was there before keeps it.
+    order = sorted(range(len(images)), key=lambda row: bool(labels[row] != dataset.labels[row]))
+    taken: set[tuple[int, str]] = set()
     with complete_or_absent(folder, folder=True) as temporary:
-        for row, number in enumerate(labels.tolist()):
+        for row in order:
+            number = int(labels[row])
             place = below(temporary, dataset.class_names[number])
             place.mkdir(exist_ok=True)
-            (place / f"{row:0{digits}}.png").write_bytes(_png(images[row]))
+            stem = _free(stems[row], number, taken)
+            below(place, f"{stem}.png").write_bytes(_png(images[row]))
+
+
+def _free(stem: str, number: int, taken: set[tuple[int, str]]) -> str:
+    """Choose a name that no image of a class has yet, also on a disk that does not tell upper from lower case."""
+    found = next(
+        name
+        for name in chain([stem], (f"{stem}-{again}" for again in count(2)))
+        if (number, name.casefold()) not in taken
+    )
+    taken.add((number, found.casefold()))
+    return found
 
 
 def _png(image: Tensor) -> bytes:

@@ -18,10 +18,8 @@ from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
     from torch import nn
 
-    from puregen_transforms.attacks.poison import Poison
     from puregen_transforms.data.image_set import ImageSet
 
 ATTACK, ATTACKER, RUNNING = "Settings of the attack", "What the attacker has", "Running"
@@ -122,6 +120,15 @@ def attack(
             rich_help_panel=RUNNING,
         ),
     ] = None,
+    keep_names: Annotated[
+        bool,
+        typer.Option(
+            "--keep-names",
+            help="Give the images of a poisoned folder the names that they have in SRC, with .png, rather than "
+            "numbers. A name may tell that an image has come from another class.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
 ) -> None:
     """Craft a poison for a training set, and save it as a record that can be applied to the set.
 
@@ -136,9 +143,12 @@ def attack(
         for images in filter(None, (source, public, targets)):
             check_path(images)
         from puregen_transforms.attacks import Attacker
+        from puregen_transforms.attacks.poisoned_set import write_folder, write_parquet
         from puregen_transforms.attacks.registry import find_attack
         from puregen_transforms.data.atomic import check_free
+        from puregen_transforms.data.columns import choose_image_columns
         from puregen_transforms.data.image_set import ImageSet
+        from puregen_transforms.data.pictures import Pictures
         from puregen_transforms.data.sources import split_of
         from puregen_transforms.purifier.device import choose_device
 
@@ -151,6 +161,8 @@ def attack(
             if poisoned_set.suffix not in (".parquet", ""):
                 raise ValueError(f"Expected a .parquet file or a folder for the poisoned set, but got {poisoned_set}.")
             check_free(poisoned_set, folder=not poisoned_set.suffix)
+        if keep_names and (poisoned_set is None or poisoned_set.suffix):
+            raise ValueError("Expected --keep-names with a folder as --poisoned-set, but got none.")
         dataset = ImageSet.load(source, split=split, label=label_column, column=column, size=size)
         place = choose_device(device)
         aimed_at = _targets(source, targets, label_column, column, size) if "targets" in found.needs else None
@@ -171,22 +183,15 @@ def attack(
             draw_poison(destination / "poison.png", poison, dataset.images[poison.ids])
             console.print(f"Look at {destination / 'poison.png'}.")
         if poisoned_set is not None:
-            _save_set(poison, dataset, split_of(source, split), poisoned_set, column, label_column)
+            rows = split_of(source, split)
+            (image,) = choose_image_columns(rows.features, column and [column])
+            if poisoned_set.suffix:
+                write_parquet(poison, dataset, rows, poisoned_set, image=image, label=label_column)
+            else:
+                pictures = Pictures(rows, image)
+                names = [pictures.name_of(row) for row in range(len(rows))] if keep_names else None
+                write_folder(poison, dataset, poisoned_set, names=names)
             console.print(f"The poisoned set is {poisoned_set}.")
-
-
-def _save_set(
-    poison: Poison, dataset: ImageSet, rows: Dataset, path: Path, column: str | None, label_column: str
-) -> None:
-    """Write the poisoned set, as the ending of its path has it."""
-    from puregen_transforms.attacks.poisoned_set import write_folder, write_parquet
-    from puregen_transforms.data.columns import choose_image_columns
-
-    if path.suffix == ".parquet":
-        (image,) = choose_image_columns(rows.features, column and [column])
-        write_parquet(poison, dataset, rows, path, image=image, label=label_column)
-    else:
-        write_folder(poison, dataset, path)
 
 
 def _targets(source: str, targets: str | None, label: str, column: str | None, size: int | None) -> ImageSet | None:

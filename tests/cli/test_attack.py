@@ -196,6 +196,30 @@ def test_a_folder_of_several_sizes_becomes_a_poisoned_folder(tmp_path):
     assert poisoned <= {image.numpy().tobytes() for image in found.images}
 
 
+def test_a_poisoned_folder_can_keep_the_names_of_its_source(tmp_path):
+    demo, source, out = load_demo(), tmp_path / "photos", tmp_path / "poisoned"
+    for row in range(20):
+        path = source / ("cat", "dog")[row % 2] / f"IMG {row // 2}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.fromarray(demo.images[row].permute(1, 2, 0).numpy()).save(path)
+    options = ("--target-class", "dog", "--rate", "0.2", "--poisoned-set", out, "--keep-names")
+    done = run("badnets", source, tmp_path / "p", *options)
+    assert done.exit_code == 0, done.output
+    poison, clean = Poison.load(tmp_path / "p"), ImageSet.load(str(source))
+    moved = [row for row in poison.ids.tolist() if clean.labels[row] == 0]
+    assert moved
+    for place, row in enumerate(poison.ids.tolist()):
+        name = f"IMG {row}-2.png" if row in moved else f"IMG {row - 10}.png"
+        assert torch.equal(to_tensor(PIL.Image.open(out / "dog" / name)), poison.images[place])
+    others = set(range(20)) - {*poison.ids.tolist()}
+    for row in others:
+        path = out / clean.class_names[clean.labels[row]] / f"IMG {row % 10}.png"
+        assert torch.equal(to_tensor(PIL.Image.open(path)), clean.images[row])
+    assert len(list(out.rglob("*.png"))) == 20
+    refused = run("badnets", source, tmp_path / "q", "--rate", "0.2", "--keep-names")
+    assert "--poisoned-set" in refused.output
+
+
 def test_a_poisoned_parquet_file_stands_alone_and_tells_nothing(folder, tmp_path):
     done = run("badnets", folder, tmp_path / "p", "--rate", "0.2", "--poisoned-set", tmp_path / "set.parquet")
     assert done.exit_code == 0, done.output
