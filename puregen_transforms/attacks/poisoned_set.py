@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from itertools import chain, count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -85,19 +84,11 @@ def write_folder(poison: Poison, dataset: ImageSet, folder: Path, *, names: Sequ
             number = int(labels[row])
             place = below(temporary, dataset.class_names[number])
             place.mkdir(exist_ok=True)
-            stem = _free(stems[row], number, taken)
+            stem = stems[row]
+            while (number, stem.casefold()) in taken:  # also on a disk that does not tell upper from lower case
+                stem += f"-{row}"
+            taken.add((number, stem.casefold()))
             below(place, f"{stem}.png").write_bytes(_png(images[row]))
-
-
-def _free(stem: str, number: int, taken: set[tuple[int, str]]) -> str:
-    """Choose a name that no image of a class has yet, also on a disk that does not tell upper from lower case."""
-    found = next(
-        name
-        for name in chain([stem], (f"{stem}-{again}" for again in count(2)))
-        if (number, name.casefold()) not in taken
-    )
-    taken.add((number, found.casefold()))
-    return found
 
 
 def _png(image: Tensor) -> bytes:

@@ -209,7 +209,7 @@ def test_a_poisoned_folder_can_keep_the_names_of_its_source(tmp_path):
     moved = [row for row in poison.ids.tolist() if clean.labels[row] == 0]
     assert moved
     for place, row in enumerate(poison.ids.tolist()):
-        name = f"IMG {row}-2.png" if row in moved else f"IMG {row - 10}.png"
+        name = f"IMG {row}-{row}.png" if row in moved else f"IMG {row - 10}.png"
         assert torch.equal(to_tensor(PIL.Image.open(out / "dog" / name)), poison.images[place])
     others = set(range(20)) - {*poison.ids.tolist()}
     for row in others:
