@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -105,6 +105,15 @@ def attack(
             rich_help_panel=RUNNING,
         ),
     ] = None,
+    convert: Annotated[
+        bool,
+        typer.Option(
+            "--convert",
+            help="Read images that would be refused for their mode (1, P, PA, CMYK, YCbCr, LAB), and the first frame "
+            "of an animation, in RGB, as torchvision does.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
     seed: Annotated[
         int,
         typer.Option(help="Seed of all that is random; the same seed gives the same poison.", rich_help_panel=RUNNING),
@@ -163,11 +172,13 @@ def attack(
             check_free(poisoned_set, folder=not poisoned_set.suffix)
         if keep_names and (poisoned_set is None or poisoned_set.suffix):
             raise ValueError("Expected --keep-names with a folder as --poisoned-set, but got none.")
-        dataset = ImageSet.load(source, split=split, label=label_column, column=column, size=size)
+        dataset = ImageSet.load(source, split=split, label=label_column, column=column, size=size, convert=convert)
         place = choose_device(device)
-        aimed_at = _targets(source, targets, label_column, column, size) if "targets" in found.needs else None
+        aimed_at = None
+        if "targets" in found.needs:
+            aimed_at = _targets(source, targets, label_column, column, size=size, convert=convert)
         given = {
-            "public": ImageSet.load(public, size=size) if public else None,
+            "public": ImageSet.load(public, size=size, convert=convert) if public else None,
             "targets": aimed_at and aimed_at.with_classes(dataset.class_names, what="set of targets"),
             "energy": _energy(energy, place) if energy else None,
         }
@@ -194,17 +205,19 @@ def attack(
             console.print(f"The poisoned set is {poisoned_set}.")
 
 
-def _targets(source: str, targets: str | None, label: str, column: str | None, size: int | None) -> ImageSet | None:
+def _targets(source: str, targets: str | None, label: str, column: str | None, **options: Any) -> ImageSet | None:
     """Read the split `test` of the source; or of a source that was named for it, whose only split may have any name."""
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.data.sources import open_source
 
     splits = sorted(open_source(targets or source))
     if targets is None:
-        return ImageSet.load(source, split="test", label=label, column=column, size=size) if "test" in splits else None
+        if "test" not in splits:
+            return None
+        return ImageSet.load(source, split="test", label=label, column=column, **options)
     if "test" not in splits and len(splits) > 1:
         raise ValueError(f"Expected a split `test` of {targets!r}, but it has {', '.join(splits)}.")
-    return ImageSet.load(targets, split="test" if "test" in splits else splits[0], size=size)
+    return ImageSet.load(targets, split="test" if "test" in splits else splits[0], **options)
 
 
 def _energy(checkpoint: str, device: torch.device) -> nn.Module:

@@ -22,6 +22,7 @@ from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
+    Convert,
     FollowLinks,
     Size,
     check_output,
@@ -91,6 +92,7 @@ def detect(
     ] = None,
     size: Size = None,
     follow_links: FollowLinks = False,
+    convert: Convert = False,
     epochs: Annotated[
         int,
         typer.Option(
@@ -134,7 +136,9 @@ def detect(
 
             if preset is not None or setting:
                 raise ValueError("Expected a detector for --preset and --set: puregen detect DETECTOR SRC.")
-            chosen = choose_source(source, split, column, label_column, size=size, follow_links=follow_links)
+            chosen = choose_source(
+                source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
+            )
             clean = read_reserved(reserved, chosen, size)
             verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
             options = {
@@ -142,6 +146,7 @@ def detect(
                 "--column": column,
                 "--label-column": label_column,
                 "--size": size,
+                "--convert": convert,
                 "--reserved": reserved,
                 "--budget": budget,
                 "--epochs": epochs,
@@ -157,7 +162,9 @@ def detect(
         from puregen_transforms.detection.whole_search import train_small
 
         detector = _build(name, preset, parse_settings(setting or []))
-        chosen = choose_source(source, split, column, label_column, size=size, follow_links=follow_links)
+        chosen = choose_source(
+            source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
+        )
         clean = read_reserved(reserved, chosen, size)
         there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
         check_needs(name, detector, {need for need, given in there.items() if given})

@@ -18,6 +18,7 @@ from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
+    Convert,
     FollowLinks,
     Size,
     check_output,
@@ -54,6 +55,7 @@ def inspect(
     ] = None,
     size: Size = None,
     follow_links: FollowLinks = False,
+    convert: Convert = False,
     reserved: Annotated[
         str | None,
         typer.Option(
@@ -120,7 +122,9 @@ def inspect(
 
         check_output(output)
         console = PlainConsole()
-        chosen = choose_source(source, split, column, label_column, size=size, follow_links=follow_links)
+        chosen = choose_source(
+            source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
+        )
         clean = read_reserved(reserved, chosen, size)
         with shown_progress(PlainConsole(stderr=True)) as progress:
             inspection = inspect_images(
@@ -143,6 +147,7 @@ def inspect(
             "--column": column,
             "--label-column": label_column,
             "--size": size,
+            "--convert": convert,
             "--reserved": reserved,
             "--checkpoint": checkpoint,
             "--budget": budget,
@@ -173,6 +178,7 @@ def _purify_command(
         "--seed": advice.options.get("seed"),
         "--column": chosen.column if chosen.is_one_of_several else None,
         "--split": chosen.split,
+        "--convert": chosen.convert,
         "--device": device,
         "--batch-size": batch_size,
     }

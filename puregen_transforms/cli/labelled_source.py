@@ -31,6 +31,7 @@ class ChosenSource:
         facts: for the report.
         places: where the rows may name files.
         size: in pixels, to which images are resized; None takes them as they are.
+        convert: whether images that would be refused for their mode or frames are read in RGB.
     """
 
     dataset: Dataset
@@ -43,13 +44,14 @@ class ChosenSource:
     facts: Mapping[str, str]
     places: Places
     size: int | None = None
+    convert: bool = False
 
     @property
     def images(self) -> Pictures:
         """Give the images by row."""
         from puregen_transforms.data.pictures import Pictures
 
-        return Pictures(self.dataset, self.column, self.size, self.places)
+        return Pictures(self.dataset, self.column, self.size, self.places, convert=self.convert)
 
     @property
     def is_one_of_several(self) -> bool:
@@ -74,6 +76,7 @@ def choose_source(
     *,
     size: int | None = None,
     follow_links: bool = False,
+    convert: bool = False,
 ) -> ChosenSource:
     """Open a source and settle on its split, columns, and the size of its images.
 
@@ -113,6 +116,7 @@ def choose_source(
         facts=facts,
         places=Places.of_source(source, follow_links=follow_links),
         size=size,
+        convert=convert,
     )
 
 

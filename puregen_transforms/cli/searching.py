@@ -38,6 +38,17 @@ Size = Annotated[
 ]
 """The option `--size`."""
 
+Convert = Annotated[
+    bool,
+    typer.Option(
+        "--convert",
+        help="Read images that would be refused for their mode (1, P, PA, CMYK, YCbCr, LAB), and the first frame of an "
+        "animation, in RGB, as torchvision does.",
+        rich_help_panel=DATA,
+    ),
+]
+"""The option `--convert`."""
+
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""
 
@@ -71,7 +82,7 @@ def read_reserved(source: str | None, chosen: ChosenSource, size: int | None = N
     from puregen_transforms.data.image_set import ImageSet
 
     check_path(source)
-    found = ImageSet.load(source, size=size)
+    found = ImageSet.load(source, size=size, convert=chosen.convert)
     return found.with_classes(chosen.class_names, what="reserved set") if chosen.class_names else found
 
 
@@ -98,6 +109,9 @@ def print_verdict(console: Console, verdict: Verdict) -> None:
 
 
 def command_line(words: Sequence[str], options: Mapping[str, object]) -> str:
-    """Write a command to paste into a shell, with the options that have a value."""
-    given = [str(part) for name, value in options.items() if value is not None for part in (name, value)]
-    return shlex.join(["puregen", *words, *given])
+    """Write a command to paste into a shell, with the options that have a value; of a flag, if it is set."""
+    given: list[object] = []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            given += [name] if value is True else [name, value]
+    return shlex.join(["puregen", *words, *map(str, given)])

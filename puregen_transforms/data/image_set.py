@@ -68,6 +68,7 @@ class ImageSet:
         label: str = "label",
         column: str | None = None,
         size: int | None = None,
+        convert: bool = False,
     ) -> ImageSet:
         """Read a split of a source that `open_source` opens.
 
@@ -80,6 +81,8 @@ class ImageSet:
             column: of images; None takes the only one.
             size: resizes images, the shorter side to so many pixels, and crops their center; None takes them as they
                 are.
+            convert: read an image of another mode than those that can be purified, or with several frames, as
+                torchvision does: its first frame, in RGB; not one of 16 bits.
 
         Raises:
             FileNotFoundError: nothing there.
@@ -96,7 +99,7 @@ class ImageSet:
         given = getattr(dataset.features[label], "names", None) or ()
         labels, names = class_indices(dataset[label], given)
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
-        pictures = Pictures(dataset, column, size, Places.of_source(source))
+        pictures = Pictures(dataset, column, size, Places.of_source(source), convert=convert)
         return cls(_stacked(pictures), labels, names, None if size is not None else commonest_quality(pictures))
 
     @classmethod

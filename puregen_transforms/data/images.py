@@ -208,6 +208,7 @@ def look_at(data: bytes) -> Image.Image:
 def _check_mode(mode: str) -> None:
     if mode not in MODES:
         scaling = ", scaling its 16-bit values to 8 bits yourself" if mode.startswith(("I", "F")) else ""
+        scaling = " (--convert does)" if mode in CONVERTED else scaling
         raise ImageProblemError(
             f"expected an image of mode {', '.join(MODES)}, but it has mode {mode!r}; convert it with "
             f'.convert("RGB") first{scaling}'
@@ -260,7 +261,10 @@ def _has_frames(image: Image.Image, *, allowed: bool) -> bool:
     except Exception as error:  # As in `_open`.
         raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
     if frames > 1 and not allowed:
-        raise ImageProblemError(f"expected a single picture, but it has {frames} frames; save each as its own image")
+        raise ImageProblemError(
+            f"expected a single picture, but it has {frames} frames; save each as its own "
+            "image, or take the first (--convert)"
+        )
     return frames > 1
 
 

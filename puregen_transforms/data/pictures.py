@@ -21,17 +21,27 @@ class Pictures(Sequence[Any]):
         column: of images.
         size: resizes images, the shorter side to so many pixels, and crops their center; None takes them as they are.
         places: where the rows may name files.
+        convert: see `decode`.
 
     Raises (in reading):
         ValueError: an image that cannot be read, or is of a kind that cannot be purified; says which.
     """
 
-    def __init__(self, dataset: Dataset, column: str, size: int | None = None, places: Places = ANYWHERE) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        column: str,
+        size: int | None = None,
+        places: Places = ANYWHERE,
+        *,
+        convert: bool = False,
+    ) -> None:
         self._mode = dataset.features[column].mode
         self._rows = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self._column = column
         self._size = size
         self._places = places
+        self._convert = convert
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -43,7 +53,8 @@ class Pictures(Sequence[Any]):
         if is_empty(cell):
             return None
         try:
-            image = decode_input(self._places.read(cell), mode=self._mode, largest=LARGEST_LOOKED_AT)
+            data = self._places.read(cell)
+            image = decode_input(data, mode=self._mode, largest=LARGEST_LOOKED_AT, convert=self._convert)
         except (OSError, ImageProblemError) as problem:
             where = f"row {int(row)}" + (f", {shown(cell['path'])}" if cell["path"] else "")
             raise ValueError(

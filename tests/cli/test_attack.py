@@ -220,6 +220,15 @@ def test_a_poisoned_folder_can_keep_the_names_of_its_source(tmp_path):
     assert "--poisoned-set" in refused.output
 
 
+def test_images_with_a_palette_are_attacked_where_they_may_be_converted(folder, tmp_path):
+    path = folder / "cat/00.png"
+    PIL.Image.open(path).quantize(32).save(path)
+    options = ("--target-class", "dog", "--rate", "0.2")
+    assert "--convert" in run("badnets", folder, tmp_path / "out", *options).output
+    done = run("badnets", folder, tmp_path / "out", *options, "--convert")
+    assert done.exit_code == 0, done.output
+
+
 def test_a_poisoned_parquet_file_stands_alone_and_tells_nothing(folder, tmp_path):
     done = run("badnets", folder, tmp_path / "p", "--rate", "0.2", "--poisoned-set", tmp_path / "set.parquet")
     assert done.exit_code == 0, done.output

@@ -58,6 +58,19 @@ def test_carriers_are_flagged_and_written_down(source, tmp_path):
     assert [line["flagged"] for line in lines] == ["1"] * 7 + ["0"] * 40
 
 
+def test_images_with_a_palette_are_searched_where_they_may_be_converted(demo, tmp_path):
+    for row in range(40):
+        path = tmp_path / "set" / ("cat", "dog")[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = PILImage.fromarray(demo.images[row].permute(1, 2, 0).numpy())
+        (picture if row else picture.quantize(32)).save(path)
+    arguments = ("shared-patterns", tmp_path / "set", "--output", tmp_path / "out", "--device", "cpu")
+    assert "0.png" in (refused := run(*arguments).output)
+    assert "--convert" in refused
+    done = run(*arguments, "--convert")
+    assert done.exit_code == 0, done.output
+
+
 def test_a_preset_is_chosen_and_the_state_is_cleared(source, demo, tmp_path):
     rows = demo.labels != 0
     pictures = [PILImage.fromarray(image.permute(1, 2, 0).numpy()) for image in demo.images[rows].flip(3)]

@@ -102,9 +102,11 @@ def test_clean_images_without_labels(demo, tmp_path, tiny_checkpoint, no_figures
 def test_the_command_of_the_advice_can_be_pasted(demo, tmp_path, tiny_checkpoint, no_figures):
     checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "my checkpoint")
     features = Features({"picture": Image(), "mask": Image()})
-    rows = Dataset.from_dict({"picture": pictures(demo), "mask": pictures(demo)}, features=features)
+    inputs = pictures(demo)
+    inputs[1] = inputs[1].quantize(64)
+    rows = Dataset.from_dict({"picture": inputs, "mask": pictures(demo)}, features=features)
     DatasetDict({"train": rows, "test": rows.select([0, 1])}).save_to_disk(tmp_path / "our pets")
-    options = ["--column", "picture", "--checkpoint", checkpoint, "--seed", 3, "--device", "cpu"]
+    options = ["--column", "picture", "--checkpoint", checkpoint, "--seed", 3, "--device", "cpu", "--convert"]
     result = run(tmp_path / "our pets", *options, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     command = next(line for line in result.output.splitlines() if line.startswith("To purify: ")).partition(": ")[2]

@@ -19,6 +19,7 @@ from puregen_transforms.cli.labelled_source import choose_source
 from puregen_transforms.data.copies import copy_of
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.sources import iterate_images, load_image_tensor, open_source
+from puregen_transforms.data.storage import Storage
 from tests.cli.files import encoded, picture, put
 
 SIZE = (32, 32)
@@ -237,6 +238,30 @@ SITUATIONS = [
     *(parquet_file_with_brackets, parquet_folder_of_splits, parquet_files_of_which_one_is_named_as_a_split),
     *(parquet_with_two_columns_of_images, parquet_and_the_column_named, a_column_that_asks_for_a_mode, saved_to_disk),
 ]
+
+
+def test_what_is_converted_is_the_same_whoever_asks(tmp_path):
+    frames = [image(number).quantize(16) for number in range(2)]
+    stored = {
+        "a/drawn.png": encoded(image(2).quantize(16)),
+        "a/line.png": encoded(image(3).convert("1")),
+        "b/moving.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "b/print.jpg": encoded(image(4, "CMYK"), "JPEG"),
+    }
+    for name, data in stored.items():
+        put(tmp_path / "in" / name, data)
+    expected = [np.array(PIL.Image.open(io.BytesIO(data)).convert("RGB")) for data in stored.values()]
+    source = str(tmp_path / "in")
+    copied = copy_of(source, tmp_path / "out", storage=Storage(convert=True))
+    ways = {
+        "search": list(choose_source(source, None, None, None, convert=True).images),
+        "purify": list(copied.pictures(skip=False)),
+        "attack": list(ImageSet.load(source, convert=True).images.permute(0, 2, 3, 1).numpy()),
+    }
+    for way, found in ways.items():
+        assert all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True)), way
+    with pytest.raises(ValueError, match=r"drawn\.png.*--convert"):
+        ImageSet.load(source)
 
 
 def words(rows, labels):
