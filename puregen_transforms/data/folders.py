@@ -166,19 +166,21 @@ class FolderCopy:
 
     def row_pixels(self) -> list[int]:
         """Read the sizes of some images from all over the folder; the pixels of one, on average."""
-        paths = list(self.plan.formats)
         found = []
-        for path in paths[:: ceil(len(paths) / _LOOKED_AT)]:
+        for path in self._sample():
             with suppress(OSError, ImageProblemError), (self.source / path).open("rb") as file:
                 found.append(pixels_of(file, convert=self.plan.storage.convert))
         return [sum(found) // len(found)] if found else []
 
     def stored_bytes(self) -> float:
         """Store some images from all over the folder; other files are counted as they are."""
+        images = mean_bytes(self._image(path, (self.source / path).read_bytes) for path in self._sample())
+        others = sum((self.source / path).stat().st_size for path in self.plan.others)
+        return images * len(self.plan.formats) + others
+
+    def _sample(self) -> list[str]:
         paths = list(self.plan.formats)
-        sample = paths[:: ceil(len(paths) / _LOOKED_AT) or 1]
-        images = mean_bytes(self._image(path, (self.source / path).read_bytes) for path in sample) * len(paths)
-        return images + sum((self.source / path).stat().st_size for path in self.plan.others)
+        return paths[:: max(1, ceil(len(paths) / _LOOKED_AT))]
 
     def cut(self, part_rows: int) -> FolderCopy:
         """Cut into parts of so many rows."""

@@ -95,7 +95,7 @@ def read_header(file: BinaryIO, *, convert: bool = False) -> Header:
     """
     image = _open(file, largest=LARGEST_IMAGE)
     several = _has_frames(image, allowed=convert)
-    mode = _wanted_mode(image, image.format, converted=several, convert=convert)
+    mode = _wanted_mode(image, image.format, several=several, convert=convert)
     _check_mode(mode)
     is_lossless = image.format in LOSSLESS_SETTINGS and (image.format != "WEBP" or _webp_is_lossless(file))
     return Header(image_format=str(image.format), mode=mode, size=image.size, is_lossless=is_lossless)
@@ -139,7 +139,7 @@ def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE
     try:
         if mode is not None and mode != image.mode:
             return image.convert(mode)
-        wanted = _wanted_mode(image, kind, converted=several, convert=convert)
+        wanted = _wanted_mode(image, kind, several=several, convert=convert)
         if wanted != image.mode:
             return as_rgb(image) if wanted == "RGB" else image.convert(wanted)
     except Exception as error:  # As in `_open`.
@@ -147,18 +147,16 @@ def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE
     return image
 
 
-def _wanted_mode(image: Image.Image, kind: str | None, *, converted: bool, convert: bool) -> str:
+def _wanted_mode(image: Image.Image, kind: str | None, *, several: bool, convert: bool) -> str:
     """Tell the mode that an image is given out in, by its header.
 
     Args:
         image: opened.
         kind: its format.
-        converted: whether it becomes RGB in any case, if it can.
-        convert: whether modes that cannot be purified do.
+        several: whether there are several frames.
+        convert: see `decode`.
     """
-    if image.mode in CONVERTED and kind != "GIF":
-        converted = convert
-    if converted and image.mode in (*MODES, *CONVERTED):
+    if convert and ((several and image.mode in MODES) or (image.mode in CONVERTED and (several or kind != "GIF"))):
         return "RGB"
     if kind == "GIF" and image.mode == "P":
         return "RGBA" if "transparency" in image.info else "RGB"

@@ -241,3 +241,10 @@ class TestNames:
         assert "complete already" in run_purify(source, tmp_path / "out", "--keep-names", "--quality", 95).stderr
         other = run_purify(source, tmp_path / "out", "--keep-names", "--quality", 90)
         assert "storage, quality was 95 and is 90" in other.stderr
+
+
+def test_a_folder_of_which_nothing_can_be_stored_is_refused_in_words(tmp_path, run_purify):
+    put(tmp_path / "in/a.png", encoded(picture(0, mode="RGBA")))
+    result = run_purify(tmp_path / "in", tmp_path / "out", "--format", "jpeg", "--on-error", "skip")
+    assert result.exit_code == 1
+    assert "Expected at least one image that can be repaired" in result.stderr

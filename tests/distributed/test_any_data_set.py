@@ -162,21 +162,33 @@ def through_folders(draw, tmp_path):
     (home / draw.choice(["notes.txt", ".DS_Store", "skipped.txt"])).write_text("notes")
     before = open_source(str(home))
     assert sum(map(len, before.values())) == len(pictures)
-    after = purify_dataset(home, PureGen("jpeg", jpeg_quality=50), output_dir=out)
+    options = draw.choice([{}, {"image_format": "png"}, {"keep_names": True}])
+    after = purify_dataset(home, PureGen("jpeg", jpeg_quality=50), output_dir=out, **options)
     assert list(before) == list(after)
+    if options == {"keep_names": True}:
+        assert {path for path in pictures if not (out / path).is_file()} == set()
     for split, rows in before.items():
         assert rows.features == after[split].features
-        check_sets(list(rows), list(after[split]))
+        check_sets(list(rows), list(after[split]), as_jpeg=options == {"keep_names": True})
 
 
-def check_sets(before, after):
+def check_sets(before, after, *, as_jpeg):
     """Compare images and classes; a new ending may change the order of names."""
     purifier = PureGen("jpeg", jpeg_quality=50)
-    expected = [(purifier(row["image"]), row.get("label")) for row in before]
+    expected = [(purifier(row["image"]), row["image"].format, row.get("label")) for row in before]
+    expected = [
+        (through_jpeg(image) if as_jpeg and kind == "JPEG" else image, label) for image, kind, label in expected
+    ]
     found = [(row["image"], row.get("label")) for row in after]
     assert sorted((label, seen(image)) for image, label in found) == sorted(
         (label, seen(image)) for image, label in expected
     )
+
+
+def through_jpeg(image):
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=95, subsampling=0)
+    return PILImage.open(buffer)
 
 
 class AnySamples:
