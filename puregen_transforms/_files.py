@@ -41,6 +41,11 @@ def is_inside(folder: Path, path: Path) -> bool:
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
+def is_of_the_system(path: Path) -> bool:
+    """Tell whether a path leads to what the system shows as files: environments of processes, memory, devices."""
+    return any(Path(os.path.realpath(path)).is_relative_to(top) for top in ("/proc", "/sys", "/dev"))
+
+
 def is_regular(path: Path) -> bool:
     """Tell whether a plain file is there, or a link to one: no folder, and no device or pipe, which may never end."""
     try:

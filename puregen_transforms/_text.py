@@ -15,5 +15,15 @@ def shown(text: str) -> str:
     return "".join(_escaped(letter) if unicodedata.category(letter) in _HIDDEN else letter for letter in text)
 
 
+def shown_lines(text: str) -> str:
+    """Do as `shown`, but keep the ends of lines."""
+    return "\n".join(map(shown, text.split("\n")))
+
+
+def as_markdown(text: str) -> str:
+    """Escape what Markdown would take for HTML, for a link, or for the end of a table's cell."""
+    return shown(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("](", "]\\(")
+
+
 def _escaped(letter: str) -> str:
     return letter.encode("unicode_escape", "surrogatepass").decode("ascii")

@@ -24,6 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several tests at once: each process, 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--runslow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--fuzz", type=int, default=0, help="cases of each kind in tests/hostile/test_fuzz.py")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

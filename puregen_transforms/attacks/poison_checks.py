@@ -70,9 +70,9 @@ def _wrong_numbers(poison: Poison) -> Iterator[str]:
         "recipe": isinstance(poison.recipe, Mapping),
         "versions": isinstance(poison.versions, Mapping),
     }
-    yield from (
-        f"`{name}` {shown(repr(getattr(poison, name)))[:80]}" for name, is_right in right.items() if not is_right
-    )
+    classes = f", not a class below {len(poison.class_names)}" if poison.class_names else ", not a class"
+    for name in (name for name, is_right in right.items() if not is_right):
+        yield f"`{name}` {shown(repr(getattr(poison, name)))[:80]}" + (classes if name.endswith("_class") else "")
 
 
 def _are_texts(values: object) -> bool:

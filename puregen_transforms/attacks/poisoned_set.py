@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from puregen_transforms._files import below
 from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.stored_images import to_pil
 from puregen_transforms.data.atomic import complete_or_absent
@@ -70,7 +71,7 @@ def write_folder(poison: Poison, dataset: ImageSet, folder: Path) -> None:
     digits = len(str(len(images)))
     with complete_or_absent(folder, folder=True) as temporary:
         for row, number in enumerate(labels.tolist()):
-            place = temporary / dataset.class_names[number]
+            place = below(temporary, dataset.class_names[number])
             place.mkdir(exist_ok=True)
             (place / f"{row:0{digits}}.png").write_bytes(_png(images[row]))
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
@@ -159,20 +159,20 @@ def attack(
             "targets": aimed_at and aimed_at.with_classes(dataset.class_names, what="set of targets"),
             "energy": _energy(energy, place) if energy else None,
         }
-        console = Console()
+        console = PlainConsole()
         with shown_progress(console) as progress:
             attacker = Attacker(seed=seed, given=given, device=place, progress=progress)
             poison = found.craft(dataset, config, attacker)
         poison.save(destination)
-        console.print(f"{poison} saved in [bold]{destination}[/].")
+        console.print(f"{poison} saved in {destination}.")
         if has_extra("matplotlib"):
             from puregen_transforms.evaluate.plots import draw_poison
 
             draw_poison(destination / "poison.png", poison, dataset.images[poison.ids])
-            console.print(f"Look at [bold]{destination / 'poison.png'}[/].")
+            console.print(f"Look at {destination / 'poison.png'}.")
         if poisoned_set is not None:
             _save_set(poison, dataset, split_of(source, split), poisoned_set, column, label_column)
-            console.print(f"The poisoned set is [bold]{poisoned_set}[/].")
+            console.print(f"The poisoned set is {poisoned_set}.")
 
 
 def _save_set(
@@ -224,7 +224,7 @@ def _list() -> None:
         settings = ", ".join(f"{key}={value!r}" for key, value in own.items())
         labels = "labels alone" if attack.labels_only else "clean-label" if attack.clean_label else "dirty-label"
         table.add_row(name, labels, needs or "–", attack.summary, settings)
-    console = Console()
+    console = PlainConsole()
     console.print(table)
     console.print(
         "clean-label: every label stays true; dirty-label: poisoned images get the target class as their label; "
@@ -233,5 +233,4 @@ def _list() -> None:
         "--energy: the energy network of the defense.\n"
         "Of any attack: --set reencode=75 compresses poisoned images as JPEG of that quality; --set jitter=2 moves the "
         "trigger of each by up to so many pixels, where it is put on at one place.",
-        markup=False,
     )

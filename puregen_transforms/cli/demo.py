@@ -12,6 +12,7 @@ from rich.table import Table
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.output import PlainConsole
 
 _BATCH = 8
 """Images repaired at once: few, so that the bar moves."""
@@ -44,12 +45,12 @@ def _demo(output: Path, count: int, checkpoint: str | None, steps: int | None, s
     from puregen_transforms.data.demo import CLASSES, TARGET, load_demo
     from puregen_transforms.evaluate.metrics import auroc, psnr, survival
 
-    console = Console()
+    console = PlainConsole()
     purify = PureGen(checkpoint=checkpoint, ebm_steps=steps, seed=seed)
     data = load_demo()
     clean, poisoned = data.images[:count], data.poisoned()[:count]
     console.print(
-        f"[bold]{count} real images[/] (CIFAR-10 test set) and the same {count} with a [bold]faint trigger[/]: a "
+        f"{count} real images (CIFAR-10 test set) and the same {count} with a faint trigger: a "
         f"perturbation of at most 8/255, optimized to make classifiers see a {CLASSES[TARGET]}.\n"
         f"Repairing all {2 * count} with {purify} …"
     )
@@ -72,7 +73,7 @@ def _demo(output: Path, count: int, checkpoint: str | None, steps: int | None, s
     (output / "demo.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     console.print(_table(record))
     if not has_extra("matplotlib"):
-        console.print('No pictures: install matplotlib with: pip install "puregen-transforms\\[report]"')
+        console.print('No pictures: install matplotlib with: pip install "puregen-transforms[report]"')
         return
     from puregen_transforms.evaluate.plots import draw_energy_histogram, draw_repair_grid
 
@@ -86,7 +87,7 @@ def _demo(output: Path, count: int, checkpoint: str | None, steps: int | None, s
         share_left=left,
     )
     draw_energy_histogram(output / "energies.png", **energies, separation=separation)
-    console.print(f"Look at [bold]{output / 'before_and_after.png'}[/] and [bold]{output / 'energies.png'}[/].")
+    console.print(f"Look at {output / 'before_and_after.png'} and {output / 'energies.png'}.")
 
 
 def _purify_with_progress(console: Console, purify: PureGen, *groups: Tensor) -> list[Tensor]:

@@ -14,12 +14,15 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from puregen_transforms._text import shown
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, RUNNING
+from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
+    FollowLinks,
     Size,
     check_output,
     command_line,
@@ -87,6 +90,7 @@ def detect(
         str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
     ] = None,
     size: Size = None,
+    follow_links: FollowLinks = False,
     epochs: Annotated[
         int,
         typer.Option(
@@ -116,7 +120,7 @@ def detect(
     Nothing in SRC is changed. A search that was killed goes on when it is started again in the same way.
     """
     with explain_errors():
-        console = Console()
+        console = PlainConsole()
         if first == "list" and not second:
             _list(console)
             return
@@ -130,7 +134,7 @@ def detect(
 
             if preset is not None or setting:
                 raise ValueError("Expected a detector for --preset and --set: puregen detect DETECTOR SRC.")
-            chosen = choose_source(source, split, column, label_column, size=size)
+            chosen = choose_source(source, split, column, label_column, size=size, follow_links=follow_links)
             clean = read_reserved(reserved, chosen, size)
             verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
             options = {
@@ -153,11 +157,11 @@ def detect(
         from puregen_transforms.detection.whole_search import train_small
 
         detector = _build(name, preset, parse_settings(setting or []))
-        chosen = choose_source(source, split, column, label_column, size=size)
+        chosen = choose_source(source, split, column, label_column, size=size, follow_links=follow_links)
         clean = read_reserved(reserved, chosen, size)
         there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
         check_needs(name, detector, {need for need, given in there.items() if given})
-        with shown_progress(Console(stderr=True)) as progress:
+        with shown_progress(PlainConsole(stderr=True)) as progress:
             network = None
             if "network" in detector.needs:
                 network = train_small(suspects_of(chosen, output, seed, device, progress), epochs=epochs)
@@ -202,7 +206,7 @@ def _search(
     """Make every search that fits; what is finished is kept in the folder until all are."""
     from puregen_transforms.detection.whole_search import search_set, train_small
 
-    with shown_progress(Console(stderr=True)) as progress:
+    with shown_progress(PlainConsole(stderr=True)) as progress:
         suspects = replace(suspects_of(chosen, output, seed, device, progress), reserved=clean)
         return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
 
@@ -219,7 +223,7 @@ def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Pat
     page = write_verdict(verdict, output, origin, labels=labels, class_names=chosen.class_names)
     shutil.rmtree(output / STATE, ignore_errors=True)
     print_verdict(console, verdict)
-    console.print(f"Look at {page}.", markup=False, highlight=False)
+    console.print(f"Look at {page}.", highlight=False)
 
 
 def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:
@@ -232,21 +236,14 @@ def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:
 
 
 def _show(console: Console, report: DetectionReport, output: Path) -> None:
-    console.print(f"{report}.", markup=False, highlight=False)
+    console.print(f"{report}.", highlight=False)
     suspicious = [one for one in report.classes if one.flagged]
     if suspicious:
         table = Table("class", "images", "flagged")
         for one in suspicious:
-            table.add_row(_shown(one.name), str(one.images), str(one.flagged))
+            table.add_row(shown(one.name), str(one.images), str(one.flagged))
         console.print(table)
-    console.print(f"Report in {output}.", markup=False, highlight=False)
-
-
-def _shown(name: str) -> str:
-    """Show a name from foreign data as it is: no markup, no control characters."""
-    from rich.markup import escape
-
-    return escape("".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in name))
+    console.print(f"Report in {output}.", highlight=False)
 
 
 def _list(console: Console) -> None:

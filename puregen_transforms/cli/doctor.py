@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from puregen_transforms.cli.errors import FAILED
+from puregen_transforms.cli.output import say
 
 if TYPE_CHECKING:
     import torch
@@ -85,13 +86,13 @@ def doctor() -> None:
     fatal = []
     for title, section in SECTIONS:
         for finding in _guarded(title, section):
-            typer.echo(f"{finding.title + ':':<20} {finding.text}")
+            say(f"{finding.title + ':':<20} {finding.text}")
             if finding.fatal:
                 fatal.append(finding)
     if fatal:
-        typer.echo(f"PureGen cannot run here: see {', '.join(finding.title for finding in fatal)} above.", err=True)
+        say(f"PureGen cannot run here: see {', '.join(finding.title for finding in fatal)} above.", err=True)
         raise typer.Exit(FAILED)
-    typer.echo("PureGen can run here.")
+    say("PureGen can run here.")
 
 
 def _guarded(title: str, section: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import typer
 
+from puregen_transforms.cli.output import say
+
 FAILED = 1
 FOUND = 2
 """The command finished, and found what it was told to fail on."""
@@ -31,7 +33,7 @@ def explain_errors() -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, _expected_errors()):
             raise
-        typer.echo(f"Error: {_in_words(error)}", err=True)
+        say(f"Error: {_in_words(error)}", err=True)
         raise typer.Exit(FAILED) from error
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
+from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ def evaluate(
         from puregen_transforms.evaluate.store import Store
         from puregen_transforms.purifier.device import choose_device
 
-        console = Console()
+        console = PlainConsole()
         if protocol == "list":
             console.print(_list())
             return
         found, scale = find_protocol(protocol), find_scale(preset)
         sets = _sets(found, scale, train, test, public, natural, size)
-        say = partial(console.print, markup=False, highlight=False)
+        say = partial(console.print, highlight=False)
         bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say)
         words = ["puregen", "evaluate", protocol, *(["TRAIN"] if train else []), *(["TEST"] if test else [])]
         words += [*(["--public", "PUBLIC"] if public else []), *(["--size", str(size)] if size else [])]
@@ -100,7 +100,7 @@ def evaluate(
         record = run_benchmark(protocol, preset, bench, jobs=jobs, defenses=defenses, command=shlex.join(words))
         write_record(output / f"{protocol}.json", record)
         page = write_report([record], output)
-        console.print(f"Look at [bold]{page}[/].")
+        console.print(f"Look at {page}.")
 
 
 def _sets(
@@ -156,7 +156,7 @@ def report(
         from puregen_transforms.evaluate.report import read_record, write_report
 
         page = write_report([read_record(path) for path in records], output)
-        console = Console()
-        console.print(f"Look at [bold]{page}[/].")
+        console = PlainConsole()
+        console.print(f"Look at {page}.")
         if not has_extra("matplotlib"):
-            console.print('Without figures: they need pip install "puregen-transforms\\[report]".')
+            console.print('Without figures: they need pip install "puregen-transforms[report]".')

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.output import say
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,7 +27,7 @@ def pull(
     from puregen_transforms.hub.publish import pull_checkpoint
 
     with explain_errors():
-        typer.echo(pull_checkpoint(reference, folder))
+        say(pull_checkpoint(reference, folder))
 
 
 @app.command("push")
@@ -42,7 +43,7 @@ def push(
     from puregen_transforms.hub.publish import push_checkpoint
 
     with explain_errors():
-        typer.echo(push_checkpoint(folder, repo_id, private=private, message=message))
+        say(push_checkpoint(folder, repo_id, private=private, message=message))
 
 
 @app.command("list")
@@ -54,7 +55,7 @@ def list_checkpoints() -> None:
     for name, entry in CATALOGUE.items():
         place = "packaged" if entry.packaged else f"Hub: {entry.repo_id}"
         default = " (default)" if name in (DEFAULT_EBM, DEFAULT_DDPM) else ""
-        typer.echo(f"{name:<{width}}  {entry.kind.upper():<4}  {place}{default}")
+        say(f"{name:<{width}}  {entry.kind.upper():<4}  {place}{default}")
 
 
 @app.command("card")
@@ -67,7 +68,7 @@ def card(
         from puregen_transforms.hub.cards import fill_card, load_record, write_card
 
         if output is None:
-            typer.echo(fill_card(load_record(name)))
+            say(fill_card(load_record(name)))
             return
         write_card(name, output)
-        typer.echo(output)
+        say(output)

@@ -14,8 +14,17 @@ from rich.console import Console
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
+from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import STATE, Size, check_output, command_line, print_verdict, read_reserved
+from puregen_transforms.cli.searching import (
+    STATE,
+    FollowLinks,
+    Size,
+    check_output,
+    command_line,
+    print_verdict,
+    read_reserved,
+)
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -44,6 +53,7 @@ def inspect(
         typer.Option(help="Column of classes; default: the one marked as such, if there is one.", rich_help_panel=DATA),
     ] = None,
     size: Size = None,
+    follow_links: FollowLinks = False,
     reserved: Annotated[
         str | None,
         typer.Option(
@@ -109,10 +119,10 @@ def inspect(
         from puregen_transforms.inspection.page import write_inspection
 
         check_output(output)
-        console = Console()
-        chosen = choose_source(source, split, column, label_column, size=size)
+        console = PlainConsole()
+        chosen = choose_source(source, split, column, label_column, size=size, follow_links=follow_links)
         clean = read_reserved(reserved, chosen, size)
-        with shown_progress(Console(stderr=True)) as progress:
+        with shown_progress(PlainConsole(stderr=True)) as progress:
             inspection = inspect_images(
                 chosen.images,
                 chosen.labels,
@@ -192,7 +202,7 @@ def _naming_the_column(inspection: Inspection, chosen: ChosenSource) -> Inspecti
 
 def _report(console: Console, inspection: Inspection, command: str, page: Path) -> None:
     print_verdict(console, inspection.verdict)
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"Energies: {inspection.energies_headline}")
     say("What to do:")
     for sentence in inspection.advice.sentences:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from puregen_transforms.data.cells import Places
     from puregen_transforms.data.pictures import Pictures
 
 _LABEL_NAMES = ("label", "labels", "fine_label", "class")
@@ -28,6 +29,7 @@ class ChosenSource:
         labels: one for each row, -1 where there is none; None without a column of classes.
         class_names: by label.
         facts: for the report.
+        places: where the rows may name files.
         size: in pixels, to which images are resized; None takes them as they are.
     """
 
@@ -39,6 +41,7 @@ class ChosenSource:
     labels: list[int] | None
     class_names: tuple[str, ...]
     facts: Mapping[str, str]
+    places: Places
     size: int | None = None
 
     @property
@@ -46,7 +49,7 @@ class ChosenSource:
         """Give the images by row."""
         from puregen_transforms.data.pictures import Pictures
 
-        return Pictures(self.dataset, self.column, self.size)
+        return Pictures(self.dataset, self.column, self.size, self.places)
 
     @property
     def is_one_of_several(self) -> bool:
@@ -64,7 +67,13 @@ class ChosenSource:
 
 
 def choose_source(
-    source: str, split: str | None, column: str | None, label_column: str | None, *, size: int | None = None
+    source: str,
+    split: str | None,
+    column: str | None,
+    label_column: str | None,
+    *,
+    size: int | None = None,
+    follow_links: bool = False,
 ) -> ChosenSource:
     """Open a source and settle on its split, columns, and the size of its images.
 
@@ -74,12 +83,13 @@ def choose_source(
     """
     from datasets.utils.logging import disable_progress_bar
 
+    from puregen_transforms.data.cells import Places
     from puregen_transforms.data.columns import choose_image_columns, image_columns
     from puregen_transforms.data.local import local_path
     from puregen_transforms.data.sources import open_source
 
     disable_progress_bar()  # of copying to the cache; ours follows
-    splits = open_source(source)
+    splits = open_source(source, follow_links=follow_links)
     several = len(splits) > 1
     split = _choose_split(splits, split)
     dataset = splits[split]
@@ -101,6 +111,7 @@ def choose_source(
         labels=labels,
         class_names=tuple(names),
         facts=facts,
+        places=Places.of_source(source, follow_links=follow_links),
         size=size,
     )
 

@@ -14,6 +14,7 @@ from puregen_transforms.cli.detect import detect
 from puregen_transforms.cli.doctor import doctor
 from puregen_transforms.cli.evaluate import evaluate, report
 from puregen_transforms.cli.inspect import inspect
+from puregen_transforms.cli.output import say
 from puregen_transforms.cli.purify import purify
 from puregen_transforms.cli.verify import verify
 
@@ -33,7 +34,7 @@ app.command()(doctor)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"puregen-transforms {__version__}")
+        say(f"puregen-transforms {__version__}")
         raise typer.Exit
 
 

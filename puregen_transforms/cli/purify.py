@@ -13,6 +13,7 @@ import typer
 
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, options_of
+from puregen_transforms.cli.output import PlainConsole, say
 from puregen_transforms.data.local import check_path
 from puregen_transforms.purifier.puregen_config import PureGenConfig
 
@@ -67,6 +68,15 @@ def purify(
             rich_help_panel=DATA,
         ),
     ] = "stop",
+    follow_links: Annotated[
+        bool,
+        typer.Option(
+            "--follow-links",
+            help="Copy also what links in SRC lead to elsewhere; without it, such a link is an image that cannot be "
+            "repaired.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
     id_column: Annotated[
         str | None,
         typer.Option(help="Column of unique ids, for engine ray; default: made by Ray.", rich_help_panel=DATA),
@@ -122,7 +132,7 @@ def purify(
         purifier = PureGen(**options, columns=column if engine == "ray" else None, device=device, batch_size=batch_size)
         _try_out(purifier)
         if engine == "ray":
-            refused = {"--split": split, "--on-error": on_error != "stop"}
+            refused = {"--split": split, "--on-error": on_error != "stop", "--follow-links": follow_links}
             names = [name for name, value in refused.items() if value]
             _purify_with_ray(source, destination, purifier, id_column, part_rows, names)
             return
@@ -131,7 +141,7 @@ def purify(
         columns, splits = tuple(column or ()), tuple(split or ())
         with _explained_rest(destination), _progress_bar(processes) as progress:
             outcome = purify_copy(
-                found := copy_of(source, destination, columns=columns, splits=splits),
+                found := copy_of(source, destination, columns=columns, splits=splits, follow_links=follow_links),
                 destination,
                 purifier,
                 fit=lambda purifier: _fit(purifier, found.pictures(skip=on_error == "skip"), found.images),
@@ -139,13 +149,13 @@ def purify(
                 part_rows=part_rows,
                 processes=processes,
                 progress=progress,
-                say=lambda sentence: typer.echo(sentence, err=True),
+                say=lambda sentence: say(sentence, err=True),
             )
         if not processes.is_first:
             return
         _report(outcome, destination, seconds=time.monotonic() - started)
         if outcome.resisting:
-            typer.echo(
+            say(
                 f"Still suspicious: {outcome.resisting} images kept a high energy through all that method "
                 f"{purifier.config.method!r} does. Find them with: puregen inspect {destination}",
                 err=True,
@@ -168,12 +178,10 @@ def _purify_with_ray(
 
 def _fit(purifier: PureGen, images: Iterator[Image], total: int | None) -> None:
     """Set the energy threshold from all images that are to be purified."""
-    from rich.console import Console
-
     from puregen_transforms.cli.progress import shown_progress
 
-    typer.echo("First pass: measuring the energy of every image.", err=True)
-    with shown_progress(Console(stderr=True)) as show:
+    say("First pass: measuring the energy of every image.", err=True)
+    with shown_progress(PlainConsole(stderr=True)) as show:
         count = 0
 
         def counted() -> Iterator[Image]:
@@ -186,7 +194,7 @@ def _fit(purifier: PureGen, images: Iterator[Image], total: int | None) -> None:
 
         purifier.fit(counted())
         show("measuring energies", count, total)
-    typer.echo(f"Energy threshold: {purifier.config.energy_threshold:.6g}", err=True)
+    say(f"Energy threshold: {purifier.config.energy_threshold:.6g}", err=True)
 
 
 @contextmanager
@@ -199,9 +207,7 @@ def _explained_rest(destination: Path) -> Iterator[None]:
     except BaseException:
         job = Job(destination.absolute())
         if finished := sum(1 for _ in job.records()):
-            typer.echo(
-                f"{finished} finished parts are kept in {job.folder}: the same command goes on from there.", err=True
-            )
+            say(f"{finished} finished parts are kept in {job.folder}: the same command goes on from there.", err=True)
         raise
 
 
@@ -223,11 +229,9 @@ def _try_out(purifier: PureGen) -> None:
 @contextmanager
 def _progress_bar(processes: Processes) -> Iterator[CopyProgress]:
     """Show how far the first process is with its share."""
-    from rich.console import Console
-
     from puregen_transforms.cli.progress import shown_progress
 
-    with shown_progress(Console(stderr=True)) as show:
+    with shown_progress(PlainConsole(stderr=True)) as show:
 
         def progress(done: int, total: int | None, kept: int) -> None:
             if processes.is_first:
@@ -256,14 +260,12 @@ def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
     from puregen_transforms.distributed.job import skipped_path
 
     for skipped in outcome.skipped[:SHOWN_SKIPPED]:
-        typer.echo(f"Skipped {skipped}", err=True)
+        say(f"Skipped {skipped}", err=True)
     if outcome.skipped:
-        typer.echo(f"Skipped in all: {len(outcome.skipped)}, listed in {skipped_path(destination)}.", err=True)
+        say(f"Skipped in all: {len(outcome.skipped)}, listed in {skipped_path(destination)}.", err=True)
     for note in outcome.notes:
-        typer.echo(f"Note: {note}", err=True)
-    typer.echo(
-        f"Purified {outcome.images} images in {seconds:.1f} s: {destination}, open it with {_how_to_open(destination)}"
-    )
+        say(f"Note: {note}", err=True)
+    say(f"Purified {outcome.images} images in {seconds:.1f} s: {destination}, open it with {_how_to_open(destination)}")
 
 
 def _how_to_open(destination: Path) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from puregen_transforms._text import shown
 from puregen_transforms.cli.labelled_source import ChosenSource
 from puregen_transforms.cli.options import DATA
 from puregen_transforms.data.local import check_path
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from puregen_transforms.detection import SuspectSet
     from puregen_transforms.detection.verdict import Verdict
 
+FollowLinks = Annotated[
+    bool,
+    typer.Option("--follow-links", help="Read also what links in SRC lead to elsewhere.", rich_help_panel=DATA),
+]
 Size = Annotated[
     int | None,
     typer.Option(
@@ -82,14 +87,14 @@ def check_output(output: Path) -> None:
 
 def print_verdict(console: Console, verdict: Verdict) -> None:
     """Print a verdict, what each search found, and what was not looked for."""
-    console.print(verdict.headline, markup=False, highlight=False, style="bold")
+    console.print(verdict.headline, highlight=False, style="bold")
     for one in verdict.made:
         count = int((one.report.flagged | one.doubtful).sum())
         kind = f" ({one.search.means})" if count else ""
-        console.print(f"  {one.search.name}: {count:,} images{kind}", markup=False, highlight=False)
+        console.print(f"  {one.search.name}: {count:,} images{kind}", highlight=False)
     console.print("Not looked for, so it could still be there:", highlight=False)
     for line in verdict.not_looked_for:
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
+        console.print(Padding(Text(shown(line)), (0, 0, 0, 2)))
 
 
 def command_line(words: Sequence[str], options: Mapping[str, object]) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from puregen_transforms._extras import has_extra
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, changed, options_of
+from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.train_vab import train_vab
 from puregen_transforms.data.local import check_path
@@ -208,7 +208,7 @@ def _parse_rate_drops(text: str) -> dict[str, tuple[float, ...]]:
 def _read_images(source: str, *, split: str, column: str | None, image_size: int) -> Tensor:
     from puregen_transforms.data.sources import load_image_tensor
 
-    Console(stderr=True).print(f"Reading {source} …")
+    PlainConsole(stderr=True).print(f"Reading {source} …")
     return load_image_tensor(source, split=split, column=column, image_size=image_size)
 
 
@@ -238,7 +238,7 @@ def _train(
     if start is not None:
         trainer.start_from(*start)
     accelerator = trainer.accelerator
-    console = Console(stderr=True, quiet=not accelerator.is_main_process)
+    console = PlainConsole(stderr=True, quiet=not accelerator.is_main_process)
     processes = "" if accelerator.num_processes == 1 else f" in {accelerator.num_processes} processes"
     console.print(f"{len(trainer.images):,} images; training on {accelerator.device.type}{processes}, {precision}.")
     command = shlex.join(["puregen", *sys.argv[1:]])
@@ -253,4 +253,4 @@ def _train(
         ):
             first = first or statistics.update
             show("training", statistics.update, trainer.updates, kept=first, note=str(statistics))
-    console.print(f"Trained: [bold]{output}[/].")
+    console.print(f"Trained: {output}.")

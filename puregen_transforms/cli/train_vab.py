@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING
+from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.local import check_path
@@ -103,13 +103,13 @@ def train_vab(
         report = None if flags is None else DetectionReport.load(flags)
         chosen = choose_source(source, split, column, label_column)
         dataset = _read(chosen)
-        console = Console()
+        console = PlainConsole()
         trained = _train(defense, dataset, classifier, report, seed=seed, device=device, state=output / "state")
         found = _report(defense, dataset, trained, seed)
         _write(output, trained.model, found, dataset, chosen, classifier, report)
         shutil.rmtree(output / "state", ignore_errors=True)
-        console.print(f"{found}.", markup=False, highlight=False)
-        console.print(f"Classifier and report in {output}.", markup=False, highlight=False)
+        console.print(f"{found}.", highlight=False)
+        console.print(f"Classifier and report in {output}.", highlight=False)
 
 
 def _read(chosen: ChosenSource) -> ImageSet:
@@ -150,7 +150,7 @@ def _train(
             return build_classifier(classifier, len(dataset.class_names)).to(chosen)
 
     total = defense.passes(len(dataset), flags)
-    with shown_progress(Console(stderr=True)) as show:
+    with shown_progress(PlainConsole(stderr=True)) as show:
         return defense.train(
             build,
             dataset.images.to(chosen),

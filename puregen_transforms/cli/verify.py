@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from puregen_transforms.cli.errors import FAILED, explain_errors
+from puregen_transforms.cli.output import say
 from puregen_transforms.data.local import check_path
 
 SHOWN = 20
@@ -18,22 +19,27 @@ def verify(
     source: Annotated[
         str | None, typer.Option(help="What it was made from: look also whether that is still the same.")
     ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(help="Hash of its manifest, as `puregen purify` printed it, kept elsewhere."),
+    ] = None,
 ) -> None:
     """Check a purified copy against its manifest; exit with 1 if anything is wrong.
 
-    Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there.
+    Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there. Who
+    can change the copy can change its manifest to match: only --sha256 finds that out.
     """
     with explain_errors():
         if source is not None:
             check_path(source)
         from puregen_transforms.distributed.verify import changes_since, problems_of
 
-        problems = list(problems_of(copy))
+        problems = list(problems_of(copy, sha256=sha256))
         if source is not None:
             problems += changes_since(copy, source)
     for problem in problems[:SHOWN]:
-        typer.echo(f"Wrong: {problem}", err=True)
+        say(f"Wrong: {problem}", err=True)
     if problems:
-        typer.echo(f"{len(problems)} problems in {copy}.", err=True)
+        say(f"{len(problems)} problems in {copy}.", err=True)
         raise typer.Exit(FAILED)
-    typer.echo(f"{copy} is complete and unchanged.")
+    say(f"{copy} is complete and unchanged.")

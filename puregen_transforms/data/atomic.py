@@ -12,9 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def complete_or_absent(destination: Path, *, folder: bool) -> Iterator[Path]:
-    """Lend a temporary path beside `destination`; what is written there moves to `destination` at the end.
+    """Lend a temporary path on the disk of `destination`; what is written there moves to `destination` at the end.
 
-    If the body raises, whatever it is, the temporary path is removed and `destination` is not made.
+    The path is in a folder of its own beside it, into which nobody else can put a link. If the body raises, whatever
+    it is, that folder is removed and `destination` is not made.
 
     Args:
         destination: must not exist; an empty folder is replaced where `folder` is true.
@@ -27,21 +28,51 @@ def complete_or_absent(destination: Path, *, folder: bool) -> Iterator[Path]:
     destination = destination.resolve()
     check_free(destination, folder=folder)
     made = make_parents(destination.parent)
-    temporary = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
+    own = destination.with_name(f".{destination.name}.{secrets.token_hex(4)}.partial")
     try:
-        try_writing(temporary)
+        try_writing(own)
+        own.mkdir(mode=0o700)
+        temporary = own / destination.name
         if folder:
             temporary.mkdir()
         yield temporary
-        check_free(destination, folder=folder)
-        if destination.is_dir():
-            destination.rmdir()
-        temporary.rename(destination)
+        move_to_free(temporary, destination)
     except BaseException:
-        _remove(temporary)
         for parent in made:
             remove_if_empty(parent)
         raise
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def move_to_free(temporary: Path, destination: Path) -> None:
+    """Give a finished file or folder its name; whatever has come there meanwhile is left as it is.
+
+    Args:
+        temporary: on the same disk.
+        destination: nothing, or for a folder an empty one.
+
+    Raises:
+        FileExistsError: there is something.
+    """
+    folder = temporary.is_dir()
+    check_free(destination, folder=folder)
+    if folder:
+        # Onto a file, or a folder with something in it, the system renames no folder.
+        with suppress(FileNotFoundError):
+            destination.rmdir()
+        temporary.rename(destination)
+        return
+    try:
+        os.link(temporary, destination)
+    except FileExistsError:
+        check_free(destination, folder=False)
+        raise
+    except OSError:  # a disk without hard links
+        check_free(destination, folder=False)
+        temporary.rename(destination)
+    else:
+        temporary.unlink()
 
 
 def check_free(destination: Path, *, folder: bool) -> None:
@@ -76,13 +107,18 @@ def make_parents(parent: Path) -> list[Path]:
     return missing
 
 
-def try_writing(temporary: Path) -> None:
-    """Find out about a read-only or full destination before any work is done."""
+def try_writing(temporary: Path) -> int:
+    """Find out about a read-only or full destination before any work is done.
+
+    Returns:
+        The number of the user to whom a new file there belongs.
+    """
     try:
         with temporary.open("xb") as file:
             file.write(bytes(2**16))
             file.flush()
             os.fsync(file.fileno())
+            return os.fstat(file.fileno()).st_uid
     except OSError as error:
         raise _unwritable(temporary.parent, error) from error
     finally:
@@ -96,13 +132,6 @@ def _unwritable(parent: Path, error: OSError) -> OSError:
         f"Expected to be able to write in {parent}, but got: {reason}. "
         "Choose a destination on a disk that is writable and has free space."
     )
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def remove_if_empty(folder: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from puregen_transforms.data.cells import ANYWHERE, Places
 from puregen_transforms.data.columns import check_same_features, choose_image_columns
 from puregen_transforms.data.folders import FolderCopy, plan_folder
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
-from puregen_transforms.data.split_names import split_name
+from puregen_transforms.data.split_names import check_split_names
 from puregen_transforms.data.tables import TableCopy
 
 
@@ -20,6 +21,7 @@ def copy_of(
     *,
     columns: Collection[str] = (),
     splits: Collection[str] = (),
+    follow_links: bool = False,
 ) -> DatasetCopy:
     """Look at a data set, and plan its copy.
 
@@ -29,6 +31,7 @@ def copy_of(
             where it ends in .parquet.
         columns: image columns to purify; empty for the only one.
         splits: splits to copy; empty for all.
+        follow_links: copy also what links in a folder lead to elsewhere.
 
     Raises:
         ValueError: a destination, columns or splits that do not fit the source.
@@ -40,34 +43,36 @@ def copy_of(
         if single_file:
             raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
         folder = Path(source).expanduser()
-        return FolderCopy(source=folder, plan=plan_folder(folder, splits=splits, columns=columns))
-    tables = open_tables(source, splits=splits)
+        return FolderCopy(
+            source=folder, plan=plan_folder(folder, splits=splits, columns=columns, follow_links=follow_links)
+        )
+    tables = open_tables(source, splits=splits, follow_links=follow_links)
     if single_file and len(tables) > 1:
         raise ValueError(
             f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
             "folder as the destination."
         )
-    return table_copy(tables, columns)
+    return table_copy(tables, columns, Places.of_source(source, follow_links=follow_links))
 
 
-def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str]) -> TableCopy:
+def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], places: Places = ANYWHERE) -> TableCopy:
     """Plan the copy of opened tables.
 
     Args:
         tables: by split; all have the same columns.
         columns: image columns to purify; empty for the only one.
+        places: where the rows may name files.
 
     Raises:
         ValueError: names of splits that cannot be those of files, splits of different columns, columns that do not
             fit, or no rows.
     """
-    if wrong := [name for name in tables if split_name(name) != name]:
-        raise ValueError(f"Expected splits named by letters, digits, dots and underscores, but got {wrong}.")
+    check_split_names(tables, "the data set")
     check_same_features({split: table.features for split, table in tables.items()})
     chosen = choose_image_columns(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
-    return TableCopy(tables=tables, columns=chosen)
+    return TableCopy(tables=tables, columns=chosen, places=places)
 
 
 def check_apart(source: Path | None, destination: Path) -> None:

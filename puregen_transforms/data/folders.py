@@ -17,7 +17,7 @@ from typing import Any
 
 import PIL.Image
 
-from puregen_transforms._files import hash_file
+from puregen_transforms._files import below, hash_file
 from puregen_transforms.data.images import ImageProblemError, lossless_format, pixels_of
 from puregen_transforms.data.metadata import METADATA_NAMES, check_metadata, rewrite_metadata
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
@@ -64,13 +64,16 @@ class FolderPlan:
     columns: tuple[str, ...] = ()
 
 
-def plan_folder(source: Path, *, splits: Collection[str] = (), columns: Collection[str] = ()) -> FolderPlan:
+def plan_folder(
+    source: Path, *, splits: Collection[str] = (), columns: Collection[str] = (), follow_links: bool = False
+) -> FolderPlan:
     """Look at every file of a folder; of images, only headers are read.
 
     Args:
         source: the folder; `ImageFolder` says how it is read.
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
+        follow_links: take also what links lead to elsewhere.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -79,12 +82,16 @@ def plan_folder(source: Path, *, splits: Collection[str] = (), columns: Collecti
     """
     from puregen_transforms.data.image_folder import ImageFolder  # with `datasets`, which not all who come here need
 
-    folder = ImageFolder.scan(source)
+    folder = ImageFolder.scan(source, follow_links=follow_links)
     folder.check_splits(splits)
     inputs = folder.inputs(splits, columns)
     formats: dict[str, str] = {}
-    problems = []
-    for path in inputs:
+    problems = [
+        Skipped(place={"file": path}, reason=reason)
+        for path, reason in folder.problems.items()
+        if folder.in_split(path, splits)
+    ]
+    for path in (path for path in inputs if path not in folder.problems):
         try:
             with (source / path).open("rb") as file:
                 formats[path] = lossless_format(file)
@@ -93,7 +100,7 @@ def plan_folder(source: Path, *, splits: Collection[str] = (), columns: Collecti
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
         except ImageProblemError as problem:
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
-    known = set(inputs)
+    known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
     others = [path for path in others if folder.in_split(path, splits)]
     folders = folder.folders
@@ -215,12 +222,12 @@ class FolderCopy:
         """Make the folders that the first part needs."""
         if self.plan.problems and not options.skip:
             raise UnreadableImageError(self.plan.problems[0])
-        if options.skip and SKIPPED in self.plan.others:
+        if options.skip and SKIPPED in (*self.plan.others, *self.plan.folders, *self.plan.targets.values()):
             raise ValueError(
                 f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
         for folder in self.plan.folders:
-            (results.folder / folder).mkdir(exist_ok=True)
+            below(results.folder, folder).mkdir(exist_ok=True)
 
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""

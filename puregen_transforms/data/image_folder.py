@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import tarfile
-import zipfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,9 +12,13 @@ from typing import Any
 import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image
 
+from puregen_transforms._files import is_regular
+from puregen_transforms._text import shown
+from puregen_transforms.data.archives import archives_images
 from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.image_table import ImageTable, read_image_table
 from puregen_transforms.data.images import IMAGE_SUFFIXES, looks_like_image
+from puregen_transforms.data.links import problem_of_link
 from puregen_transforms.data.metadata import METADATA_NAMES
 from puregen_transforms.data.results import MANIFEST
 from puregen_transforms.data.split_names import named_split, ordered_splits
@@ -37,6 +38,7 @@ class ImageFolder:
         others: all other files.
         folders: every folder below the top, parents first.
         hidden: hidden folders with images in them.
+        problems: links that are not to be followed, each with the reason; those named as images are among these, too.
     """
 
     top: Path
@@ -44,31 +46,49 @@ class ImageFolder:
     others: tuple[str, ...]
     folders: tuple[str, ...]
     hidden: tuple[str, ...]
+    problems: Mapping[str, str]
 
     @classmethod
-    def scan(cls, top: Path) -> ImageFolder:
-        """Look at the names of all files, following links, and at the first bytes of those without a known ending.
+    def scan(cls, top: Path, *, follow_links: bool = False) -> ImageFolder:
+        """Look at the names of all files, and at the first bytes of those without a known ending.
+
+        Args:
+            top: the folder; links are followed within it.
+            follow_links: follow also those that lead elsewhere.
 
         Raises:
             FileNotFoundError: there is no image.
-            ValueError: an archive with images inside, or a pipe or the like.
+            ValueError: an archive with images inside, a pipe or the like, or something else than the manifest of a copy
+                under its name.
         """
         images: list[str] = []
         others: list[str] = []
         folders, hidden = [], []
-        for path, is_folder in _walk(top):
+        problems: dict[str, str] = {}
+        for path, is_folder, problem in _walk(top, follow_links):
             name = PurePosixPath(path).name
             if name.startswith("."):
                 if is_folder and _holds_image_files(top / path):
                     hidden.append(path)
+            elif problem:
+                problems[path] = problem
+                if looks_like_image(name, b""):
+                    images.append(path)
+            elif path == MANIFEST:
+                _check_manifest(top / path)
             elif is_folder:
                 folders.append(path)
-            elif path != MANIFEST:
+            else:
                 (images if _is_image(top / path) else others).append(path)
-        if not images:
+        if not images and not problems:
             raise FileNotFoundError(f"Expected a folder with images or Parquet files, but {top} holds neither.")
         return cls(
-            top=top, images=tuple(sorted(images)), others=tuple(others), folders=tuple(folders), hidden=tuple(hidden)
+            top=top,
+            images=tuple(sorted(images)),
+            others=tuple(others),
+            folders=tuple(folders),
+            hidden=tuple(hidden),
+            problems=problems,
         )
 
     @cached_property
@@ -86,12 +106,13 @@ class ImageFolder:
 
     def _around(self, images: Collection[str], start: str = "") -> str:
         """Pass through folders around all the others that are no splits."""
-        while True:
+        while images:
             tops = {_first_folder(path, start) for path in images}
             (top, *more) = tops
             if more or not top or named_split(top[len(start) : -1]):
                 return start
             start = top
+        return start
 
     def check_splits(self, splits: Collection[str]) -> None:
         """Raise ValueError for a split that is not there."""
@@ -122,8 +143,13 @@ class ImageFolder:
         """Give the images of a split, with their classes or metadata, as a data set of files.
 
         Raises:
-            ValueError: metadata that do not fit the folder, or names that are no valid Unicode.
+            ValueError: a link that is not to be followed, metadata that do not fit the folder, or names that are no
+                valid Unicode.
         """
+        for path, problem in self.problems.items():
+            raise ValueError(
+                f"Expected a folder with all of its files, but of {shown(str(self.top / path))}: {problem}."
+            )
         try:
             return self._table(split).dataset(self.top, split)
         except UnicodeEncodeError as error:
@@ -186,23 +212,28 @@ def _first_folder(path: str, start: str) -> str:
     return start + name + "/" if separator else ""
 
 
-def _walk(top: Path) -> Iterator[tuple[str, bool]]:
-    """Yield the paths below a folder, sorted, each with whether it is a folder; follow no link back to a parent.
+def _walk(top: Path, follow_links: bool) -> Iterator[tuple[str, bool, str | None]]:
+    """Yield the paths below a folder, sorted, each with whether it is a folder, and why it must be left out.
 
-    Nothing is looked at in hidden folders.
+    Links to folders are followed where they do not lead back to a parent, but not links inside of those: folders that
+    link to each other would be found on more paths than there are atoms. Nothing is looked at in hidden folders.
     """
 
-    def walk(folder: Path, prefix: str, parents: frozenset[str]) -> Iterator[tuple[str, bool]]:
+    def walk(
+        folder: Path, prefix: str, parents: frozenset[str], linked: bool
+    ) -> Iterator[tuple[str, bool, str | None]]:
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             path = prefix + entry.name
-            if not entry.is_dir():
-                yield path, False
+            problem = problem_of_link(Path(entry.path), top, follow_links=follow_links)
+            if problem or not entry.is_dir():
+                yield path, False, problem
             elif (real := os.path.realpath(entry.path)) not in parents:
-                yield path, True
-                if not entry.name.startswith("."):
-                    yield from walk(Path(entry.path), path + "/", parents | {real})
+                again = linked and entry.is_symlink()
+                yield path, True, "it is a link to a folder, within a folder that a link leads to" if again else None
+                if not again and not entry.name.startswith("."):
+                    yield from walk(Path(entry.path), path + "/", parents | {real}, linked or entry.is_symlink())
 
-    yield from walk(top, "", frozenset({os.path.realpath(top)}))
+    yield from walk(top, "", frozenset({os.path.realpath(top)}), False)
 
 
 def _holds_image_files(folder: Path) -> bool:
@@ -211,6 +242,12 @@ def _holds_image_files(folder: Path) -> bool:
         return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.iterdir())
     except OSError:
         return False
+
+
+def _check_manifest(path: Path) -> None:
+    """Refuse anything but the manifest of an earlier copy under its name: it would be left out."""
+    if not is_regular(path) or _is_image(path):
+        raise ValueError(f"Expected no image or folder {path}: the copy's manifest has that name. Rename it.")
 
 
 def _is_image(path: Path) -> bool:
@@ -227,19 +264,9 @@ def _is_image(path: Path) -> bool:
         first_bytes = file.read(16)
     if looks_like_image(path.name, first_bytes):
         return True
-    if _archives_images(path, first_bytes):
+    if archives_images(path, first_bytes):
         raise ValueError(
             f"Expected images as files, but {path} is an archive with images inside, which would stay "
             "as they are. Unpack it, or move it out of the folder."
         )
-    return False
-
-
-def _archives_images(path: Path, first_bytes: bytes) -> bool:
-    if first_bytes.startswith(b"PK\x03\x04") and zipfile.is_zipfile(path):
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            return any(looks_like_image(name, b"") for name in archive.namelist())
-    if ".tar" in path.suffixes or path.suffix in (".tgz", ".tbz2", ".txz"):
-        with suppress(tarfile.TarError, EOFError), tarfile.open(path) as archive:
-            return any(looks_like_image(member.name, b"") for member in archive)
     return False

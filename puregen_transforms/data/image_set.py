@@ -11,6 +11,7 @@ import PIL.Image
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.encoding import commonest_quality
 from puregen_transforms.data.labels import class_indices
@@ -95,7 +96,7 @@ class ImageSet:
         given = getattr(dataset.features[label], "names", None) or ()
         labels, names = class_indices(dataset[label], given)
         names = names or tuple(str(number) for number in range(int(labels.max()) + 1 if len(labels) else 0))
-        pictures = Pictures(dataset, column, size)
+        pictures = Pictures(dataset, column, size, Places.of_source(source))
         return cls(_stacked(pictures), labels, names, None if size is not None else commonest_quality(pictures))
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset, DatasetInfo, Features, Image, List, NamedSplit
 from datasets.table import table_cast
+
+from puregen_transforms._files import parse_json
+from puregen_transforms._text import shown
 
 _NAME, _NAMES = "file_name", "file_names"
 """Columns of names of images, alone or after an underscore: the image takes the name before it."""
@@ -126,10 +128,12 @@ _IS_IMAGE = {b"holds": b"paths of images"}
 
 def _read(path: Path) -> pa.Table:
     if path.suffix == ".parquet":
-        return pq.read_table(path)
+        table = pq.read_table(path)
+        table.validate(full=True)
+        return table
     if path.suffix == ".jsonl":
         with path.open(encoding="utf-8-sig") as lines:
-            rows = [json.loads(line) for line in lines if line.strip()]
+            rows = [parse_json(line, path) for line in lines if line.strip()]
         names = dict.fromkeys(name for row in rows for name in row)  # a row may lack what others have
         return pa.table({name: [row.get(name) for row in rows] for name in names})
     import pandas  # type: ignore[import-untyped]
@@ -172,7 +176,9 @@ def _in_folder(value: Any, top: Path, metadata: str, images: Collection[str]) ->
         return None if value is None else [_in_folder(name, top, metadata, images) for name in value]
     path = posixpath.normpath(posixpath.join(posixpath.dirname(metadata), value))
     if path not in images:
-        raise ValueError(f"Expected names of images below its folder in {top / metadata}, but there is no {value!r}.")
+        raise ValueError(
+            f"Expected names of images below its folder in {top / metadata}, but there is no {shown(repr(value))}."
+        )
     return path
 
 

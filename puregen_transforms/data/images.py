@@ -8,6 +8,8 @@ from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from puregen_transforms._limits import LARGEST_IMAGE
+
 Purify = Callable[[list[Image.Image]], list[Image.Image]]
 """PIL images in, as many repaired PIL images out, of the same modes and sizes."""
 
@@ -24,6 +26,13 @@ IMAGE_SUFFIXES = frozenset(_SUFFIXES.split())
 
 SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 """First bytes of the formats recognized under any name."""
+
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "AVIF")
+"""Formats that are decoded. Pillow goes by content, whatever a file is called, and knows others that are programs
+(PostScript, which it has Ghostscript run) or that hardly anybody stores pictures in, with decoders to match."""
+
+LARGEST_LOOKED_AT = 2**26
+"""Pixels of one image that is only looked at, or resized first: larger ones fill the memory out of a small file."""
 
 MODES = ("RGB", "L", "RGBA", "LA")
 """Modes that can be purified: color or gray of 8 bits, with transparency or without."""
@@ -58,9 +67,11 @@ def lossless_format(file: BinaryIO) -> str:
     Only the header is read.
 
     Raises:
-        ImageProblemError: no image Pillow can read, one with several frames, or of a mode that cannot be purified.
+        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, one with several
+            frames, or of a mode that cannot be purified.
     """
-    image = _open(file)
+    image = _open(file, largest=LARGEST_IMAGE)
+    _check_frames(image)
     if image.format != "GIF":
         _check_mode(image)
     known = image.format if image.format in LOSSLESS_SETTINGS else "PNG"
@@ -75,13 +86,15 @@ def pixels_of(file: BinaryIO) -> int:
     """Count the pixels of an image, by its header.
 
     Raises:
-        ImageProblemError: no image Pillow can read, or one with several frames.
+        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, or with several
+            frames.
     """
-    width, height = _open(file).size
-    return int(width * height)
+    image = _open(file, largest=LARGEST_IMAGE)
+    _check_frames(image)
+    return int(image.width * image.height)
 
 
-def decode(data: bytes, *, mode: str | None = None) -> Image.Image:
+def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE) -> Image.Image:
     """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
     A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors. A color that stands for
@@ -90,39 +103,51 @@ def decode(data: bytes, *, mode: str | None = None) -> Image.Image:
     Args:
         data: the file.
         mode: converts to this one, which a column may ask for.
+        largest: number of pixels.
 
     Raises:
-        ImageProblemError: bytes that are no image, a truncated image, or one with several frames.
+        ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, one of more pixels, or one
+            with several frames.
     """
-    image = _open(BytesIO(data))
+    opened = _open(BytesIO(data), largest=largest)
+    _check_frames(opened)
+    kind, image = opened.format, _pixels(opened)
     try:
-        image.load()
-        if image.getexif().get(ORIENTATION) is not None:
-            image = ImageOps.exif_transpose(image)
         if mode is not None and mode != image.mode:
-            image = image.convert(mode)
-        elif image.format == "GIF" and image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-        elif image.mode in ("RGB", "L") and "transparency" in image.info:
-            image = image.convert("RGBA" if image.mode == "RGB" else "LA")
-    except Exception as error:  # Pillow's decoders raise almost anything on damaged bytes.
+            return image.convert(mode)
+        if kind == "GIF" and image.mode == "P":
+            return image.convert("RGBA" if "transparency" in image.info else "RGB")
+        if image.mode in ("RGB", "L") and "transparency" in image.info:
+            return image.convert("RGBA" if image.mode == "RGB" else "LA")
+    except Exception as error:  # As in `_open`.
         raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
     return image
 
 
-def decode_input(data: bytes, *, mode: str | None = None) -> Image.Image:
+def decode_input(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE) -> Image.Image:
     """Decode one image that is to be purified, or read for training.
 
     Args:
         data: the file.
         mode: converts to this one, which a column may ask for.
+        largest: number of pixels.
 
     Raises:
         ImageProblemError: as `decode`, or an image of a mode that cannot be purified.
     """
-    image = decode(data, mode=mode)
+    image = decode(data, mode=mode, largest=largest)
     _check_mode(image)
     return image
+
+
+def look_at(data: bytes) -> Image.Image:
+    """Decode one image that is stored as it is to be seen: upright, in any mode; of several frames, the first.
+
+    Raises:
+        ImageProblemError: bytes that are no image in one of `FORMATS`, a truncated image, or one of more than
+            `LARGEST_LOOKED_AT` pixels.
+    """
+    return _pixels(_open(BytesIO(data), largest=LARGEST_LOOKED_AT))
 
 
 def _check_mode(image: Image.Image) -> None:
@@ -150,18 +175,41 @@ def encode(image: Image.Image, *, image_format: str = "PNG", color_profile: byte
     return buffer.getvalue()
 
 
-def _open(file: BinaryIO) -> Image.Image:
-    """Read the header only."""
+def _open(file: BinaryIO, *, largest: int) -> Image.Image:
+    """Read the header only, and hold its size against the limit before any pixel is decoded."""
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=FORMATS)
+        width, height = image.size
+    except UnidentifiedImageError as error:
+        raise ImageProblemError(f"it is no image in a format that is read ({', '.join(FORMATS)})") from error
+    except Exception as error:  # Pillow's readers raise almost anything on damaged bytes.
+        raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
+    if width * height > largest:
+        raise ImageProblemError(
+            f"expected at most {largest:,} pixels, but it has {width}x{height}; resize it to the size you train on "
+            "first, or cut it into tiles"
+        )
+    return image
+
+
+def _check_frames(image: Image.Image) -> None:
+    try:
         # Cameras append previews to a JPEG ("MPO"); every decoder shows its first picture only.
         frames = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-    except UnidentifiedImageError as error:
-        raise ImageProblemError("it is no image in a format that Pillow can read") from error
-    except Exception as error:  # As in `decode`.
+    except Exception as error:  # As in `_open`.
         raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
     if frames > 1:
         raise ImageProblemError(f"expected a single picture, but it has {frames} frames; save each as its own image")
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """Decode the pixels, and turn them upright."""
+    try:
+        image.load()
+        if image.getexif().get(ORIENTATION) is not None:
+            image = ImageOps.exif_transpose(image)
+    except Exception as error:  # As in `_open`.
+        raise ImageProblemError(f"it cannot be decoded ({_in_words(error)})") from error
     return image
 
 

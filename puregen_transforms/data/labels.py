@@ -15,6 +15,10 @@ Labels = Sequence[Any] | np.ndarray | Tensor
 a column of a table."""
 
 
+MOST_CLASSES = 2**18
+"""Classes at most: data sets that name more are not known, and a large index would take memory for all below it."""
+
+
 def class_indices(labels: Labels, class_names: Sequence[str] = ()) -> tuple[Tensor, tuple[str, ...]]:
     """Turn labels into class indices, and name the classes.
 
@@ -40,6 +44,11 @@ def class_indices(labels: Labels, class_names: Sequence[str] = ()) -> tuple[Tens
         if not _is_like(value, words=words):
             raise ValueError(_misfit(value, row, words=words))
     if not words:
+        if values and (largest := max(map(int, values))) >= MOST_CLASSES:
+            raise ValueError(
+                f"Expected class indices, numbered from 0, below {MOST_CLASSES:,}, but got {largest:,}. If they are "
+                "names, write them as words."
+            )
         return torch.tensor([int(value) for value in values], dtype=torch.int64), tuple(class_names)
     names = tuple(map(str, class_names)) or tuple(sorted(set(map(str, values))))
     index_of = {name: index for index, name in enumerate(names)}

@@ -12,6 +12,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from puregen_transforms._files import parse_json
+
 METADATA_NAMES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 MISSING = object()
@@ -44,7 +46,11 @@ def rewrite_metadata(
     try:
         rewrite(source, target, names)
     except (ValueError, csv.Error) as error:
-        raise ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}") from error
+        raise _damaged(source, error) from error
+
+
+def _damaged(source: Path, error: Exception) -> ValueError:
+    return ValueError(f"Expected {source} to be a {source.suffix} file in UTF-8, but got: {error}")
 
 
 def check_metadata(top: Path, paths: Collection[str], targets: Mapping[str, str]) -> None:
@@ -115,7 +121,7 @@ def _rewrite_jsonl(source: Path, target: Path, names: _Names) -> None:
         for line in reading:
             if not line.strip():
                 continue
-            old = json.loads(line)
+            old = parse_json(line, source)
             new = names.new_value("", old)
             if new is not MISSING:
                 writing.write(line.rstrip("\n") if new == old else json.dumps(new, ensure_ascii=False))
@@ -127,6 +133,7 @@ def _rewrite_parquet(source: Path, target: Path, names: _Names) -> None:
     import pyarrow.parquet as pq
 
     table = pq.read_table(source)
+    table.validate(full=True)
     rows = [names.new_value("", row) for row in table.to_pylist()]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([row for row in rows if row is not MISSING], schema=table.schema), buffer)

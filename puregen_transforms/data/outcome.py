@@ -45,12 +45,14 @@ class Outcome:
         resisting: images that are still suspicious after all that method "adaptive" does.
         skipped: those left out.
         notes: sentences about names and the like that a user should read.
+        manifest_sha256: of the lines of the copy's manifest, see `puregen verify --sha256`; empty if it was changed.
     """
 
     images: int
     resisting: int = 0
     skipped: tuple[Skipped, ...] = ()
     notes: tuple[str, ...] = ()
+    manifest_sha256: str = ""
 
 
 class UnreadableImageError(ValueError):

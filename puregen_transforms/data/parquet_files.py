@@ -38,7 +38,7 @@ class ParquetSplit:
     def open(cls, paths: Collection[Path]) -> ParquetSplit:
         """Read the schema and the number of rows of some files."""
         first, *_ = paths
-        features = Features.from_arrow_schema(_open_parquet(first).schema_arrow)
+        features = features_of(_open_parquet(first).schema_arrow, first)
         rows = 0
         for path in paths:
             with _open_parquet(path) as file:
@@ -86,6 +86,18 @@ class ParquetSplit:
                 wanted = pa.Table.from_batches([batch]).slice(skip, stop - first - skip)
                 yield table_cast(wanted, self.features.arrow_schema)
             first += batch.num_rows
+
+
+def features_of(schema: pa.Schema, path: Path) -> Features:
+    """Tell the types of a Parquet file's columns, from the notes that `datasets` left in it.
+
+    Raises:
+        ValueError: the notes are of another kind.
+    """
+    try:
+        return Features.from_arrow_schema(schema)
+    except Exception as error:  # it takes the notes as they are, so anything may come up
+        raise ValueError(f"Expected notes on the columns in {path}, but they are damaged: {error!r}.") from error
 
 
 def parquet_below(folder: Path) -> list[Path]:
@@ -142,5 +154,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
     try:
         # A whole column of a large row group would be read ahead otherwise.
         return pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"Expected a Parquet file, but {path} cannot be read as one: {error}") from error

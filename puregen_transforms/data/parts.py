@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from puregen_transforms._text import shown
 from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import Skipped
 from puregen_transforms.data.results import ResultFolder
@@ -86,8 +87,52 @@ class PartRecord:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PartRecord:
-        """Rebuild from `to_dict`."""
+        """Rebuild from `to_dict`.
+
+        Raises:
+            ValueError: values of another kind.
+        """
+        if not isinstance(values, Mapping) or set(values) != {item.name for item in fields(cls)}:
+            raise ValueError(f"expected the record of a part, but got {shown(repr(values))[:80]}")
+        wrong = [name for name, is_right in _FORMS.items() if not is_right(values[name])]
+        if wrong:
+            raise ValueError("; ".join(f"{name} is {shown(repr(values[name]))[:80]}" for name in wrong))
         return cls(**{**values, "skipped": tuple(map(Skipped.from_dict, values["skipped"]))})
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list_of_files(value: object) -> bool:
+    return isinstance(value, dict) and all(name and _is_text(checksum) for name, checksum in value.items())
+
+
+def _is_list_of_skipped(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(row, dict) and "reason" in row and all(isinstance(item, (str, int)) for item in row.values())
+        for row in value
+    )
+
+
+_FORMS: Mapping[str, Callable[[object], bool]] = {
+    "name": _is_text,
+    "split": _is_text,
+    "start": _is_count,
+    "stop": _is_count,
+    "rows": _is_count,
+    "images": _is_count,
+    "source": _is_text,
+    "files": _is_list_of_files,
+    "skipped": _is_list_of_skipped,
+    "resisting": _is_count,
+    "state": lambda value: isinstance(value, dict),
+}
+"""What each value of a record must be."""
 
 
 Finished = Callable[[str], PartRecord | None]

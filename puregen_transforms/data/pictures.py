@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import PIL.Image
 from datasets import Dataset, Image
-from datasets.utils.file_utils import xopen
 
-from puregen_transforms.data.images import ImageProblemError, decode_input
+from puregen_transforms._text import shown
+from puregen_transforms.data.cells import ANYWHERE, Places, is_empty
+from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, decode_input
 
 
 class Pictures(Sequence[Any]):
@@ -20,16 +20,18 @@ class Pictures(Sequence[Any]):
         dataset: one split.
         column: of images.
         size: resizes images, the shorter side to so many pixels, and crops their center; None takes them as they are.
+        places: where the rows may name files.
 
     Raises (in reading):
         ValueError: an image that cannot be read, or is of a kind that cannot be purified; says which.
     """
 
-    def __init__(self, dataset: Dataset, column: str, size: int | None = None) -> None:
+    def __init__(self, dataset: Dataset, column: str, size: int | None = None, places: Places = ANYWHERE) -> None:
         self._mode = dataset.features[column].mode
         self._rows = dataset.select_columns([column]).cast_column(column, Image(decode=False))
         self._column = column
         self._size = size
+        self._places = places
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -38,12 +40,12 @@ class Pictures(Sequence[Any]):
         if isinstance(row, slice):
             return [self[number] for number in range(*row.indices(len(self)))]
         cell = self._rows[int(row)][self._column]
-        if is_null(cell):
+        if is_empty(cell):
             return None
         try:
-            image = decode_input(read_cell(cell), mode=self._mode)
+            image = decode_input(self._places.read(cell), mode=self._mode, largest=LARGEST_LOOKED_AT)
         except (OSError, ImageProblemError) as problem:
-            where = f"row {int(row)}" + (f", {cell['path']}" if cell["path"] else "")
+            where = f"row {int(row)}" + (f", {shown(cell['path'])}" if cell["path"] else "")
             raise ValueError(
                 f"Expected images that can be read and purified, but not so {where}: {problem}. Mend or remove it."
             ) from problem
@@ -63,19 +65,3 @@ def cropped_to(picture: Any, size: int) -> Any:
     resized = picture.convert("RGB").resize((width, height), PIL.Image.Resampling.BICUBIC)
     left, top = (width - size) // 2, (height - size) // 2
     return resized.crop((left, top, left + size, top + size))
-
-
-def is_null(cell: dict[str, Any] | None) -> bool:
-    """Tell whether a cell of an image column is empty."""
-    return cell is None or (cell["bytes"] is None and cell["path"] is None)
-
-
-def read_cell(cell: dict[str, Any]) -> bytes:
-    """Read the bytes of an image that is stored in the table, or only named there."""
-    if cell["bytes"] is not None:
-        return bytes(cell["bytes"])
-    path = Path(cell["path"])
-    if path.is_absolute() and path.is_file():  # as it is: `xopen` takes "::" and "[" in names for more
-        return path.read_bytes()
-    with xopen(cell["path"], "rb") as file:
-        return bytes(file.read())

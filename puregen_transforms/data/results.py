@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from puregen_transforms._files import below
+
 MANIFEST = "purified.jsonl"
 """Tells of a purified copy what it consists of; the copy of a copy gets its own."""
 
@@ -28,16 +30,22 @@ class ResultFolder:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """Lend a path to write a file to; it becomes `name` at the end, and is removed if the body raises.
+        """Lend a path to write a file to; it becomes `name` in the folder, or is removed if the body raises.
 
-        Args:
-            name: in the folder, or an absolute path on the same disk.
+        Raises:
+            ValueError: the name leads out of the folder.
         """
+        with self.writing_to(below(self.folder, name)) as temporary:
+            yield temporary
+
+    @contextmanager
+    def writing_to(self, path: Path) -> Iterator[Path]:
+        """Do as `writing`, for any path on the same disk that the user has named."""
         temporary = self.scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             yield temporary
             _flush(temporary)
-            temporary.replace(self.folder / name)
+            temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -45,13 +53,17 @@ class ResultFolder:
 
     def put(self, name: str, data: bytes) -> str:
         """Write a file, and return its sha256."""
-        with self.writing(name) as temporary:
+        return self.put_at(below(self.folder, name), data)
+
+    def put_at(self, path: Path, data: bytes) -> str:
+        """Do as `put`, for any path on the same disk that the user has named."""
+        with self.writing_to(path) as temporary:
             temporary.write_bytes(data)
         return hashlib.sha256(data).hexdigest()
 
     def settle(self, names: Iterable[str]) -> None:
         """Flush the names of files to disk."""
-        for folder in {(self.folder / name).parent for name in names}:
+        for folder in {below(self.folder, name).parent for name in names}:
             _flush(folder)
 
 

@@ -18,10 +18,10 @@ from datasets import Image
 from datasets.table import table_cast
 
 from puregen_transforms._files import hash_file
-from puregen_transforms.data.images import Purify, pixels_of
+from puregen_transforms.data.cells import ANYWHERE, Cell, Places, is_empty
+from puregen_transforms.data.images import ImageProblemError, Purify, pixels_of
 from puregen_transforms.data.outcome import Skipped, UnreadableImageError
 from puregen_transforms.data.parts import Part, PartRecord, PurifyOptions
-from puregen_transforms.data.pictures import is_null, read_cell
 from puregen_transforms.data.repair import EncodedImage, Repaired, decode_one, repair
 from puregen_transforms.data.results import ResultFolder
 
@@ -42,6 +42,7 @@ def write_part(
     columns: ImageModes,
     results: ResultFolder,
     options: PurifyOptions,
+    places: Places = ANYWHERE,
 ) -> PartRecord:
     """Purify some rows into a Parquet file.
 
@@ -52,12 +53,13 @@ def write_part(
         columns: of images to purify.
         results: where the file goes.
         options: see `PurifyOptions`.
+        places: where the rows may name files.
 
     Raises:
         UnreadableImageError: an image cannot be repaired, and is not to be skipped.
         OSError: the file cannot be written.
     """
-    content = Content()
+    content = Content(places)
     waiting: deque[_Rows] = deque()
 
     read_rows = 0
@@ -66,7 +68,7 @@ def write_part(
         nonlocal read_rows
         for table in slices:
             content.add(table)
-            rows = _Rows(table, part.start + read_rows, columns)
+            rows = _Rows(table, part.start + read_rows, columns, places)
             waiting.append(rows)
             read_rows += table.num_rows
             yield from rows.sources()
@@ -121,7 +123,7 @@ def image_modes(features: Mapping[str, Any], columns: Iterable[str]) -> ImageMod
 
 
 def decoded_images(
-    tables: Iterable[pa.Table], columns: ImageModes, *, split: str, start: int, skip: bool
+    tables: Iterable[pa.Table], columns: ImageModes, *, split: str, start: int, skip: bool, places: Places = ANYWHERE
 ) -> Iterator[PIL.Image.Image]:
     """Yield the images that are purified, decoded.
 
@@ -131,12 +133,13 @@ def decoded_images(
         split: that the rows are of.
         start: the number of the first row.
         skip: leave out what cannot be decoded, rather than stopping.
+        places: where the rows may name files.
 
     Raises:
         UnreadableImageError: an image cannot be decoded, and is not to be skipped.
     """
     for table in tables:
-        rows = _Rows(table, start, columns)
+        rows = _Rows(table, start, columns, places)
         for source in rows.sources():
             image = decode_one(source)
             if isinstance(image, PIL.Image.Image):
@@ -148,13 +151,13 @@ def decoded_images(
         start += table.num_rows
 
 
-def purify_rows(table: pa.Table, columns: ImageModes, purify: Purify) -> pa.Table:
-    """Purify the images of some rows.
+def purify_rows(table: pa.Table, columns: ImageModes, purify: Purify, places: Places = ANYWHERE) -> pa.Table:
+    """Purify the images of some rows, which may name files in `places`.
 
     Raises:
         UnreadableImageError: an image cannot be repaired.
     """
-    rows = _Rows(table, 0, columns)
+    rows = _Rows(table, 0, columns, places)
     images = max(1, table.num_rows)
     for repaired in repair(rows.sources(), purify, chunk_images=images, at_once=lambda pixels: images):
         _, row, column = repaired.key
@@ -170,24 +173,30 @@ def _shown(table: pa.Table, row: int, column: str) -> dict[str, str | int]:
     return {"column": column} | {name: value for name, value in values.items() if isinstance(value, (str, int))}
 
 
-def mean_pixels(tables: Iterable[pa.Table], columns: Iterable[str]) -> list[int]:
+def mean_pixels(tables: Iterable[pa.Table], columns: Iterable[str], places: Places = ANYWHERE) -> list[int]:
     """Measure the pixels of the images of each column, on average over those that can be read."""
     found: dict[str, list[int]] = {name: [] for name in columns}
     # What cannot be read is reported where it is purified.
-    with suppress(OSError, ValueError, SyntaxError):
+    with suppress(OSError, ValueError):
         for table in tables:
             for name in columns:
                 for cell in table.column(name).to_pylist():
-                    if not is_null(cell):
-                        found[name].append(pixels_of(BytesIO(read_cell(cell))))
+                    with suppress(ImageProblemError):
+                        if not is_empty(cell):
+                            found[name].append(pixels_of(BytesIO(places.read(cell))))
     return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
 
 
 class Content:
-    """A running sha256 of the content of rows, however they are cut into tables."""
+    """A running sha256 of the content of rows, however they are cut into tables.
 
-    def __init__(self) -> None:
+    Args:
+        places: where the rows may name files.
+    """
+
+    def __init__(self, places: Places = ANYWHERE) -> None:
         self._found = hashlib.sha256()
+        self._places = places
 
     def add(self, table: pa.Table) -> None:
         """Hash more rows; images that are only named are read."""
@@ -197,8 +206,8 @@ class Content:
 
     def _add(self, value: Any) -> None:
         if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
-            with suppress(OSError):
-                value = {**value, "bytes": read_cell(value)}
+            with suppress(OSError, ImageProblemError):
+                value = {**value, "bytes": self._places.read(value)}
         if isinstance(value, dict):
             self._found.update(b"{%d" % len(value))
             for key, item in value.items():
@@ -228,13 +237,14 @@ def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
 class _Rows:
     """Rows that wait for their purified images, which are put in one by one."""
 
-    def __init__(self, table: pa.Table, first_row: int, columns: ImageModes) -> None:
+    def __init__(self, table: pa.Table, first_row: int, columns: ImageModes, places: Places = ANYWHERE) -> None:
         self.first_row = first_row
         self._modes = columns
+        self._places = places
         self._table = table
         self._cells = {name: table.column(name).to_pylist() for name in columns}
         self._failed: set[int] = set()
-        self.empty_cells = sum(is_null(cell) for cells in self._cells.values() for cell in cells)
+        self.empty_cells = sum(is_empty(cell) for cells in self._cells.values() for cell in cells)
         self._missing = table.num_rows * len(columns) - self.empty_cells
 
     @property
@@ -246,8 +256,8 @@ class _Rows:
         """Yield the images, row by row."""
         for row in range(self._table.num_rows):
             for name, cells in self._cells.items():
-                if not is_null(cells[row]):
-                    read = partial(read_cell, cells[row])
+                if not is_empty(cells[row]):
+                    read = partial(self._places.read, cells[row])
                     yield EncodedImage(key=(self, row, name), read=read, mode=self._modes[name])
 
     def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
@@ -268,7 +278,7 @@ class _Rows:
         return table.take(pa.array(kept, pa.int64())) if self._failed else table
 
 
-def _new_cell(cell: dict[str, Any], repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
+def _new_cell(cell: Cell, repaired: Repaired[tuple[int, str]]) -> dict[str, Any]:
     """Store a purified image; its name gets the suffix to match, and loses the folder if that was on this machine."""
     path = cell["path"]
     if path is not None:

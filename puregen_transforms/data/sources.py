@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import PIL.Image
 import pyarrow as pa
-from datasets import Dataset, DatasetDict, Features, IterableDataset, config, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Features, IterableDataset, config, load_dataset
 from datasets.data_files import DataFilesDict, DataFilesList
+from datasets.exceptions import DatasetsError
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from PIL import ImageOps
 
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.image_folder import ImageFolder
+from puregen_transforms.data.links import check_links
 from puregen_transforms.data.local import check_path, what_is_there
 from puregen_transforms.data.parquet_files import ParquetSplit, parquet_below, parquet_splits
 from puregen_transforms.data.pictures import Pictures
+from puregen_transforms.data.saved_sets import is_saved_set, load_saved_set
+from puregen_transforms.data.split_names import check_split_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,29 +37,33 @@ _PATIENCE = 30.0
 _TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
-def open_source(source: str) -> DatasetDict:
+def open_source(source: str, *, follow_links: bool = False) -> DatasetDict:
     """Open `source` with its splits.
 
     Args:
         source: a Parquet file; a folder of Parquet files, of a dataset saved with `save_to_disk`,
             or of images (`ImageFolder` says how it is read); or the name of a dataset on the Hub.
+        follow_links: read also what links in a folder lead to elsewhere.
 
     Raises:
         FileNotFoundError: a path that is not there, or a folder with nothing to read.
-        ValueError: files that do not belong together.
+        ValueError: files that do not belong together, cannot be read, or lead out of the folder.
     """
     if is_image_folder(source):
-        folder = ImageFolder.scan(Path(source).expanduser().resolve())
+        folder = ImageFolder.scan(Path(source).expanduser().resolve(), follow_links=follow_links)
         return DatasetDict({split: folder.dataset(split) for split in folder.splits})
-    if (parquet := _parquet_files(source)) is not None:
-        return DatasetDict(load_dataset("parquet", data_files=_as_they_are(parquet)))
+    if (parquet := _parquet_files(source, follow_links)) is not None:
+        return DatasetDict(_load_parquet(source, parquet))
     path = Path(source).expanduser()
     if path.is_dir():
-        loaded = _load_saved(path)
+        check_links(path, follow_links=follow_links)
+        loaded = load_saved_set(path)
     else:
         check_path(source)
         loaded = _load_named(source)
-    return DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    splits = DatasetDict({"train": loaded}) if isinstance(loaded, Dataset) else loaded
+    check_split_names(splits, source)
+    return splits
 
 
 def open_stream(source: str, split: str) -> IterableDataset:
@@ -67,23 +76,39 @@ def open_stream(source: str, split: str) -> IterableDataset:
     parquet = _parquet_files(source)
     if not parquet or split not in parquet:
         raise ValueError(f"Expected Parquet files of a split {split!r} in {source!r}, but there are none.")
-    return load_dataset("parquet", data_files=_as_they_are(parquet), split=split, streaming=True)
+    return _load_parquet(source, parquet, split=split, streaming=True)
 
 
 def is_image_folder(source: str) -> bool:
     """Tell whether the source is a folder that is read as loose image files."""
     path = Path(source).expanduser()
-    return path.is_dir() and not _is_saved_dataset(path) and not parquet_below(path)
+    return path.is_dir() and not is_saved_set(path) and not parquet_below(path)
 
 
-def _parquet_files(source: str) -> dict[str, list[Path]] | None:
+def _parquet_files(source: str, follow_links: bool = False) -> dict[str, list[Path]] | None:
     """Find the Parquet files of each split; None for a source of another kind."""
     path = Path(source).expanduser()
     if path.is_file():
         if path.suffix != ".parquet":
             raise FileNotFoundError(f"Expected a .parquet file or a folder, but got the file {source!r}.")
         return {"train": [path]}
-    return parquet_splits(path) if path.is_dir() and not _is_saved_dataset(path) else None
+    if not path.is_dir() or is_saved_set(path):
+        return None
+    check_links(path, follow_links=follow_links)
+    return parquet_splits(path)
+
+
+def _load_parquet(source: str, files: dict[str, list[Path]], **options: Any) -> Any:
+    """Have `datasets` read files of this machine, which nobody needs to hear of."""
+    counts, config.HF_UPDATE_DOWNLOAD_COUNTS = config.HF_UPDATE_DOWNLOAD_COUNTS, False
+    try:
+        return load_dataset("parquet", data_files=_as_they_are(files), **options)
+    except (ValueError, OSError, DatasetsError, pa.ArrowException):
+        raise
+    except Exception as error:  # on notes of the wrong kind in a file it raises what it likes
+        raise ValueError(f"Expected data that can be read in {source}, but got: {error!r}.") from error
+    finally:
+        config.HF_UPDATE_DOWNLOAD_COUNTS = counts
 
 
 def _as_they_are(files: dict[str, list[Path]]) -> DataFilesDict:
@@ -93,18 +118,6 @@ def _as_they_are(files: dict[str, list[Path]]) -> DataFilesDict:
         changed = [(str(path.stat().st_mtime_ns), str(path.stat().st_size)) for path in paths]
         found[split] = DataFilesList([str(path.resolve()) for path in paths], changed)
     return DataFilesDict(found)
-
-
-def _is_saved_dataset(folder: Path) -> bool:
-    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
-
-
-def _load_saved(folder: Path) -> Dataset | DatasetDict:
-    try:
-        return load_from_disk(str(folder))
-    except IndexError as error:
-        # datasets saves a split without rows, but cannot read it.
-        raise ValueError(f"Expected at least one row in every split, but {folder} has a split without any.") from error
 
 
 def _load_named(source: str) -> Dataset | DatasetDict:
@@ -179,29 +192,36 @@ class DatasetSplit:
             yield rows[first : min(first + size, stop)]
 
 
-def open_tables(source: str, *, splits: Collection[str] = ()) -> dict[str, TableSplit]:
+def open_tables(source: str, *, splits: Collection[str] = (), follow_links: bool = False) -> dict[str, TableSplit]:
     """Open anything but a folder of images as tables, by split.
 
     Args:
         source: see `open_source`.
         splits: the splits wanted; none named takes all.
+        follow_links: see `open_source`.
 
     Raises:
         FileNotFoundError: see `open_source`.
         ValueError: a split that is not there, or a file that is not Parquet.
     """
     opened: dict[str, TableSplit]
-    if (parquet := _parquet_files(source)) is not None:
+    if (parquet := _parquet_files(source, follow_links)) is not None:
         opened = {split: ParquetSplit.open(paths) for split, paths in parquet.items()}
     else:
-        opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in open_source(source).items()}
+        found = open_source(source, follow_links=follow_links)
+        opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in found.items()}
     if missing := sorted(set(splits) - set(opened)):
         raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")
     return {split: table for split, table in opened.items() if not splits or split in splits}
 
 
 def iterate_images(
-    source: str, *, splits: Collection[str] = (), columns: Collection[str] = (), skip_broken: bool = False
+    source: str,
+    *,
+    splits: Collection[str] = (),
+    columns: Collection[str] = (),
+    skip_broken: bool = False,
+    follow_links: bool = False,
 ) -> Iterator[PIL.Image.Image]:
     """Yield every image of a data set, one at a time.
 
@@ -210,16 +230,18 @@ def iterate_images(
         splits: the splits wanted; none named takes all.
         columns: the image columns wanted; none named takes the only one.
         skip_broken: leave out images that cannot be decoded, rather than raise.
+        follow_links: see `open_source`.
 
     Raises:
         ValueError: a split or column that is not there, several columns, or an image that cannot be decoded.
     """
-    opened = open_source(source)
+    opened, places = open_source(source, follow_links=follow_links), Places.of_source(source, follow_links=follow_links)
     if missing := sorted(set(splits) - set(opened)):
         raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")
     for split in splits or opened:
         table = opened[split]
-        read = [Pictures(table, column) for column in choose_image_columns(table.features, columns)]
+        chosen = choose_image_columns(table.features, columns)
+        read = [Pictures(table, column, places=places) for column in chosen]
         for row in range(len(table)):
             for pictures in read:
                 try:
@@ -249,7 +271,8 @@ def load_image_tensor(source: str, *, split: str = "train", column: str | None =
     import torch
 
     dataset = split_of(source, split)
-    pictures = Pictures(dataset, choose_image_columns(dataset.features, column and [column])[0])
+    (column,) = choose_image_columns(dataset.features, column and [column])
+    pictures = Pictures(dataset, column, places=Places.of_source(source))
     square = (image_size, image_size)
     images = torch.empty(len(dataset), 3, *square, dtype=torch.uint8)
     for row, image in enumerate(pictures):

@@ -11,6 +11,8 @@ from typing import Any, Self
 import PIL.Image
 import pyarrow as pa
 
+from puregen_transforms._files import below
+from puregen_transforms.data.cells import ANYWHERE, Places
 from puregen_transforms.data.parts import PART_ROWS, Finished, Part, PartRecord, PurifyOptions, check_part_rows
 from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.data.rows import (
@@ -43,11 +45,13 @@ class TableCopy:
         tables: splits by name.
         columns: image columns to purify.
         part_rows: rows of a part, which is a file.
+        places: where the rows may name files.
     """
 
     tables: Mapping[str, TableSplit]
     columns: Sequence[str]
     part_rows: int = PART_ROWS
+    places: Places = ANYWHERE
 
     def __post_init__(self) -> None:
         check_part_rows(self.part_rows)
@@ -63,7 +67,7 @@ class TableCopy:
         for table in self.tables.values():
             starts = sorted({table.rows * quarter // 4 for quarter in range(4)})
             rows = (table.batches(_LOOKED_AT, start, min(start + _LOOKED_AT, table.rows)) for start in starts)
-            found.append(mean_pixels(chain.from_iterable(rows), self.columns))
+            found.append(mean_pixels(chain.from_iterable(rows), self.columns, self.places))
         return max(found, key=sum)
 
     def cut(self, part_rows: int) -> Self:
@@ -100,7 +104,7 @@ class TableCopy:
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""
-        content = Content()
+        content = Content(self.places)
         for table in self._slices(part):
             content.add(table)
         return content.hexdigest()
@@ -112,13 +116,13 @@ class TableCopy:
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self._modes(part.split), results, options)
+        return write_part(part, self._slices(part), schema, self._modes(part.split), results, options, self.places)
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
         for split, table in self.tables.items():
             batches = table.batches(SLICE_ROWS, 0, table.rows)
-            yield from decoded_images(batches, self._modes(split), split=split, start=0, skip=skip)
+            yield from decoded_images(batches, self._modes(split), split=split, start=0, skip=skip, places=self.places)
 
     def _modes(self, split: str) -> ImageModes:
         return image_modes(self.tables[split].features, self.columns)
@@ -137,7 +141,7 @@ class TableCopy:
         for record in records:
             if record.split in empty:
                 for name in record.files:
-                    (results.folder / name).unlink(missing_ok=True)
+                    below(results.folder, name).unlink(missing_ok=True)
                 record = replace(record, files={})
             kept.append(record)
         note = f"No row is left for {', '.join(empty)}: such a split is not written, as datasets could not open it."

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,14 +16,16 @@ from typing import Any
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from puregen_transforms._files import hash_file, write_atomically
-from puregen_transforms.data.atomic import check_free, make_parents, remove_if_empty, try_writing
+from puregen_transforms._files import below, hash_file, is_regular, read_json, write_atomically
+from puregen_transforms._text import shown
+from puregen_transforms.data.atomic import check_free, make_parents, move_to_free, remove_if_empty, try_writing
 from puregen_transforms.data.folders import SKIPPED
 from puregen_transforms.data.outcome import Skipped, skipped_as_json
 from puregen_transforms.data.parts import PartRecord
 from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.distributed.manifest import (
     PART_ROWS_SETTING,
+    SETTLED,
     differences,
     filled_in,
     manifest_of,
@@ -63,11 +67,13 @@ class Job:
 
         Raises:
             BlockingIOError: another run is at it.
+            FileExistsError: there is something else in its place.
             OSError: nothing can be written beside the destination.
         """
         parents = [self.folder, *make_parents(self.destination.parent)]
         try:
-            try_writing(self.destination.with_name(f".{self.destination.name}.{secrets.token_hex(4)}.try"))
+            probe = self.destination.with_name(f".{self.destination.name}.{secrets.token_hex(4)}.try")
+            self._check_own(owner=try_writing(probe))
             self.folder.mkdir(exist_ok=True)
             with self._acquire():
                 try:
@@ -78,6 +84,23 @@ class Job:
         finally:
             for folder in parents:
                 remove_if_empty(folder)
+
+    def _check_own(self, *, owner: int) -> None:
+        """Take up only what a run of this user has left: others may put a folder there, or a link to one.
+
+        Args:
+            owner: number of the user to whom new files here belong.
+        """
+        if not os.path.lexists(self.folder):
+            return
+        found = self.folder.lstat()
+        names = {path.name for path in self.folder.iterdir()} if stat.S_ISDIR(found.st_mode) else {"not a folder"}
+        begun = {name for name in names if name == "lock" or name.startswith(".job.json.")}
+        if found.st_uid != owner or (names != begun and "job.json" not in names):
+            raise FileExistsError(
+                f"Expected what an earlier run of yours has left in {self.folder}, but that is something else. "
+                "Move it away, or choose another destination."
+            )
 
     def _acquire(self) -> AbstractContextManager[object]:
         try:
@@ -111,9 +134,9 @@ class Job:
         """Rows of the parts that an earlier run has cut the source into, finished or not."""
         manifest = manifest_path(self.destination)
         whole = manifest.exists() and self.destination.exists()
-        before = read_settings(manifest) if whole else self.earlier() or {}
-        found = before.get("source", {}).get(PART_ROWS_SETTING)
-        return found if isinstance(found, int) else None
+        before = read_settings(manifest) if whole else self.earlier()
+        found = None if before is None else before["source"].get(PART_ROWS_SETTING)
+        return found if isinstance(found, int) and not isinstance(found, bool) else None
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Set up the folder, or take it up again as a run before has left it.
@@ -123,6 +146,8 @@ class Job:
             ValueError: the run before was about something else; says what differs.
         """
         check_free(self.destination, folder=not self.is_file)
+        if self.is_file:
+            self._check_neighbors()
         earlier = self.earlier()
         if earlier is not None and (changes := differences(earlier, settings)):
             raise ValueError(
@@ -130,28 +155,73 @@ class Job:
                 "Repeat that run's settings on the same data, or remove that folder to begin anew."
             )
         shutil.rmtree(self.results.scratch, ignore_errors=True)
+        write_atomically(self.folder / "job.json", json.dumps(dict(settings)).encode())
         for folder in (self.results.folder, self.results.scratch, self.folder / "parts"):
             folder.mkdir(exist_ok=True)
-        write_atomically(self.folder / "job.json", json.dumps(dict(settings)).encode())
+
+    def _check_neighbors(self) -> None:
+        """Refuse files that are none of an earlier run's where the manifest and the list go, beside the copy."""
+        manifest, skipped = manifest_path(self.destination), skipped_path(self.destination)
+        for path in (path for path in (manifest, skipped) if os.path.lexists(path)):
+            with suppress(ValueError, OSError):
+                read_settings(manifest)
+                continue
+            raise FileExistsError(f"Expected no {path}: it is written beside the copy. Move it away, or rename.")
 
     def earlier(self) -> dict[str, Any] | None:
-        """Read the settings of the run that has begun this copy."""
+        """Read the settings of the run that has begun this copy.
+
+        Raises:
+            ValueError: they are damaged.
+        """
         path = self.folder / "job.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        with self._explained_damage(path):
+            settings = read_json(path)
+            if not isinstance(settings, dict) or not all(
+                isinstance(settings.get(name), dict) for name in ("source", "purifier")
+            ):
+                raise ValueError("it is not the settings of a run")
+            if missing := [name for name in SETTLED if name not in settings["purifier"]]:
+                raise ValueError(f"it has no {missing[0]}")
+            return settings
 
     def record(self, name: str) -> PartRecord | None:
         """Read the record of a part; None if it is not finished."""
-        path = self.folder / "parts" / f"{name}.json"
-        return PartRecord.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        path = below(self.folder / "parts", f"{name}.json")
+        return self._read_record(path) if path.exists() else None
 
     def add(self, record: PartRecord) -> None:
         """Record a finished part, all of whose files are on disk."""
-        write_atomically(self.folder / "parts" / f"{record.name}.json", json.dumps(record.to_dict()).encode())
+        path = below(self.folder / "parts", f"{record.name}.json")
+        write_atomically(path, json.dumps(record.to_dict()).encode())
 
     def records(self) -> Iterator[PartRecord]:
         """Yield the records of all finished parts, in no order."""
-        for path in (self.folder / "parts").glob("*.json"):
-            yield PartRecord.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        yield from map(self._read_record, self._finished())
+
+    def _finished(self) -> Iterator[Path]:
+        return (self.folder / "parts").glob("*.json")
+
+    def _read_record(self, path: Path) -> PartRecord:
+        with self._explained_damage(path):
+            record = PartRecord.from_dict(read_json(path))
+            if record.name != path.stem:
+                raise ValueError(f"it is the record of {shown(record.name)!r}")
+            for name in record.files:
+                below(self.results.folder, name)
+            return record
+
+    @contextmanager
+    def _explained_damage(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(
+                f"Expected what an earlier run has left in {path}, but it is damaged: {error}. "
+                f"Remove {self.folder} to begin anew."
+            ) from error
 
     @property
     def checkpoints(self) -> Path:
@@ -161,12 +231,11 @@ class Job:
     @property
     def has_progress(self) -> bool:
         """Whether there is anything to go on from."""
-        return any(self.records()) or (self.checkpoints.exists() and any(self.checkpoints.iterdir()))
+        return any(self._finished()) or (self.checkpoints.exists() and any(self.checkpoints.iterdir()))
 
     def is_whole(self, record: PartRecord) -> bool:
         """Tell whether the files of a finished part are still what they were."""
-        paths = {self.results.folder / name: checksum for name, checksum in record.files.items()}
-        return all(path.exists() and hash_file(path) == checksum for path, checksum in paths.items())
+        return all(holds(self.results.folder, name, checksum) for name, checksum in record.files.items())
 
     def complete(self, settings: Mapping[str, Any], records: list[PartRecord], skipped: tuple[Skipped, ...]) -> None:
         """Move the copy to its destination; killed at any moment, the next run does it again."""
@@ -175,21 +244,15 @@ class Job:
             records = self._joined(records)
         # Of a single file, these two come first: where it is, they are.
         home = self.destination if self.is_file else result
-        self.results.put(str(manifest_path(home)), manifest_of(settings, records))
+        self.results.put_at(manifest_path(home), manifest_of(settings, records))
         if skipped:
-            self.results.put(str(skipped_path(home)), skipped_as_json(skipped))
-        check_free(self.destination, folder=not self.is_file)
-        if self.is_file:
-            (result / self.destination.name).rename(self.destination)
-        else:
-            with suppress(FileNotFoundError):
-                self.destination.rmdir()
-            result.rename(self.destination)
+            self.results.put_at(skipped_path(home), skipped_as_json(skipped))
+        move_to_free(result / self.destination.name if self.is_file else result, self.destination)
         self.remove()
 
     def _joined(self, records: list[PartRecord]) -> list[PartRecord]:
         """Join all parts into one file."""
-        paths = [self.results.folder / name for record in records for name in record.files]
+        paths = [below(self.results.folder, name) for record in records for name in record.files]
         name = self.destination.name
         with self.results.writing(name) as temporary:
             with pq.ParquetWriter(temporary, pq.read_schema(paths[0])) as writer:
@@ -204,6 +267,12 @@ class Job:
     def remove(self) -> None:
         """Take away the folder of the copy under way."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def holds(folder: Path, name: str, checksum: str) -> bool:
+    """Tell whether a file is in a folder, and what it was."""
+    path = below(folder, name)
+    return is_regular(path) and hash_file(path) == checksum
 
 
 def skipped_path(destination: Path) -> Path:

@@ -1,12 +1,19 @@
-"""The manifest of a purified copy: source, settings and parts, kept beside it as JSON lines."""
+"""The manifest of a purified copy: source, settings and parts, kept beside it as JSON lines.
+
+The last line is the sha256 of all before, so that a changed byte of it is noticed. Whoever can rewrite the copy can
+rewrite that, too: only the same hash kept elsewhere, for which `puregen purify` prints it, proves more.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from puregen_transforms._files import is_regular, parse_json
+from puregen_transforms._text import shown
 from puregen_transforms.data.folders import MANIFEST
 from puregen_transforms.data.parts import PartRecord
 from puregen_transforms.purifier.puregen_config import ALGORITHM_VERSION
@@ -14,7 +21,10 @@ from puregen_transforms.purifier.puregen_config import ALGORITHM_VERSION
 if TYPE_CHECKING:
     from puregen_transforms import PureGen
 
-FORMAT = 1
+FORMAT = 2
+"""Manifests of format 1 have no last line with the hash of the others."""
+
+HASH = "sha256 of the lines above"
 
 
 def manifest_path(destination: Path) -> Path:
@@ -25,41 +35,72 @@ def manifest_path(destination: Path) -> Path:
 
 
 def manifest_of(settings: Mapping[str, Any], records: Iterable[PartRecord]) -> bytes:
-    """Encode a manifest: a line of settings, then one for each record."""
+    """Encode a manifest: a line of settings, one for each record, and one with their hash."""
     rows = [{"format": FORMAT, **settings}, *(record.to_dict() for record in records)]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return content + _last_line(hashlib.sha256(content).hexdigest())
+
+
+def read_hash(path: Path) -> str | None:
+    """Read the hash of a manifest from its last line; None if the manifest was changed since it was written.
+
+    Raises:
+        ValueError: it is no manifest.
+        OSError: it cannot be read.
+    """
+    read_settings(path)
+    found, last = hashlib.sha256(), b""
+    with path.open("rb") as file:
+        for line in file:
+            found.update(last)
+            last = line
+    sha256 = found.hexdigest()
+    return sha256 if last == _last_line(sha256) else None
+
+
+def _last_line(sha256: str) -> bytes:
+    return json.dumps({HASH: sha256}).encode() + b"\n"
 
 
 def read_settings(path: Path) -> dict[str, Any]:
     """Read the settings from a manifest.
 
     Raises:
-        ValueError: it is no manifest.
+        ValueError: it is no manifest, or of another format.
         OSError: it cannot be read.
     """
-    with path.open(encoding="utf-8") as file:
+    if path.exists() and not is_regular(path):
+        raise ValueError(f"Expected a manifest of puregen purify, but {path} is no file.")
+    with path.open("rb") as file:
         return _settings(file.readline(), path)
 
 
 def read_records(path: Path) -> Iterator[PartRecord]:
     """Read the records of a manifest, one at a time; raises as `read_settings`."""
-    with path.open(encoding="utf-8") as file:
-        _settings(file.readline(), path)
-        for number, line in enumerate(file, start=2):
+    read_settings(path)
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1 or line.startswith(b'{"' + HASH.encode()):
+                continue
             try:
-                yield PartRecord.from_dict(json.loads(line))
-            except (ValueError, TypeError, KeyError) as error:
+                yield PartRecord.from_dict(parse_json(line, f"line {number}"))
+            except ValueError as error:
                 raise ValueError(f"Expected a record in line {number} of {path}, but it is damaged: {error}") from error
 
 
-def _settings(line: str, path: Path) -> dict[str, Any]:
+def _settings(line: bytes, path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(line)
-        known = settings["format"] == FORMAT
+        settings = parse_json(line, path)
+        found = settings["format"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"Expected a manifest of puregen purify, but {path} is none.") from error
-    if not known:
-        raise ValueError(f"Expected a manifest of format {FORMAT}, but {path} has {settings['format']!r}.")
+    if found != FORMAT:
+        raise ValueError(
+            f"Expected a manifest of format {FORMAT}, but {path} has {shown(repr(found))[:40]}. "
+            "The copy was written by another version of puregen-transforms: check it with that one, or purify again."
+        )
+    if not isinstance(settings.get("source"), dict) or not isinstance(settings.get("purifier"), dict):
+        raise ValueError(f"Expected the source and the purifier in the first line of {path}, but they are not there.")
     return {name: value for name, value in settings.items() if name != "format"}
 
 

@@ -31,8 +31,15 @@ def to_json(value: Any) -> str:
 
 
 def from_json(text: str) -> Any:
-    """Decode what `to_json` wrote."""
-    return _decoded(json.loads(text))
+    """Decode what `to_json` wrote.
+
+    Raises:
+        ValueError: it was changed since.
+    """
+    try:
+        return _decoded(json.loads(text))
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
+        raise ValueError(f"Expected a value as `purify_dataset` writes it, but got: {error}") from error
 
 
 def _encoded(value: Any) -> Any:

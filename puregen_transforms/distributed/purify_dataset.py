@@ -35,6 +35,7 @@ def purify_dataset(
     output_dir: str | os.PathLike[str],
     on_error: str = "stop",
     part_rows: int | None = None,
+    follow_links: bool = False,
 ) -> Any:
     """Purify a data set once, and open the result.
 
@@ -53,6 +54,8 @@ def purify_dataset(
         on_error: "stop" at the first image that cannot be repaired, or "skip" the rows of such images.
         part_rows: rows of a part: what a killed process has to do again at most; None has parts of some minutes' work,
             and up to 1024 rows. A copy that is begun keeps its own.
+        follow_links: copy also what links in a folder lead to elsewhere; without it, such a link is an image that
+            cannot be repaired.
 
     Returns:
         The purified data set, of the kind that was given; for torch data sets a `PurifiedDataset` with the source's
@@ -68,7 +71,8 @@ def purify_dataset(
     destination = Path(output_dir).expanduser()
     if destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
-    source = _source(dataset, destination, purifier.config.columns or (), skip=on_error == "skip")
+    columns = purifier.config.columns or ()
+    source = _source(dataset, destination, columns, skip=on_error == "skip", follow_links=follow_links)
     if purifier.config.columns is not None:  # chosen here: it is given images alone
         purifier = changed(purifier, columns=None)
     processes = started_processes(purifier.device)
@@ -114,10 +118,12 @@ class _Source:
     open: Callable[[], Any]
 
 
-def _source(dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool) -> _Source:
+def _source(
+    dataset: Any, destination: Path, columns: tuple[str | int, ...], *, skip: bool, follow_links: bool
+) -> _Source:
     folder, names = str(destination), tuple(map(str, columns))
     if isinstance(dataset, (str, os.PathLike)):
-        copy = copy_of(os.fspath(dataset), destination, columns=names)
+        copy = copy_of(os.fspath(dataset), destination, columns=names, follow_links=follow_links)
         return _Source(copy=copy, open=lambda: open_source(folder))
     if isinstance(dataset, IterableDataset):
         stream = StreamCopy(dataset, names)

@@ -16,15 +16,17 @@ import pyarrow.parquet as pq
 from puregen_transforms import PureGen
 from puregen_transforms._extras import require_extra
 from puregen_transforms._files import hash_file
+from puregen_transforms.data.cells import Places
 from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.copies import check_apart
+from puregen_transforms.data.links import check_links
 from puregen_transforms.data.outcome import Outcome
 from puregen_transforms.data.parquet_files import ParquetSplit, parquet_below
 from puregen_transforms.data.parts import PART_ROWS, PartRecord
 from puregen_transforms.data.rows import DATA_FOLDER, ImageModes, image_modes, purify_rows
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_records, settings_of
+from puregen_transforms.distributed.manifest import filled_in, manifest_path, read_hash, read_records, settings_of
 from puregen_transforms.distributed.run import draw_seed
 from puregen_transforms.distributed.work import part_rows_for
 
@@ -45,6 +47,7 @@ class PurifyBatches:
         columns: of images, each with the mode that its type asks for.
         device: of the purifier.
         batch_size: of the purifier.
+        folder: of the source, in which rows may name images.
     """
 
     def __init__(
@@ -53,10 +56,12 @@ class PurifyBatches:
         columns: ImageModes,
         device: str | None = None,
         batch_size: int | None = None,
+        folder: str | None = None,
     ) -> None:
         # It is given images alone, of the columns chosen here.
         self._purifier = PureGen(**{**options, "columns": None}, device=device, batch_size=batch_size)
         self._columns = columns
+        self._places = Places(None if folder is None else (Path(folder),))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Purify the images of some rows.
@@ -64,7 +69,7 @@ class PurifyBatches:
         Raises:
             UnreadableImageError: one cannot be repaired.
         """
-        return purify_rows(table, self._columns, self._purifier)
+        return purify_rows(table, self._columns, self._purifier, self._places)
 
 
 def purify_with_ray(
@@ -137,9 +142,11 @@ def purify_with_ray(
                 actors=actors,
                 gpus_per_actor=gpus_per_actor,
             )
-            crew.purify(table, job, settings["purifier"], purifier)
+            crew.purify(table, job, settings["purifier"], purifier, source if source.is_dir() else source.parent)
             job.complete(settings, _records(job, table, columns, id_column or ROW_HASH), ())
-    return Outcome(images=sum(record.images for record in read_records(manifest_path(destination))))
+    manifest = manifest_path(destination)
+    images = sum(record.images for record in read_records(manifest))
+    return Outcome(images=images, manifest_sha256=read_hash(manifest) or "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +160,9 @@ class _Crew:
     actors: int | tuple[int, int] | None
     gpus_per_actor: float | None
 
-    def purify(self, table: ParquetSplit, job: Job, options: Mapping[str, Any], purifier: PureGen) -> None:
+    def purify(
+        self, table: ParquetSplit, job: Job, options: Mapping[str, Any], purifier: PureGen, folder: Path
+    ) -> None:
         """Run Ray from the Parquet files to the job's result."""
         import ray
         from ray.data.checkpoint import CheckpointConfig
@@ -185,7 +194,7 @@ class _Crew:
             # One block is one file: what a killed run has to do again at most, for each actor.
             rows.repartition(target_num_rows_per_block=self.part_rows).map_batches(
                 PurifyBatches,
-                fn_constructor_args=(dict(options), dict(self.columns), device, purifier.batch_size),
+                fn_constructor_args=(dict(options), dict(self.columns), device, purifier.batch_size, str(folder)),
                 batch_size=self.rows_per_call,
                 batch_format="pyarrow",
                 compute=self._pool(resources, gpus),
@@ -211,6 +220,8 @@ class _Crew:
 
 
 def _parquet_files(source: Path) -> list[Path]:
+    if source.is_dir():
+        check_links(source)
     found = [source] if source.is_file() else parquet_below(source)
     if not found:
         raise ValueError(

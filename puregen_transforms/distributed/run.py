@@ -17,12 +17,13 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import CopyProgress, Outcome, Skipped
 from puregen_transforms.data.parts import DatasetCopy, Part, PartRecord, PurifyOptions
-from puregen_transforms.distributed.job import Job
+from puregen_transforms.distributed.job import Job, holds
 from puregen_transforms.distributed.manifest import (
     PART_ROWS_SETTING,
     SETTLED,
     filled_in,
     manifest_path,
+    read_hash,
     read_records,
     settings_of,
 )
@@ -135,12 +136,20 @@ class _Run:
         self.source.prepare(self.job.results, self._options())
 
     def check_source(self) -> None:
-        """Check that a complete copy is of these data, by its first and its last part.
+        """Check that a complete copy is of these data and unchanged, by its first and its last part.
 
         Raises:
             FileExistsError: it is not.
         """
-        records = [record for record in read_records(manifest_path(self.job.destination)) if record.source]
+        everything = list(read_records(manifest_path(self.job.destination)))
+        home = self.job.destination.parent if self.job.is_file else self.job.destination
+        for record in (*everything[:1], *everything[-1:]):
+            if not all(holds(home, name, checksum) for name, checksum in record.files.items()):
+                raise FileExistsError(
+                    f"Expected a whole copy in {self.job.destination}, but it was damaged or changed since it was "
+                    f"written; `puregen verify {self.job.destination}` says where. Remove it to purify again."
+                )
+        records = [record for record in everything if record.source]
         for record in {record.name: record for record in (*records[:1], *records[-1:])}.values():
             part = Part(name=record.name, split=record.split, start=record.start, stop=record.stop)
             if self.source.source_digest(part) not in (None, record.source):
@@ -195,8 +204,9 @@ class _Run:
 
     def outcome(self, *notes: str) -> Outcome:
         """Read the outcome from the manifest."""
-        outcome = _outcome(read_records(manifest_path(self.job.destination)))
-        return replace(outcome, notes=(*notes, *self._notes))
+        manifest = manifest_path(self.job.destination)
+        outcome = _outcome(read_records(manifest))
+        return replace(outcome, notes=(*notes, *self._notes), manifest_sha256=read_hash(manifest) or "")
 
     def _check_folder(self) -> None:
         """Check that this is still the run's own folder: a process may outlive the first, which keeps others away.

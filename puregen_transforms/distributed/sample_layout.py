@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
+from puregen_transforms._text import shown
+from puregen_transforms.data.images import look_at
 from puregen_transforms.distributed.plain_values import from_json, to_json
 from puregen_transforms.functional.images import check_unit_range, rounded
 from puregen_transforms.transforms.formats import has_image_shape
@@ -24,6 +26,8 @@ JSON = "json"
 
 _TYPES: dict[Any, str] = {bool: "bool", int: "int64", float: "float64", str: "string"}
 
+_LISTS = ("names", "forms", "inputs")
+_KINDS = ("tuple", "list", "dict", "image")
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 
 
@@ -47,15 +51,27 @@ class Layout:
         """Return a JSON-ready record."""
         return {
             "kind": self.kind,
-            "names": list(self.names),
-            "forms": list(self.forms),
-            "inputs": list(self.inputs),
+            **{name: list(getattr(self, name)) for name in _LISTS},
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Layout:
-        """Rebuild from `to_dict`."""
-        return cls(kind=values["kind"], **{name: tuple(values[name]) for name in ("names", "forms", "inputs")})
+        """Rebuild from `to_dict`.
+
+        Raises:
+            ValueError: values of another kind.
+        """
+        found = values if isinstance(values, Mapping) else {}
+        kind, (names, forms, inputs) = found.get("kind"), (_words(found.get(name)) for name in _LISTS)
+        if (
+            kind in _KINDS
+            and names
+            and len(names) == len(forms)
+            and all(map(_is_form, forms))
+            and {*inputs} <= {*names}
+        ):
+            return cls(kind=kind, names=names, forms=forms, inputs=inputs)
+        raise ValueError(f"Expected the layout of a sample, but got {shown(repr(values))[:200]}.")
 
     def stored(self, sample: Any, row: int) -> list[Any]:
         """Take a sample apart, into one value for each column of a table.
@@ -72,13 +88,19 @@ class Layout:
         return found
 
     def sample(self, stored: Sequence[Any]) -> Any:
-        """Put a sample together from the values of a row."""
+        """Put a sample together from the values of a row, its images as they are stored."""
         values = [_restored(value, form) for value, form in zip(stored, self.forms, strict=True)]
         if self.kind == "image":
             return values[0]
         if self.kind == "dict":
             return dict(zip(self.names, values, strict=True))
         return list(values) if self.kind == "list" else tuple(values)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    """Return a list of texts; nothing for anything else."""
+    is_right = isinstance(value, list) and all(isinstance(word, str) for word in value)
+    return tuple(value) if is_right else ()
 
 
 def values_of(sample: Any, kind: str, names: Sequence[str], row: int) -> list[Any]:
@@ -99,8 +121,8 @@ def values_of(sample: Any, kind: str, names: Sequence[str], row: int) -> list[An
         return [sample[name] for name in names]
     if kind != "dict" and isinstance(sample, (tuple, list)) and len(sample) == len(names):
         return list(sample)
-    shown = f"a {type(sample).__name__}" + (f" of {len(sample)} parts" if hasattr(sample, "__len__") else "")
-    raise ValueError(f"Expected samples that are a {kind} of {len(names)} parts like the first, but {row} is {shown}.")
+    found = f"a {type(sample).__name__}" + (f" of {len(sample)} parts" if hasattr(sample, "__len__") else "")
+    raise ValueError(f"Expected samples that are a {kind} of {len(names)} parts like the first, but {row} is {found}.")
 
 
 def form_of(value: Any, is_input: bool) -> str:
@@ -132,6 +154,7 @@ _TENSOR_TYPES = {getattr(torch, name): name for name in ("bool", "uint8", "int8"
     torch.float64: "float64",
 }
 _NUMBER_TYPES = {*_TENSOR_TYPES.values(), "uint16", "uint32"}
+_IMAGE_TYPES = ("uint8", "float16", "bfloat16", "float32", "float64")
 
 
 def _form_of_image(value: Any) -> str:
@@ -142,6 +165,18 @@ def _form_of_image(value: Any) -> str:
         return f"{tv}{str(value.dtype).removeprefix('torch.')} image"
     shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
     raise ValueError(f"Expected single images in a sample, but got {type(value).__name__}{shape}.")
+
+
+def _is_form(form: str) -> bool:
+    """Tell whether `form_of` could have given this: a record may have been changed."""
+    if form in ("pil", "array", JSON, *_TYPES.values()):
+        return True
+    kind, *rest = form.split() or [""]
+    if kind in ("list", "number"):
+        return len(rest) == 1 and rest[0] in (_TYPES.values() if kind == "list" else _NUMBER_TYPES)
+    if kind == "tensor":
+        return len(rest) == 2 and rest[0] in ("0", "1") and rest[1] in _TENSOR_TYPES.values()
+    return form.removeprefix("tv ").removesuffix(" image") in _IMAGE_TYPES and form.endswith(" image")
 
 
 def is_image_form(form: str) -> bool:
@@ -241,10 +276,10 @@ def encoded_image(value: Any, row: int) -> bytes:
 def _restored(value: Any, form: str) -> Any:
     if form == JSON:
         return from_json(value)
-    if value is None or form == "pil":
+    if value is None:
         return value
     if is_image_form(form):
-        return _restored_image(value, form)
+        return _restored_image(look_at(value["bytes"]), form)
     kind, *rest = form.split()
     if kind == "tensor":
         return torch.tensor(value, dtype=getattr(torch, rest[1]))
@@ -252,6 +287,8 @@ def _restored(value: Any, form: str) -> Any:
 
 
 def _restored_image(image: Any, form: str) -> Any:
+    if form == "pil":
+        return image
     if form == "array":
         pixels = np.array(image)
         return pixels[..., None] if pixels.ndim == 2 else pixels

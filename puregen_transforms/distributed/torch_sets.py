@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from datasets import ClassLabel, Value
+from datasets import ClassLabel, Image, Value
 from torch.utils.data import Dataset as TorchDataset
 
 from puregen_transforms.data.sample_transforms import leaves_of, without_transforms
 from puregen_transforms.data.sources import split_of
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
-from puregen_transforms.distributed.sample_layout import Layout, features_of
+from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form
 from puregen_transforms.distributed.survey import survey
 
 
@@ -113,7 +113,15 @@ class PurifiedDataset(TorchDataset[Any]):
                 f'Open it with datasets.load_dataset("{folder}").'
             )
         self._layout = Layout.from_dict(source["sample"])
-        self._rows = split_of(str(folder), "train")
+        rows = split_of(str(folder), "train")
+        images = dict(zip(self._layout.names, map(is_image_form, self._layout.forms), strict=True))
+        if set(images) != set(rows.features) or any(
+            isinstance(rows.features[name], Image) != is_image for name, is_image in images.items()
+        ):
+            raise ValueError(f"Expected the columns {list(images)} in {folder}, but found {list(rows.features)}.")
+        for name in (name for name, is_image in images.items() if is_image):
+            rows = rows.cast_column(name, Image(decode=False))
+        self._rows = rows
         self.transform = transform
         self.target_transform = target_transform
         self.transforms = transforms

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from puregen_transforms._files import hash_file
-from puregen_transforms.data.folders import OTHER_FILES, SKIPPED
-from puregen_transforms.data.images import ImageProblemError, decode
-from puregen_transforms.data.parts import Part
-from puregen_transforms.distributed.manifest import differences, manifest_path, read_records, read_settings
+from puregen_transforms._files import below, hash_file, is_regular
+from puregen_transforms.data.folders import OTHER_FILES
+from puregen_transforms.data.images import ImageProblemError, look_at
+from puregen_transforms.data.outcome import Skipped, skipped_as_json
+from puregen_transforms.data.parts import Part, PartRecord
+from puregen_transforms.distributed.job import skipped_path
+from puregen_transforms.distributed.manifest import (
+    differences,
+    manifest_path,
+    read_hash,
+    read_records,
+    read_settings,
+)
 
 
-def problems_of(copy: Path) -> Iterator[str]:
+def problems_of(copy: Path, *, sha256: str | None = None) -> Iterator[str]:
     """Compare a copy with its manifest, and say what is wrong.
 
-    Looked at are: that all parts are there and each row is in one of them, every file's checksum, the rows of tables,
-    whether every image can be decoded, and files that the copy did not have.
+    Looked at are: the manifest's own hash, that all parts are there and each row is in one of them, every file's
+    checksum, the rows of tables, whether every image can be decoded, the list of images left out, and files, links and
+    others that the copy did not have.
 
     Args:
         copy: a folder or a .parquet file that `puregen purify` has written.
+        sha256: of the manifest, as `puregen purify` printed it. A manifest beside its copy proves nothing against
+            someone who can rewrite both; this does.
 
     Raises:
         FileNotFoundError: there is no copy, or it has no manifest.
@@ -34,31 +48,90 @@ def problems_of(copy: Path) -> Iterator[str]:
         raise FileNotFoundError(
             f"Expected what puregen purify has written, but there is no {copy if not copy.exists() else manifest}."
         )
-    settings = read_settings(manifest)
-    source, engine = settings["source"], settings.get("engine")
+    found = read_hash(manifest)
+    if found is None:
+        yield f"{manifest.name} does not end in the hash of its other lines: it was changed, or cut off"
+    elif sha256 is not None and found != sha256.strip().lower():
+        yield f"{manifest.name} has the hash {found}, not {sha256}"
+    expected = _Expected.of_settings(read_settings(manifest), manifest)
     home = copy.parent if copy.suffix == ".parquet" else copy
-    known = {manifest.name, SKIPPED}
-    reached = dict.fromkeys(source.get("rows", [""]), 0)
-    rows = 0
+    skipped: list[Skipped] = []
+    known = {manifest.name, skipped_path(copy).name}
     for record in read_records(manifest):
-        rows += record.rows
-        if record.stop:
-            if record.start != reached.get(record.split, 0):
-                yield f"{_rows(reached.get(record.split, 0), record.start, record.split)} are in no part, or in two"
-            reached[record.split] = record.stop
+        yield from expected.add(record)
+        skipped += record.skipped
         known.update(record.files)
         for name, checksum in record.files.items():
             yield from _problems_of_file(home, name, checksum, is_image=record.name != OTHER_FILES)
-    if engine == "ray":  # its files hold rows in no order
-        if rows != sum(source["rows"].values()):
-            yield f"{rows} rows are there, of {sum(source['rows'].values())}"
-        reached = source["rows"]
-    for split, end in source.get("rows", {"": source.get("images", reached.get(""))}).items():
-        if end is not None and reached[split] != end:
-            yield f"{_rows(reached[split], end, split)} are in no part"
+    yield from expected.missing()
+    yield from _problems_of_list(skipped_path(copy), tuple(skipped))
     if home == copy:
-        found = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
-        yield from (f"{name} does not belong to the copy" for name in sorted(found - known))
+        yield from (f"{name} does not belong to the copy" for name in sorted(_names_in(copy) - known))
+
+
+@dataclass
+class _Expected:
+    """What the records of a copy have to add up to.
+
+    Args:
+        rows: of each split, where that is known; None of a stream.
+        in_order: whether each part goes on where the one before has ended.
+    """
+
+    rows: Mapping[str, int | None]
+    in_order: bool
+
+    def __post_init__(self) -> None:
+        self._reached = dict.fromkeys(self.rows, 0)
+        self._written = 0
+
+    @classmethod
+    def of_settings(cls, settings: Mapping[str, Any], manifest: Path) -> _Expected:
+        """Read what the source had.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        source = settings["source"]
+        rows = source.get("rows", {"": source.get("images")})
+        if not isinstance(rows, dict) or not all(_is_count(count) for count in rows.values()):
+            raise ValueError(f"Expected the source's rows by split in {manifest}, but they are damaged.")
+        return cls(rows=rows, in_order=settings.get("engine") != "ray")
+
+    def add(self, record: PartRecord) -> Iterator[str]:
+        """Take in a record; say what does not fit."""
+        self._written += record.rows
+        if record.stop and self.in_order:
+            reached = self._reached.get(record.split, 0)
+            if record.start != reached:
+                yield f"{_rows(reached, record.start, record.split)} are in no part, or in two"
+            self._reached[record.split] = record.stop
+            lost = len({row for row in map(_row_of, record.skipped) if row is not None})
+            if record.rows + lost != record.stop - record.start:
+                yield (
+                    f"part {record.name} holds {record.rows} rows and leaves out {lost}, of "
+                    f"{record.stop - record.start}"
+                )
+
+    def missing(self) -> Iterator[str]:
+        """Say which rows no record has had."""
+        if not self.in_order:
+            total = sum(count or 0 for count in self.rows.values())
+            if self._written != total:
+                yield f"{self._written} rows are there, of {total}"
+            return
+        for split, end in self.rows.items():
+            if end is not None and self._reached[split] != end:
+                yield f"{_rows(self._reached[split], end, split)} are in no part"
+
+
+def _is_count(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _row_of(skipped: Skipped) -> object:
+    """Name the row that was left out; a row may have several images."""
+    return skipped.place.get("row", skipped.place.get("file"))
 
 
 def changes_since(copy: Path, source: str) -> Iterator[str]:
@@ -90,9 +163,15 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
 
 
 def _problems_of_file(home: Path, name: str, checksum: str, *, is_image: bool) -> Iterator[str]:
-    path = home / name
-    if not path.exists():
+    try:
+        path = below(home, name)
+    except ValueError as error:
+        yield str(error)
+        return
+    if not os.path.lexists(path):
         yield f"{name} is missing"
+    elif path.is_symlink() or not is_regular(path):
+        yield f"{name} is no file any more"
     elif hash_file(path) != checksum:
         yield f"{name} is not what was written"
     elif is_image:
@@ -102,20 +181,40 @@ def _problems_of_file(home: Path, name: str, checksum: str, *, is_image: bool) -
             yield f"{name}: {error}"
 
 
+def _problems_of_list(path: Path, skipped: tuple[Skipped, ...]) -> Iterator[str]:
+    """Compare the list of images left out with the records, which name them too."""
+    if not os.path.lexists(path):
+        if skipped:
+            yield f"{path.name} is missing"
+    elif not is_regular(path) or path.is_symlink() or path.read_bytes() != skipped_as_json(skipped):
+        yield f"{path.name} is not what was written"
+
+
+def _names_in(copy: Path) -> set[str]:
+    """Name all that is in a folder but folders: files, links to whatever, pipes."""
+    return {
+        Path(folder, name).relative_to(copy).as_posix()
+        for folder, folders, files in os.walk(copy)
+        for name in (*files, *(name for name in folders if Path(folder, name).is_symlink()))
+    }
+
+
 def _decode_all(path: Path) -> None:
     if path.suffix != ".parquet":
-        decode(path.read_bytes())
+        look_at(path.read_bytes())
         return
-    from datasets import Features, Image
+    from datasets import Image
+
+    from puregen_transforms.data.parquet_files import features_of
 
     with pq.ParquetFile(path) as file:
-        features = Features.from_arrow_schema(file.schema_arrow)
+        features = features_of(file.schema_arrow, path)
         columns = [name for name, feature in features.items() if isinstance(feature, Image)]
         for batch in file.iter_batches(batch_size=256, columns=columns):
             for row in batch.to_pylist():
                 for cell in row.values():
                     if cell is not None and cell["bytes"] is not None:
-                        decode(cell["bytes"])
+                        look_at(cell["bytes"])
 
 
 def _rows(start: int, stop: int, split: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import PIL.Image
 
 from puregen_transforms._figures import COLORS, INK, new_figure, save_figure
+from puregen_transforms.data.images import look_at
 from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, grouped, summarize
 
 if TYPE_CHECKING:
@@ -239,7 +238,7 @@ def _marks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _from_png(text: str) -> np.ndarray[Any, Any]:
-    return np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(text))))
+    return np.asarray(look_at(base64.b64decode(text)))
 
 
 def draw_detectors(path: Path, found: Mapping[str, Mapping[str, tuple[float | None, float | None]]]) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from statistics import fmean, pstdev
 from typing import Any
 
+from puregen_transforms._text import as_markdown
+
 NO_ATTACK = "no attack"
 
 LEFT_OUT = ", found left out"
@@ -90,7 +92,7 @@ class Table:
     def markdown(self) -> str:
         """Without its title."""
         lines = [self.head, ["---"] * len(self.head), *self.rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+        return "\n".join(f"| {' | '.join(map(as_markdown, line))} |" for line in lines) + "\n"
 
 
 Groups = dict[str, dict[str, list[Mapping[str, Any]]]]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from puregen_transforms._text import as_markdown, shown
 from puregen_transforms.evaluate.detection_tables import detection_tables
 from puregen_transforms.evaluate.published import CLASSES, PUBLISHED, PUREGEN, SET_UPS, Figures
 from puregen_transforms.evaluate.summaries import (
@@ -49,9 +50,9 @@ def markdown(record: Mapping[str, Any]) -> str:
     parts = []
     for index, table in enumerate(tables(record)):
         titled = kinds > 1 or index >= kinds or record["name"] in (*DETECTION, TRAINING)
-        heading = f"**{table.title}**\n\n" if titled else ""
+        heading = f"**{as_markdown(table.title)}**\n\n" if titled else ""
         parts.append(heading + table.markdown())
-    return "\n".join([*parts, remarks(record)])
+    return "\n".join([*parts, _in_markdown(remarks(record))])
 
 
 def _published(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Figures]]:
@@ -61,7 +62,7 @@ def _published(record: Mapping[str, Any]) -> Mapping[str, Mapping[str, Figures]]
 
 def _is_comparable(record: Mapping[str, Any]) -> bool:
     """Tell whether a record is of the same classes as published figures."""
-    return tuple(record["class_names"]) == CLASSES and record["preset"] != "smoke"
+    return tuple(record.get("class_names", ())) == CLASSES and record["preset"] != "smoke"
 
 
 def remarks(record: Mapping[str, Any]) -> str:
@@ -69,13 +70,14 @@ def remarks(record: Mapping[str, Any]) -> str:
     attacked = [cell["poison"] for cell in record["cells"] if "poison" in cell]
     rows = sorted({f"{poison['poisoned_rows']} of {poison['set_rows']}" for poison in attacked})
     seeds = len({cell["cell"]["seed"] for cell in record["cells"]})
+    command = str(record["command"]).replace("`", "'")
     text = (
-        f"`{record['command']}`, {seeds} victim{'s' * (seeds > 1)} a cell; {record['images']}; "
+        f"`{command}`, {seeds} victim{'s' * (seeds > 1)} a cell; {record['images']}; "
         f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {record['machine']}."
     )
     if _published(record):
         text += f' "paper": {SET_UPS.get(record["name"], PUREGEN)}'
-    quality = record["jpeg_quality"]
+    quality = record.get("jpeg_quality")
     names = {cell["cell"]["defense"]["name"] for cell in record["cells"]}
     if quality is not None and f"JPEG {quality}" in names:
         text += (
@@ -87,9 +89,15 @@ def remarks(record: Mapping[str, Any]) -> str:
     return text + "\n"
 
 
+def _in_markdown(words: str) -> str:
+    """Escape all but the command, which stands between backticks."""
+    start, command, rest = words.split("`", 2)
+    return f"{start}`{shown(command)}`{as_markdown(rest.rstrip())}\n"
+
+
 def energy_network(record: Mapping[str, Any]) -> str:
     """Name the energy network that a record was made with; by its hash, if it is not in the catalogue."""
-    sha256 = record["weights_sha256"]["ebm"]
+    sha256 = str(record.get("weights_sha256", {}).get("ebm", "not recorded"))
     names = [entry.name for entry in CATALOGUE.values() if entry.sha256 == sha256]
     return names[0] if names else f"weights {sha256[:12]}"
 

@@ -127,7 +127,7 @@ def download(
 def _look_up(repo_id: str, revision: str | None, token: str | bool | None) -> tuple[str, list[str]]:
     """Ask the Hub for the commit that a revision stands for, and the names of its files."""
     information = HfApi(token=token).model_info(repo_id, revision=revision)
-    if information.sha is None:
+    if information.sha is None or not _COMMIT.fullmatch(information.sha):  # it becomes the name of a folder
         raise ConnectionError(f"Expected a commit hash from {constants.ENDPOINT}, but got none. Check HF_ENDPOINT.")
     return information.sha, [file.rfilename for file in information.siblings or []]
 

@@ -58,6 +58,7 @@ def write_verdict(
     Raises:
         OSError: the folder cannot be written.
     """
+    (folder / PAGE).unlink(missing_ok=True)  # an earlier one must not pass for that of a run that fails
     names = [_class_name(label, class_names) for label in ([] if labels is None else labels.tolist())]
     content = numbers(verdict, origin, names)
     if inspection is not None:

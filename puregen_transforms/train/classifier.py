@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from puregen_transforms._files import below
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.train.checkpoint import (
@@ -66,7 +67,7 @@ def train_classifier(
             schedule.step()
         load_network_state(model, optimizer, tensors)
         generator.set_state(tensors["generator.state"])
-        hooks.load_state(load_state(state / record["hooks"])[0] if record["hooks"] else {})
+        hooks.load_state(load_state(below(state, record["hooks"]))[0] if record["hooks"] else {})
         yield from losses
     kept = _KeptHooks(hooks)
     for epoch in range(len(losses), recipe.epochs):

@@ -44,6 +44,9 @@ _LOOK_UP = "SELECT pixels, checksum FROM images WHERE purifier = ? AND content =
 
 _SCHEMA = "SELECT type, sql FROM sqlite_master WHERE name IN ('purifiers', 'images') ORDER BY name"
 
+_DAMAGED = (sqlite3.Error, ValueError, TypeError, OverflowError)
+"""What reading a file of anything else can raise; its own texts may be no UTF-8."""
+
 _INHERITED: list[object] = []
 """Connections from before a fork: closing them here would confuse the parent's locks."""
 
@@ -97,7 +100,7 @@ class CachedImages:
                 row = database.execute(_LOOK_UP, (number, key)).fetchone()
                 if row is not None and row[1] == self._checksum(key, row[0]):
                     found[key] = row[0]
-        except sqlite3.Error:
+        except _DAMAGED:
             pass
         return found
 
@@ -115,7 +118,7 @@ class CachedImages:
         rows = [(number, key, value, self._checksum(key, value)) for key, value in pixels.items()]
         try:
             self._insert(database, rows)
-        except sqlite3.Error as error:
+        except _DAMAGED as error:
             if "full" not in str(error):  # locked by others, or damaged: the images are there all the same
                 return
             if self._make_room(database, number):
@@ -162,7 +165,7 @@ class CachedImages:
             (number,) = database.execute("SELECT number FROM purifiers WHERE digest = ?", (self.digest,)).fetchone()
             if not isinstance(number, int):
                 raise sqlite3.DatabaseError("a purifier without a number")
-        except (sqlite3.Error, TypeError, OverflowError) as error:
+        except _DAMAGED as error:
             raise OSError(
                 f"Expected a cache of purified images that can be read and written at {path}, but got: {error}. "
                 "Choose a folder on a local disk with free space, or remove that file."

@@ -92,9 +92,9 @@ def _open_array(array: np.ndarray, channels: tuple[int, ...] = _CHANNELS) -> Ope
 
 
 def _open_tensor(tensor: Tensor) -> OpenImage:
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise ValueError(f"Expected a tensor that holds its pixels, but got one on {tensor.device}, {tensor.layout}.")
     plain = tensor.detach().as_subclass(Tensor)
-    if plain.is_meta or plain.layout != torch.strided:
-        raise ValueError(f"Expected a tensor that holds its pixels, but got one on {plain.device}, {plain.layout}.")
     if plain.is_floating_point() and plain.dtype.itemsize < 2:
         raise ValueError(f"Expected an image of uint8, or of floats of 16 bits or more, but got {plain.dtype}.")
     if not (plain.dtype == torch.uint8 or plain.is_floating_point()):

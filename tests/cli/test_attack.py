@@ -1,14 +1,12 @@
 """`puregen attack`."""
 
 import shutil
-from functools import partial
 
 import PIL.Image
 import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
-from rich.console import Console
 from typer.testing import CliRunner
 
 from puregen_transforms.attacks import ATTACKS, Poison
@@ -104,7 +102,7 @@ def test_an_attacker_who_knows_the_defense(folder, tmp_path):
 
 
 def test_the_list_names_every_attack(monkeypatch):
-    monkeypatch.setattr("puregen_transforms.cli.attack.Console", partial(Console, width=250))
+    monkeypatch.setenv("COLUMNS", "250")
     result = run("list")
     assert result.exit_code == 0
     lines = {words[0]: words for line in result.output.splitlines() if (words := line.replace("│", " ").split())}

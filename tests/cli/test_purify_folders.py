@@ -159,10 +159,30 @@ class TestImageFolder:
         (source / "train/cat/linked.png").symlink_to(outside / "x.png")
         (source / "train/bird").symlink_to(outside)
         (source / "train/loop").symlink_to(source)
-        assert run_purify(source, tmp_path / "out").exit_code == 0
+        assert run_purify(source, tmp_path / "out", "--follow-links").exit_code == 0
         assert {"train/cat/linked.png", "train/bird/x.png"} <= set(tree(tmp_path / "out"))
         assert not any("loop" in name for name in tree(tmp_path / "out"))
         assert not (tmp_path / "out/train/cat/linked.png").is_symlink()
+
+    def test_links_out_of_the_folder_are_refused_unless_asked_for(self, source, tmp_path, run_purify):
+        put(tmp_path / "outside/x.png", encoded(picture(9)))
+        put(tmp_path / "outside/key", "private")
+        (source / "train/cat/linked.png").symlink_to(tmp_path / "outside/x.png")
+        (source / "notes").symlink_to(tmp_path / "outside/key")
+        (source / "train/bird").symlink_to(tmp_path / "outside")
+        (source / "within.png").symlink_to(source / "train/cat/a.png")
+        result = run_purify(source, tmp_path / "out")
+        assert result.exit_code == 1
+        assert "--follow-links" in result.stderr
+        assert not (tmp_path / "out").exists()
+        assert run_purify(source, tmp_path / "out", "--on-error", "skip").exit_code == 3
+        skipped = {row["file"] for row in json.loads((tmp_path / "out/skipped.json").read_text())}
+        assert skipped == {"notes", "train/bird", "train/cat/linked.png"}
+        assert "within.png" in tree(tmp_path / "out")
+
+    def test_the_environment_of_a_process_is_never_copied(self, source, tmp_path, run_purify):
+        (source / "notes").symlink_to("/proc/self/environ")
+        assert run_purify(source, tmp_path / "out", "--follow-links").exit_code == 1
 
     def test_hidden_files_stay_behind_and_empty_folders_come_along(self, source, tmp_path, run_purify):
         put(source / ".DS_Store", "x")

@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import v2
 
 from puregen_transforms import PureGen, PurifiedDataset, purify_dataset
-from puregen_transforms.distributed.manifest import manifest_path, read_records, read_settings
+from puregen_transforms.distributed.manifest import manifest_of, manifest_path, read_records, read_settings
 from tests.distributed.conftest import content, pixels
 
 
@@ -394,10 +394,9 @@ class TestGoingOn:
     def test_a_copy_of_before_revisions_were_part_of_a_checkpoint_is_complete(self, table, purifier, tmp_path):
         purify_dataset(table, purifier, output_dir=tmp_path / "out")
         path = manifest_path(tmp_path / "out")
-        first, *others = path.read_text().splitlines(keepends=True)
-        settings = json.loads(first)
+        settings = read_settings(path)
         settings["purifier"] |= {"revision": None, "ddpm_revision": None}
-        path.write_text(json.dumps(settings) + "\n" + "".join(others))
+        path.write_bytes(manifest_of(settings, list(read_records(path))))
         before = path.read_bytes()
         purify_dataset(table, purifier, output_dir=tmp_path / "out")
         assert path.read_bytes() == before

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import io
+import os
+import random
+import shutil
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +14,7 @@ from typer.testing import CliRunner
 
 from puregen_transforms import purify_dataset
 from puregen_transforms.cli.main import app
+from puregen_transforms.distributed.manifest import manifest_of, read_hash, read_records, read_settings
 from puregen_transforms.distributed.verify import problems_of
 
 
@@ -55,6 +60,7 @@ def test_every_kind_of_damage_is_found(copy):
     assert result.exit_code == 1
     assert "3 problems" in result.stderr
     manifest.write_text("\n".join([lines[0], lines[1], lines[3]]) + "\n")
+    assert any("does not end in the hash" in problem for problem in problems_of(copy))
     assert any("rows 25 to 49 of split 'train' are in no part" in problem for problem in problems_of(copy))
     manifest.write_text("\n".join(lines[:3]) + "\n")
     assert any("rows 50 to 59 of split 'train' are in no part" in problem for problem in problems_of(copy))
@@ -95,7 +101,80 @@ def rewrite(copy, name, write, hash_file):
     before = hash_file(copy / name)
     write(copy / name)
     manifest = copy / "purified.jsonl"
-    manifest.write_text(manifest.read_text().replace(before, hash_file(copy / name)))
+    changed = {before: hash_file(copy / name)}
+    records = [
+        replace(record, files={file: changed.get(checksum, checksum) for file, checksum in record.files.items()})
+        for record in read_records(manifest)
+    ]
+    manifest.write_bytes(manifest_of(read_settings(manifest), records))
+
+
+def test_who_rewrites_copy_and_manifest_is_found_out_by_the_hash_kept_elsewhere(folder):
+    from puregen_transforms._files import hash_file
+
+    manifest = folder / "purified.jsonl"
+    kept = read_hash(manifest)
+    assert CliRunner().invoke(app, ["verify", str(folder), "--sha256", kept]).exit_code == 0
+    rewrite(folder, "notes.txt", lambda path: path.write_text("other"), hash_file)
+    assert list(problems_of(folder)) == []
+    done = CliRunner().invoke(app, ["verify", str(folder), "--sha256", kept])
+    assert done.exit_code == 1
+    assert kept in done.stderr
+
+
+def test_every_changed_byte_of_a_manifest_is_noticed(folder):
+    manifest = folder / "purified.jsonl"
+    content = manifest.read_bytes()
+    generator = random.Random(0)
+    for place in generator.sample(range(len(content)), 200):
+        changed = bytearray(content)
+        changed[place] ^= 1 << generator.randrange(8)
+        manifest.write_bytes(changed)
+        try:
+            found = list(problems_of(folder))
+        except ValueError:
+            continue
+        assert found, (place, bytes(changed))
+
+
+def test_what_was_added_taken_away_or_led_elsewhere_is_found(pictures, purifier, tmp_path):
+    (tmp_path / "in/c").mkdir(parents=True)
+    pictures[0].save(tmp_path / "in/c/a.png")
+    (tmp_path / "in/c/bad.png").write_bytes(b"no image")
+    purify_dataset(tmp_path / "in", purifier, output_dir=tmp_path / "out", on_error="skip")
+    assert list(problems_of(tmp_path / "out")) == []
+
+    def replaced_by_a_link(copy):
+        (copy / "c/a.png").rename(tmp_path / "a.png")
+        (copy / "c/a.png").symlink_to(tmp_path / "a.png")
+
+    changes = {
+        "skipped.json is not what": lambda copy: (copy / "skipped.json").write_text("[]"),
+        "skipped.json is missing": lambda copy: (copy / "skipped.json").unlink(),
+        "c/new.png does not belong": lambda copy: (copy / "c/new.png").write_bytes(b"x"),
+        "linked does not belong": lambda copy: (copy / "linked").symlink_to(tmp_path),
+        "c/x.png does not belong": lambda copy: (copy / "c/x.png").symlink_to("/nowhere"),
+        "pipe does not belong": lambda copy: os.mkfifo(copy / "pipe"),
+        "c/a.png leads|leads out|c/a.png is no file": replaced_by_a_link,
+    }
+    for number, (words, change) in enumerate(changes.items()):
+        copy = tmp_path / str(number)
+        shutil.copytree(tmp_path / "out", copy)
+        change(copy)
+        problems = " ".join(problems_of(copy))
+        assert any(word in problems for word in words.split("|")), (words, problems)
+
+
+@pytest.mark.parametrize("name", ["../other.png", "/dev/zero", "../pipe", "pipe"])
+def test_a_manifest_leads_nowhere(folder, name, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(folder / "pipe")
+    (tmp_path / "other.png").write_bytes((folder / "0.png").read_bytes())
+    manifest = folder / "purified.jsonl"
+    first, *others = read_records(manifest)
+    records = [replace(first, files={**first.files, name: first.files["0.png"]}), *others]
+    manifest.write_bytes(manifest_of(read_settings(manifest), records))
+    assert list(problems_of(folder))
 
 
 def test_a_single_file(table, tiny_checkpoint, tmp_path):
