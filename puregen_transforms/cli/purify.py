@@ -72,8 +72,8 @@ def purify(
         bool,
         typer.Option(
             "--follow-links",
-            help="Copy also what links in SRC lead to elsewhere; without it, such a link is an image that cannot be "
-            "repaired.",
+            help="Copy also what links in SRC lead to elsewhere, and what a single table names beside it; without it, "
+            "such a link is an image that cannot be repaired.",
             rich_help_panel=DATA,
         ),
     ] = False,

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 FollowLinks = Annotated[
     bool,
-    typer.Option("--follow-links", help="Read also what links in SRC lead to elsewhere.", rich_help_panel=DATA),
+    typer.Option(
+        "--follow-links",
+        help="Read also what links in SRC lead to elsewhere, and what a single table names beside it.",
+        rich_help_panel=DATA,
+    ),
 ]
 Size = Annotated[
     int | None,

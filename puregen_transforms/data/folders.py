@@ -204,10 +204,13 @@ class FolderCopy:
         return self._joined({}, part)
 
     def _joined(self, digests: dict[str, bytes], part: Part) -> str:
-        """Hash the sha256 of the files, those known already included."""
+        """Hash the sha256 of the files, those known already included.
+
+        What is no image, or a link that is not to be followed, is not read: it may be a device without an end.
+        """
         content = hashlib.sha256()
         for path in self._paths[part.start : part.stop]:
-            if path not in digests:
+            if path not in digests and path in self.plan.formats:
                 with suppress(OSError):
                     self._read(digests, path)
             content.update(digests.get(path, b"unreadable"))
@@ -300,7 +303,7 @@ def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
     if changed and any(PurePosixPath(path).name not in METADATA_NAMES for path in plan.others):
         yield "Other files than images, metadata.csv, .jsonl and .parquet were copied unchanged, old names included."
     left = {str(PurePosixPath(path).parent) for path in plan.targets if path not in dropped}
-    emptied = sorted({str(PurePosixPath(path).parent) for path in dropped} - left)
+    emptied = sorted({str(PurePosixPath(path).parent) for path in dropped} - left - {"."})  # the top is no class
     if emptied:
         yield f"No image is left in {', '.join(emptied)}: labels taken from folder names will be numbered anew."
     if plan.hidden:

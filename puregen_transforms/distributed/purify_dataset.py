@@ -54,8 +54,8 @@ def purify_dataset(
         on_error: "stop" at the first image that cannot be repaired, or "skip" the rows of such images.
         part_rows: rows of a part: what a killed process has to do again at most; None has parts of some minutes' work,
             and up to 1024 rows. A copy that is begun keeps its own.
-        follow_links: copy also what links in a folder lead to elsewhere; without it, such a link is an image that
-            cannot be repaired.
+        follow_links: copy also what links in a folder lead to elsewhere, and what a single table names beside it;
+            without it, such a link is an image that cannot be repaired.
 
     Returns:
         The purified data set, of the kind that was given; for torch data sets a `PurifiedDataset` with the source's
