@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -151,6 +151,24 @@ class Decisions:
                 file.flush()
                 os.fsync(file.fileno())
         self._last.update({one.sha256: one for one in decisions})
+
+
+def overrule(verdict: Verdict, decisions: Decisions, digest_of: Callable[[int], str | None]) -> Verdict:
+    """Let a person overrule a verdict, wherever the images lie by now.
+
+    Only suspects are read again, if no image is to be dropped.
+
+    Args:
+        verdict: of a set.
+        decisions: of a person.
+        digest_of: sha256 of the image in a row, None where there is none.
+    """
+    if not len(decisions):
+        return verdict
+    asked = verdict.flagged | verdict.doubtful | verdict.mislabeled
+    if any(one.answer == DROP for one in decisions):
+        asked = torch.ones_like(asked)
+    return honor(verdict, decisions.of(digest_of(row) if wanted else None for row, wanted in enumerate(asked.tolist())))
 
 
 def honor(verdict: Verdict, answers: Sequence[str | None]) -> Verdict:

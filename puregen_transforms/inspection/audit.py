@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -156,6 +156,7 @@ def inspect_images(
     batch_size: int | None = None,
     state: Path | None = None,
     progress: Progress = silent,
+    overrule: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> Inspection:
     """Search a set of images for poison, with or without labels, and look at its energies.
 
@@ -177,6 +178,7 @@ def inspect_images(
         batch_size: images in one call of the energy network; None chooses by their size.
         state: folder for what is finished, from which a killed search goes on.
         progress: told what is being done.
+        overrule: lets decisions of a person change the verdict.
 
     Raises:
         ValueError: too few images, labels of another length or that are none, or an image that cannot be read.
@@ -208,7 +210,7 @@ def inspect_images(
         name: replace(report(measured, suspects), detector=name, settings=settings, seconds=seconds)
         for name, report in (("shared_patterns", pattern_report), ("unusual_energies", outlier_report))
     }
-    verdict = search_set(replace(suspects, known=known), budget=budget, train=train)
+    verdict = overrule(search_set(replace(suspects, known=known), budget=budget, train=train))
     with torch.inference_mode(False):
         fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
     chain = Chain(fast, meter.network, model.config.image_size, seed)
