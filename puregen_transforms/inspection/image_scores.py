@@ -22,7 +22,7 @@ LINES, TABLE = "images.csv", "images.parquet"
 POISON, DOUBTFUL, MISLABELED = "poison", "doubtful", "mislabeled"
 VERDICTS = (POISON, DOUBTFUL, MISLABELED)
 
-_OWN = ("row", "name", "class", "score", "verdict", "found_by")
+OWN = ("row", "name", "class", "score", "verdict", "found_by")
 _SCORE, _FLAGGED = "_score", "_flagged"
 
 
@@ -96,7 +96,7 @@ class ImageScores:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
             raise ValueError(f"Expected a table of images in {str(path)!r}, but got: {error}") from error
-        if missing := [name for name in _OWN if name not in table.column_names]:
+        if missing := [name for name in OWN if name not in table.column_names]:
             raise ValueError(f"Expected the column {missing[0]!r} in {str(path)!r}, but it has {table.column_names}.")
         return cls(table)
 
@@ -122,7 +122,7 @@ class ImageScores:
     def searches(self) -> tuple[str, ...]:
         """Name the searches that were made."""
         return tuple(
-            name.removesuffix(_SCORE) for name in self.table.column_names if name.endswith(_SCORE) and name not in _OWN
+            name.removesuffix(_SCORE) for name in self.table.column_names if name.endswith(_SCORE) and name not in OWN
         )
 
     def column(self, name: str) -> list[Any]:
