@@ -137,6 +137,7 @@ SUB_PACKAGES = {
         "build_training_defense",
     },
     "inspection": {"ImageScores", "Inspection", "add_to_datalab", "fiftyone_samples", "inspect_images"},
+    "review": {"Suspect", "Suspects"},
     "evaluate": {
         "AttackSpec",
         "Bench",

@@ -123,21 +123,30 @@ class Decisions:
         return len(newer)
 
     def refresh(self) -> None:
-        """Read what other processes have written since.
+        """Read what other processes have written since; a file that was removed has no decisions any more.
 
         Raises:
             ValueError: a line that is no decision.
+            OSError: it cannot be read.
         """
-        if self.path is None or not self.path.exists():
+        if self.path is None:
             return
-        with self._lock, self.path.open("rb") as file:
+        with self._lock:
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size < self._read:
+                self._read, self._last = 0, {}
+            if size > self._read:
+                self._read_on(self.path)
+
+    def _read_on(self, path: Path) -> None:
+        with path.open("rb") as file:
             file.seek(self._read)
             lines = file.read().splitlines(keepends=True)
             for line in lines:
                 if not line.endswith(b"\n"):  # still being written, or cut off
                     break
                 self._read += len(line)
-                if (one := _parse(line, self.path)) is not None:
+                if (one := _parse(line, path)) is not None:
                     self._last[one.sha256] = one
 
     def _add(self, decisions: Sequence[Decision]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms import __version__
+from puregen_transforms._html import card, listing, paragraph
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
@@ -116,6 +117,11 @@ class Inspection:
     def suspicious_classes(self) -> tuple[str, ...]:
         """Names of the classes with a pattern in their energies, the worst first."""
         return tuple(group.name for group in self.classes if group.level == SUSPICIOUS)
+
+    def _repr_html_(self) -> str:
+        """Show the findings in a notebook."""
+        advice = card("What to do", listing(self.advice.sentences))
+        return self.verdict._repr_html_() + paragraph(f"Energies: {self.energies_headline}") + advice
 
     def to_dict(self) -> dict[str, Any]:
         """Everything about energies and advice but pixels and what is said of single images, JSON-ready."""

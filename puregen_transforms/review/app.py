@@ -113,7 +113,8 @@ def _add_routes(server: fastapi.FastAPI, desk: Desk, views: Views) -> None:
     """Add what the page asks for; suspects are named by their sha256, and nothing else can be."""
 
     def page(class_name: str = "", kind: str = "", decision: str = "", page: int = 1) -> Response:
-        return _html(desk.page(Filter(class_name=class_name, kind=kind, decision=decision), page))
+        wanted = Filter(class_name=class_name, kind=kind, decision=decision)
+        return _found(lambda: _html(desk.page(wanted, page)))
 
     def suspect(digest: str) -> Response:
         return _found(lambda: _html(desk.suspect(digest)))

@@ -76,6 +76,19 @@ def test_several_writers_of_one_file_lose_nothing(tmp_path):
     assert Decisions.load(tmp_path).of(digests) == ["keep"] * 80
 
 
+def test_a_file_that_was_removed_has_no_decisions_any_more(tmp_path):
+    decisions = Decisions.load(tmp_path)
+    for digest in (ONE, TWO):
+        decisions.decide(digest, "keep")
+    decisions.refresh()
+    decisions.path.unlink()
+    decisions.refresh()
+    assert not len(decisions)
+    decisions.decide(THREE, "drop")
+    decisions.refresh()
+    assert decisions.of([ONE, TWO, THREE]) == [None, None, "drop"]
+
+
 def test_merging_takes_over_what_is_later(tmp_path):
     here, there = Decisions.load(tmp_path), Decisions()
     here.decide(ONE, "keep")
