@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from puregen_transforms.cli.searching import (
     Size,
     check_output,
     command_line,
+    decisions_in_words,
     print_verdict,
     read_decisions,
     read_reserved,
@@ -156,7 +158,8 @@ def detect(
                 "--seed": seed,
             }
             command = command_line(["detect", source], options)
-            _write(console, verdict, chosen, output, command)
+            facts = {**chosen.facts, **decisions_in_words(decided), "command": command}
+            _write(console, verdict, chosen, output, facts)
             if fail_on_flagged and verdict.level != NOTHING_FOUND:
                 raise typer.Exit(FOUND)
             return
@@ -219,14 +222,13 @@ def _search(
         return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
 
 
-def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, command: str) -> None:
+def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, facts: Mapping[str, str]) -> None:
     """Write the report of a whole search, and print the verdict."""
     import torch
 
     from puregen_transforms.inspection.origin import Origin
     from puregen_transforms.inspection.page import write_verdict
 
-    facts = {**chosen.facts, "command": command}
     origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened)
     labels = None if chosen.labels is None else torch.tensor(chosen.labels)
     page = write_verdict(verdict, output, origin, labels=labels, class_names=chosen.class_names)

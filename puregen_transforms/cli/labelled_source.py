@@ -32,7 +32,7 @@ class ChosenSource:
         facts: for the report.
         places: where the rows may name files.
         size: in pixels, to which images are resized; None takes them as they are.
-        opened: the arguments with which `choose_source` finds the same again.
+        opened: the arguments with which `choose_source` finds the same again; links are followed on demand alone.
     """
 
     dataset: Dataset
@@ -111,7 +111,6 @@ def choose_source(
         "column": column,
         "label_column": label_column,
         "size": size,
-        "follow_links": follow_links,
     }
     return ChosenSource(
         dataset=dataset,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any
 
 import typer
@@ -37,10 +38,10 @@ def review(
     token that opens it.
     """
     with explain_errors():
+        opened = _opened(report, source)
         from puregen_transforms._extras import require_extra
 
         require_extra("gradio", "app")
-        opened = _opened(report, source)
         from puregen_transforms.detection.decisions import Decisions
         from puregen_transforms.review.desk import Desk
         from puregen_transforms.review.serve import serve
@@ -54,7 +55,7 @@ def review(
             opened.get("column"),
             opened.get("label_column"),
             size=opened.get("size"),
-            follow_links=follow_links or bool(opened.get("follow_links")),
+            follow_links=follow_links,
         )
         suspects = Suspects.open(report, chosen.images, name_of=chosen.name_of, class_names=chosen.class_names)
         verdict = read_json(report / "verdict.json")
@@ -94,6 +95,9 @@ def _opened(report: Path, source: str | None) -> dict[str, Any]:
     opened = opened.get("opened") if isinstance(opened, dict) else None
     if not isinstance(opened, dict):
         raise ValueError(f"Expected the report of a whole search of today's version in {report}. Search the set again.")
+    for name, kind in {"split": str, "column": str, "label_column": str, "size": int}.items():
+        if not isinstance(opened.get(name), (kind, NoneType)):
+            raise ValueError(f"Expected {name!r} of type {kind.__name__} in {path}, but got {opened[name]!r}.")
     if source is None:
         source = opened.get("source")
         if not isinstance(source, str):

@@ -150,16 +150,19 @@ class Decisions:
                     self._last[one.sha256] = one
 
     def _add(self, decisions: Sequence[Decision]) -> None:
-        if self.path is not None and decisions:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lines = "".join(json.dumps(asdict(one)) + "\n" for one in decisions)
-            with self._lock, self.path.open("ab+") as file:
+        if self.path is None:
+            self._last.update({one.sha256: one for one in decisions})
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(asdict(one)) + "\n" for one in decisions)
+        with self._lock:
+            with self.path.open("ab+") as file:
                 if file.seek(0, os.SEEK_END) and not _ends_a_line(self.path):
                     lines = "\n" + lines  # so that a line that was cut off spoils no other
                 file.write(lines.encode())
                 file.flush()
                 os.fsync(file.fileno())
-        self._last.update({one.sha256: one for one in decisions})
+            self._read_on(self.path)
 
 
 def overrule(verdict: Verdict, decisions: Decisions, digest_of: Callable[[int], str | None]) -> Verdict:

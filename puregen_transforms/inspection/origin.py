@@ -17,7 +17,7 @@ class Origin:
         images: as they were searched; read again to be shown.
         facts: what to say about the source, by name: source, split, columns, command.
         name_of: file name of a row's image, or None where it has none.
-        opened: how it was opened, to open it again: source, split, column, label_column, size, follow_links.
+        opened: how it was opened, to open it again: source, split, column, label_column, size.
         purify: the command that purifies the set, where it has a source that a command can name.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,10 @@ def run_app(app: App, listening: socket.socket, started: Callable[[], None]) -> 
             await super().startup(sockets)
             started()
 
-    Server(uvicorn.Config(app, log_level="error", access_log=False, server_header=False)).run(sockets=[listening])
+    # Open pages listen for news as long as they are open.
+    config = uvicorn.Config(app, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=1)
+    with suppress(KeyboardInterrupt):
+        Server(config).run(sockets=[listening])
 
 
 def _page(views: Views) -> gradio.Blocks:

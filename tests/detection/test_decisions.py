@@ -52,11 +52,11 @@ for number in range(10**9):
     print(number, flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        said = [process.stdout.readline() for _ in range(30)]
+        said = [process.stdout.readline() for _ in range(20)]
         os.kill(process.pid, signal.SIGKILL)
         said += process.stdout.readlines()
     told = [hashlib.sha256(word.strip().encode()).hexdigest() for word in said if word.endswith("\n")]
-    assert len(told) >= 30
+    assert len(told) >= 20
     assert set(Decisions.load(tmp_path).of(told)) == {"drop"}
 
 
@@ -80,7 +80,6 @@ def test_a_file_that_was_removed_has_no_decisions_any_more(tmp_path):
     decisions = Decisions.load(tmp_path)
     for digest in (ONE, TWO):
         decisions.decide(digest, "keep")
-    decisions.refresh()
     decisions.path.unlink()
     decisions.refresh()
     assert not len(decisions)

@@ -180,12 +180,14 @@ def test_what_cannot_be_saved_is_not_shown_as_saved(chromium, address, searched)
     (searched.report / FILE).unlink(missing_ok=True)
     page = opened(chromium, address)
     (searched.report / FILE).mkdir()
-    page.keyboard.press("k")
-    page.wait_for_selector(".problem")
-    assert page.inner_text(".problem").startswith("Not saved")
-    assert not any(answers(page))
-    page.close()
-    (searched.report / FILE).rmdir()
+    try:
+        page.keyboard.press("k")
+        page.wait_for_selector(".problem")
+        assert page.inner_text(".problem").startswith("Not saved")
+        assert not any(answers(page))
+    finally:
+        page.close()
+        (searched.report / FILE).rmdir()
 
 
 def test_an_uploaded_image_is_purified(window, address, searched):
