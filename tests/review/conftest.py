@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from puregen_transforms.cli.labelled_source import choose_source
-from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import CLASSES, load_demo
+from puregen_transforms.detection import detect
 from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.detection.searches import SEARCHES
+from puregen_transforms.detection.verdict import Searched, conclude
+from puregen_transforms.inspection.origin import Origin
+from puregen_transforms.inspection.page import write_verdict
 from puregen_transforms.review.desk import Desk
 from puregen_transforms.review.suspects import Suspects
 
@@ -28,7 +31,7 @@ EVIL = (
 
 
 @dataclass(frozen=True)
-class Searched:
+class SearchedFolder:
     folder: Path
     report: Path
 
@@ -44,7 +47,7 @@ class Searched:
 
 
 @pytest.fixture(scope="session")
-def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> SearchedFolder:
     home = tmp_path_factory.mktemp("review")
     demo = load_demo()
     images, labels = demo.images.clone(), demo.labels.clone()
@@ -61,7 +64,15 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Searched:
         with (folder / names.get(row, f"{row:04}.png")).open("wb") as file:
             picture.save(file, "PNG")
     (home / "private.txt").write_text("a secret beside the set")
-    command = ["detect", str(home / "set"), "--budget", "2m", "--output", str(home / "report"), "--device", "cpu"]
-    done = CliRunner().invoke(app, command)
-    assert done.exit_code == 0, done.output
-    return Searched(home / "set", home / "report")
+    chosen = choose_source(str(home / "set"), None, None, None)
+    given = torch.tensor(chosen.labels)
+    made = [
+        Searched(search=search, report=detect(search.name, chosen.images, given, class_names=chosen.class_names))
+        for search in SEARCHES
+        if search.name in ("stamps", "residual_patterns")
+    ]
+    verdict = conclude(made, [], len(given), labels=given)
+    origin = Origin(images=chosen.images, facts=chosen.facts, name_of=chosen.name_of, opened=chosen.opened)
+    write_verdict(verdict, home / "report", origin, labels=given, class_names=chosen.class_names)
+    assert int(verdict.flagged.sum()) == 20
+    return SearchedFolder(home / "set", home / "report")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -31,8 +30,8 @@ HARMLESS = "Method not implemented."
 
 
 @contextmanager
-def served(searched):
-    """Run the command until the block ends; give the address that it prints."""
+def started(searched):
+    """Run the command until the block ends; give its process and the address that it prints."""
     command = ["-m", "puregen_transforms", "review", str(searched.report), "--no-browser", "--device", "cpu"]
     with subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -45,14 +44,16 @@ def served(searched):
                     break
             else:
                 pytest.fail("".join(lines))
-            yield found.group()
+            yield run, found.group()
         finally:
             run.send_signal(signal.SIGINT)
+            left = run.stdout.read()
+    assert "Traceback" not in left
 
 
 @pytest.fixture(scope="module")
 def address(searched):
-    with served(searched) as address:
+    with started(searched) as (_, address):
         yield address
 
 
@@ -273,14 +274,13 @@ def test_it_listens_on_the_loopback_address_alone(address):
     assert listening == [f"0100007F:{port:04X}"]
 
 
+@pytest.mark.slow
 def test_decisions_survive_a_kill(searched, chromium):
     (searched.report / FILE).unlink(missing_ok=True)
-    command = ["-m", "puregen_transforms", "review", str(searched.report), "--no-browser", "--device", "cpu"]
-    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as run:
-        address = next(found.group() for line in run.stdout if (found := re.search(r"http://\S+", line)))
+    with started(searched) as (run, address):
         page = opened(chromium, address)
         decide(page, ["k"])
-        os.kill(run.pid, signal.SIGKILL)
+        run.kill()
         page.close()
     assert [one.answer for one in Decisions.load(searched.report)] == ["keep"]
     (searched.report / FILE).unlink()

@@ -1,5 +1,8 @@
 import csv
 import io
+import time
+from dataclasses import replace
+from hashlib import sha256
 
 import PIL.Image
 import pytest
@@ -52,6 +55,21 @@ def test_filters_and_pages(searched, monkeypatch):
     assert desk.decide(digests[3], "keep")["counts"] == {"undecided": 19, "keep": 1, "drop": 0, "unsure": 0}
     assert [one.sha256 for one in desk.chosen(Filter(decision="keep"))] == digests[3:4]
     assert len(desk.chosen(Filter(decision="undecided"))) == 19
+
+
+def test_ten_thousand_suspects_are_turned_page_by_page(searched):
+    few = searched.desk().suspects
+    many = tuple(
+        replace(few.listed[number % 20], row=number, sha256=sha256(str(number).encode()).hexdigest())
+        for number in range(10_000)
+    )
+    desk = replace(searched.desk(), suspects=replace(few, listed=many))
+    started = time.process_time()
+    page = desk.page(Filter(kind="poison", decision="undecided"), 167)
+    desk.decide(many[-1].sha256, "drop")
+    assert time.process_time() - started < 2
+    assert page.count("<figure") == 10_000 - 166 * 60
+    assert "Page <b>167</b> of 167" in page
 
 
 def test_decisions_are_exported_with_the_suspects(searched):
