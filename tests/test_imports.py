@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "detection": {"functional", "models", "purifier", "hub", "transforms", "data", "train"},
     "defenses": {"functional", "models", "purifier", "hub", "transforms", "data", "train", "detection"},
     "inspection": {"functional", "models", "purifier", "hub", "transforms", "data", "detection"},
+    "review": {"functional", "models", "purifier", "hub", "transforms", "data", "detection", "inspection"},
     "evaluate": {
         "functional",
         "models",
@@ -48,10 +49,22 @@ MAY_IMPORT = {
         "defenses",
         "evaluate",
         "inspection",
+        "review",
         "distributed",
     },
 }
-OPEN_TO_ALL = {"_docs", "_lazy", "_extras", "_figures", "_files", "_limits", "_text", "_progress", "__version__"}
+OPEN_TO_ALL = {
+    "_docs",
+    "_lazy",
+    "_extras",
+    "_figures",
+    "_files",
+    "_html",
+    "_limits",
+    "_text",
+    "_progress",
+    "__version__",
+}
 
 
 def imported_rooms(path):
@@ -159,6 +172,7 @@ def copies(tmp_path_factory, tiny_checkpoint):
         ["train", "ebm", "--help"],
         ["train", "vab", "--help"],
         ["purify", "--help"],
+        ["review", "--help"],
         ["doctor", "--help"],
     ],
 )

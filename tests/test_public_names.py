@@ -98,6 +98,7 @@ SUB_PACKAGES = {
         "ClassSplit",
         "ConfusionTraining",
         "DETECTORS",
+        "Decisions",
         "DetectionReport",
         "Detector",
         "EnergyOutliers",
@@ -135,7 +136,8 @@ SUB_PACKAGES = {
         "VictimBeneficiary",
         "build_training_defense",
     },
-    "inspection": {"Inspection", "inspect_images"},
+    "inspection": {"ImageScores", "Inspection", "add_to_datalab", "fiftyone_samples", "inspect_images"},
+    "review": {"Suspect", "Suspects"},
     "evaluate": {
         "AttackSpec",
         "Bench",

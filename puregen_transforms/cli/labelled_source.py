@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -31,6 +32,7 @@ class ChosenSource:
         facts: for the report.
         places: where the rows may name files.
         size: in pixels, to which images are resized; None takes them as they are.
+        opened: the arguments with which `choose_source` finds the same again; links are followed on demand alone.
     """
 
     dataset: Dataset
@@ -43,8 +45,9 @@ class ChosenSource:
     facts: Mapping[str, str]
     places: Places
     size: int | None = None
+    opened: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def images(self) -> Pictures:
         """Give the images by row."""
         from puregen_transforms.data.pictures import Pictures
@@ -102,8 +105,16 @@ def choose_source(
         facts["resized to"] = f"{size}x{size} pixels"
     path = local_path(source)
     folder = path.resolve() if path is not None and path.is_dir() else None
+    opened = {
+        "source": source if path is None else str(path.absolute()),
+        "split": split,
+        "column": column,
+        "label_column": label_column,
+        "size": size,
+    }
     return ChosenSource(
         dataset=dataset,
+        opened=opened,
         split=split if several else None,
         column=column,
         columns=found,

@@ -16,6 +16,7 @@ from puregen_transforms.cli.evaluate import evaluate, report
 from puregen_transforms.cli.inspect import inspect
 from puregen_transforms.cli.output import say
 from puregen_transforms.cli.purify import purify
+from puregen_transforms.cli.review import review
 from puregen_transforms.cli.verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Repair possibly poisoned image data.")
@@ -24,6 +25,7 @@ app.command()(purify)
 app.command()(verify)
 app.command()(inspect)
 app.command()(detect)
+app.command()(review)
 app.command()(attack)
 app.command()(evaluate)
 app.command()(report)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import SuspectSet
+    from puregen_transforms.detection.decisions import Decisions
     from puregen_transforms.detection.verdict import Verdict
 
 FollowLinks = Annotated[
@@ -41,6 +42,17 @@ Size = Annotated[
     ),
 ]
 """The option `--size`."""
+
+Decided = Annotated[
+    Path | None,
+    typer.Option(
+        "--decisions",
+        help="What a person decided about images in `puregen review`: its file, or a report's folder; default: what "
+        "the folder of --output has.",
+        rich_help_panel=DATA,
+    ),
+]
+"""The option `--decisions`."""
 
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""
@@ -87,6 +99,25 @@ def check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
+
+
+def read_decisions(decided: Path | None, output: Path) -> Decisions:
+    """Read what a person decided about images.
+
+    Raises:
+        FileNotFoundError: what was named is not there.
+        ValueError: it holds no decisions.
+    """
+    from puregen_transforms.detection.decisions import Decisions
+
+    if decided is not None and not decided.exists():
+        raise FileNotFoundError(f"Expected the file of decisions, or a report's folder, but there is no {decided}.")
+    return Decisions.load(output if decided is None else decided)
+
+
+def decisions_in_words(decisions: Decisions) -> dict[str, str]:
+    """Say among the facts of a report that a person has overruled it, if so."""
+    return {"decisions": f"{len(decisions):,} of a person, by content"} if len(decisions) else {}
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

@@ -13,12 +13,17 @@ import pyarrow as pa
 from datasets import ClassLabel, Image, Value
 from torch.utils.data import Dataset as TorchDataset
 
+from puregen_transforms._html import card, pictures
+from puregen_transforms.data.images import look_at
 from puregen_transforms.data.sample_transforms import leaves_of, without_transforms
 from puregen_transforms.data.sources import split_of
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
 from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form
 from puregen_transforms.distributed.survey import survey
+
+_SHOWN = 8
+"""Images shown in a notebook."""
 
 
 class TorchSplit:
@@ -135,6 +140,22 @@ class PurifiedDataset(TorchDataset[Any]):
         stored = self._rows[row]
         sample = self._layout.sample([stored[name] for name in self._layout.names])
         return self._transformed(sample, self._own() if self.by_row is None else self.by_row(row))
+
+    def _repr_html_(self) -> str:
+        """Show the first images in a notebook, as they are stored."""
+        classes = getattr(self, "classes", None)
+        column = self._layout.inputs[0]
+        first = range(min(_SHOWN, len(self)))
+        drawn = [(look_at(self._rows[row][column]["bytes"]), self._word(row)) for row in first]
+        about = f"PurifiedDataset: {len(self):,} samples" + (f", {len(classes)} classes" if classes else "")
+        return card(about, pictures(drawn))
+
+    def _word(self, row: int) -> object:
+        """Name the label of a sample, or its row."""
+        if self._label is None:
+            return f"row {row}"
+        kind, label = self._rows.features[self._label], self._rows[row][self._label]
+        return kind.int2str(label) if isinstance(kind, ClassLabel) and label is not None and label >= 0 else label
 
     def without_transforms(self) -> PurifiedDataset:
         """Copy the data set without its transforms: samples are those that are stored."""
