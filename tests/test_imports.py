@@ -35,6 +35,7 @@ MAY_IMPORT = {
         "inspection",
     },
     "distributed": {"functional", "models", "purifier", "hub", "transforms", "data"},
+    "cleaning": {"purifier", "data", "detection", "inspection", "distributed"},
     "cli": {
         "functional",
         "models",
@@ -49,6 +50,7 @@ MAY_IMPORT = {
         "evaluate",
         "inspection",
         "distributed",
+        "cleaning",
     },
 }
 OPEN_TO_ALL = {"_docs", "_lazy", "_extras", "_figures", "_files", "_limits", "_text", "_progress", "__version__"}
@@ -70,7 +72,7 @@ def test_every_folder_has_a_rule():
 def test_imports_point_one_way(room):
     for path in (PACKAGE / room).rglob("*.py"):
         rooms = set(imported_rooms(path)) - OPEN_TO_ALL - {room}
-        if room in {"evaluate", "distributed", "cli", "transforms"}:
+        if room in {"evaluate", "distributed", "cleaning", "cli", "transforms"}:
             rooms -= {"PureGen"}
         assert rooms <= MAY_IMPORT[room], f"{path.name} imports {rooms - MAY_IMPORT[room]}"
 
@@ -159,6 +161,7 @@ def copies(tmp_path_factory, tiny_checkpoint):
         ["train", "ebm", "--help"],
         ["train", "vab", "--help"],
         ["purify", "--help"],
+        ["clean", "--help"],
         ["doctor", "--help"],
     ],
 )
