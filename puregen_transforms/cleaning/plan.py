@@ -10,7 +10,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.cleaning.decision import suspects_of
 from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
-from puregen_transforms.cleaning.work import Places
+from puregen_transforms.cleaning.work import Places, check_places
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.outcome import duration
 from puregen_transforms.data.treatment import ALL_KEPT, ALL_PURIFIED
@@ -97,7 +97,9 @@ def plan(
 
     Raises:
         ValueError: a destination that does not fit, or a reserved set with other classes.
+        FileExistsError: there is something at the destination.
     """
+    check_places(places, rule)
     copy = source.copy(places.copy, ALL_KEPT)
     pixels = copy.row_pixels()
     side = isqrt(sum(pixels) // len(pixels)) if pixels else 0

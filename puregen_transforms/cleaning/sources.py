@@ -223,7 +223,7 @@ class FolderSource:
         for split, flagged in rows.items():
             reasons |= {self._images[split][row][0]: reason for row, reason in flagged.items()}
         every = [(split, row, images) for split in self.chosen for row, images in enumerate(self._images[split])]
-        needed = {path for _, _, images in every if images and images[0] not in reasons for path in images}
+        needed = {path for _, _, images in every if images[0] not in reasons for path in images}
         beside: dict[Key, str] = {}
         for split, row, images in every:
             if row in rows.get(split, {}):
@@ -234,8 +234,7 @@ class FolderSource:
         """Find the rows of the images."""
         gone = treatment.left_out.get(FOLDER, {})
         return {
-            split: [row for row, images in enumerate(self._images[split]) if images and images[0] in gone]
-            for split in self.chosen
+            split: [row for row, images in enumerate(self._images[split]) if images[0] in gone] for split in self.chosen
         }
 
     def copy(self, destination: Path, treatment: Treatment) -> FolderCopy:

@@ -43,7 +43,7 @@ class Subject:
 
 
 def images_by_row(dataset: Dataset, column: str, top: Path) -> list[list[str]]:
-    """List the image files of each row of a folder, as paths below it.
+    """List the image files of each row of a folder, as paths below it: that of a column, "" without one, then others.
 
     Args:
         dataset: a split of the folder.
@@ -52,8 +52,8 @@ def images_by_row(dataset: Dataset, column: str, top: Path) -> list[list[str]]:
     """
     others = [name for name, feature in dataset.features.items() if name != column and _holds_images(feature)]
     table = dataset.select_columns([column, *others]).with_format("arrow")[:]
-    columns = [table.column(name).to_pylist() for name in (column, *others)]
-    return [[path for cell in row for path in _paths(cell, top)] for row in zip(*columns, strict=True)]
+    columns = [[_paths(cell, top) for cell in table.column(name).to_pylist()] for name in (column, *others)]
+    return [[*(first or [""]), *(path for one in rest for path in one)] for first, *rest in zip(*columns, strict=True)]
 
 
 def _holds_images(feature: Any) -> bool:

@@ -18,7 +18,6 @@ from puregen_transforms.cleaning.work import Places, clean
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.local import local_path
-from puregen_transforms.distributed.processes import started_processes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,11 +107,11 @@ def clean_dataset(
         label_column=label_column,
         reserved=name_of_reserved(reserved),
     )
-    if started_processes(device).count > 1:
-        raise ValueError("Expected one process, but a launcher has started several: a set is searched as a whole.")
     if output_dir is None and (flagged, others) != (DROP, KEEP):
         raise ValueError("Expected an `output_dir`, as images are to be purified or copied, but got none.")
     destination = None if output_dir is None else Path(output_dir).expanduser()
+    if destination is not None and destination.suffix == ".parquet":
+        raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     if destination is not None and isinstance(dataset, (str, os.PathLike)):
         check_apart(local_path(os.fspath(dataset)), destination)
     source = open_to_clean(

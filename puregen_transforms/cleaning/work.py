@@ -21,6 +21,7 @@ from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.treatment import ALL_KEPT, ALL_PURIFIED, TREATMENT, Treatment
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import differences
+from puregen_transforms.distributed.processes import started_processes
 from puregen_transforms.distributed.run import changed, purify_copy
 from puregen_transforms.distributed.verify import problems_of
 from puregen_transforms.inspection.page import PAGE
@@ -28,8 +29,8 @@ from puregen_transforms.inspection.page import PAGE
 CLEANING = "cleaning"
 """Its name in a manifest."""
 
-STATE = "state"
-"""Folder in the report's, for what is finished of a search that may be killed."""
+STATE = ".unfinished"
+"""Folder in the report's, for what is finished of a search that may be killed; no split has such a name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,12 +123,14 @@ def clean(
         BlockingIOError: another run is at the same destination.
         OSError: the source cannot be read, the destination not written, or the copy is not what was written.
     """
+    if started_processes(device).count > 1:
+        raise ValueError("Expected one process, but a launcher has started several: a set is searched as a whole.")
     source.copy(places.copy, ALL_KEPT)  # what does not fit is said before the search
     job = Job(places.copy.absolute())
     is_new = not places.copy.exists() or job.folder.exists()
     found = recorded(places.copy, rule)
     if found is None:
-        check_free(places.copy, folder=not job.is_file)
+        check_places(places, rule)
         found = _searched(source, places, rule, reserved, device, command, progress)
     report, treatment = found
     about = {CLEANING: report.to_dict()}
@@ -179,6 +182,21 @@ def recorded(copy: Path, rule: Rule) -> tuple[CleaningReport, Treatment] | None:
         )
     described = settings["source"].get(TREATMENT)
     return report, ALL_PURIFIED if described is None else Treatment.from_dict(described)
+
+
+def check_places(places: Places, rule: Rule) -> None:
+    """Refuse to write over anything, before a search.
+
+    Raises:
+        FileExistsError: there is something else than what an earlier run has left.
+        NotADirectoryError: there is a file where the folder of the report goes.
+    """
+    is_folder = places.copy.suffix != ".parquet"
+    check_free(places.copy, folder=is_folder)
+    if rule.flagged == QUARANTINE and recorded(places.quarantine, rule) is None:
+        check_free(places.quarantine, folder=is_folder)
+    if places.report.exists() and not places.report.is_dir():
+        raise NotADirectoryError(f"Expected a folder for the report, but {places.report} is a file.")
 
 
 def _searched(

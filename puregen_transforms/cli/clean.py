@@ -15,7 +15,7 @@ from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole, say
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import FollowLinks, check_output, command_line
+from puregen_transforms.cli.searching import FollowLinks, command_line
 from puregen_transforms.data.local import check_path, local_path
 
 if TYPE_CHECKING:
@@ -136,15 +136,11 @@ def clean(
         from puregen_transforms.data.copies import check_apart
         from puregen_transforms.data.image_set import ImageSet
         from puregen_transforms.detection.verdict import NOTHING_FOUND
-        from puregen_transforms.distributed.processes import started_processes
 
         started = time.monotonic()
-        if started_processes(device).count > 1:
-            raise ValueError("Expected one process, but a launcher has started several: a set is searched as a whole.")
         places = Places.of(destination.expanduser(), report)
         for place in (places.copy, places.report):
             check_apart(local_path(source), place)
-        check_output(places.report)
         if reserved is not None:
             check_path(reserved)
         clean_set = None if reserved is None else ImageSet.load(reserved, size=size)

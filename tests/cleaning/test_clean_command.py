@@ -54,7 +54,7 @@ def test_a_folder_loses_its_poison_and_nothing_else(every_search, tmp_path):
     assert "found by stamps: the same patch" in skipped[0]["reason"]
     lines = list(csv.DictReader((tmp_path / "out.report/images.csv").open()))
     assert {line["name"] for line in lines if line["verdict"] == "poison"} == {row["file"] for row in skipped}
-    assert not (tmp_path / "out.report/state").exists()
+    assert not (tmp_path / "out.report/.unfinished").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "out", "out.report"]
 
 
@@ -302,3 +302,9 @@ def test_what_is_there_is_not_overwritten(folder, tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "nothing is overwritten" in done.stderr
     assert content(tmp_path / "out") == {"mine.txt": b"mine"}
+    assert run(folder, tmp_path / "out", "--dry-run").exit_code == 1
+    (tmp_path / "new.quarantine").mkdir()
+    (tmp_path / "new.quarantine/mine.txt").write_text("mine")
+    done = run(folder, tmp_path / "new", "--flagged", "quarantine")
+    assert done.exit_code == 1
+    assert "nothing is overwritten" in done.stderr

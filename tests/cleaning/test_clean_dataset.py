@@ -142,6 +142,7 @@ def test_a_set_made_unlearnable_is_purified_or_refused(unlearnable, table, tmp_p
         ({"others": "drop"}, "Expected `others` out of keep, purify"),
         ({"budget": "1h"}, "Expected `budget` out of 2m"),
         ({"flagged": "quarantine", "output_dir": None}, "Expected an `output_dir`"),
+        ({"output_dir": "out.parquet"}, "Expected a folder as `output_dir`"),
         ({"column": "picture"}, "picture"),
         ({"label_column": "class"}, "class"),
         ({"splits": ["test"]}, "Expected splits out of"),

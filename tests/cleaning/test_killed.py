@@ -70,18 +70,18 @@ def test_killed_five_times_the_bytes_are_the_same(source, tmp_path):
         assert content(tmp_path / name) == content(tmp_path / name.replace("out", "whole"))
         assert not list(problems_of(tmp_path / name))
     assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.quarantine", "out.report"]
-    assert not (tmp_path / "out.report/state").exists()
+    assert not (tmp_path / "out.report/.unfinished").exists()
 
 
 @pytest.mark.timeout(300)
 def test_a_search_that_was_finished_is_not_made_again(source, tmp_path):
     killed = run(source, tmp_path / "out", "search 2")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/state").glob("*.safetensors")}
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/.unfinished").glob("*.safetensors")}
     assert len(kept) == 2
     killed = run(source, tmp_path / "out", "file 5")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/state").glob("*.safetensors")}
+    found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/.unfinished").glob("*.safetensors")}
     assert found.items() > kept.items()
     page = (tmp_path / "out.report/report.html").stat().st_mtime_ns
     done = run(source, tmp_path / "out")
