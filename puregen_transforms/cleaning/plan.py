@@ -8,9 +8,9 @@ from math import isqrt
 
 from puregen_transforms import PureGen
 from puregen_transforms.cleaning.decision import suspects_of
+from puregen_transforms.cleaning.places import Places, check_places
 from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
-from puregen_transforms.cleaning.work import Places, check_places
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.outcome import duration
 from puregen_transforms.data.treatment import ALL_KEPT, ALL_PURIFIED

@@ -12,9 +12,10 @@ from puregen_transforms import PureGen
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.cleaning.decision import decide, search_split, versions_of
 from puregen_transforms.cleaning.findings import CleaningReport, Findings
+from puregen_transforms.cleaning.places import Places
 from puregen_transforms.cleaning.rule import DROP, KEEP, Rule, name_of_reserved
 from puregen_transforms.cleaning.sources import CleaningSource, open_to_clean
-from puregen_transforms.cleaning.work import Places, clean
+from puregen_transforms.cleaning.work import clean
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.local import local_path

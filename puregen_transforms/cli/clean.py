@@ -20,7 +20,8 @@ from puregen_transforms.data.local import check_path, local_path
 
 if TYPE_CHECKING:
     from puregen_transforms.cleaning import CleaningReport
-    from puregen_transforms.cleaning.work import Cleaned, Places
+    from puregen_transforms.cleaning.places import Places
+    from puregen_transforms.cleaning.work import Cleaned
 
 
 def clean(
@@ -129,10 +130,12 @@ def clean(
     """
     with explain_errors(), terminated_like_interrupted():
         check_path(source)
+        from puregen_transforms.cleaning.places import Places
         from puregen_transforms.cleaning.plan import plan
+        from puregen_transforms.cleaning.records import recorded
         from puregen_transforms.cleaning.rule import Rule, name_of_reserved
         from puregen_transforms.cleaning.sources import open_to_clean
-        from puregen_transforms.cleaning.work import Places, clean, recorded
+        from puregen_transforms.cleaning.work import clean
         from puregen_transforms.data.copies import check_apart
         from puregen_transforms.data.image_set import ImageSet
         from puregen_transforms.detection.verdict import NOTHING_FOUND
@@ -166,7 +169,7 @@ def clean(
         )
         if before := recorded(places.copy, rule):
             say(
-                f"The search was made already, by puregen-transforms {before[0].versions['puregen-transforms']}.",
+                f"The search was made already, by puregen-transforms {before.report.versions['puregen-transforms']}.",
                 err=True,
             )
         else:
@@ -208,7 +211,7 @@ def clean(
 @contextmanager
 def _explained_rest(places: Places) -> Iterator[None]:
     """Say, after a failure, what there is to go on from."""
-    from puregen_transforms.cleaning.work import STATE
+    from puregen_transforms.cleaning.places import STATE
     from puregen_transforms.distributed.job import Job
 
     try:

@@ -91,7 +91,7 @@ def plan_folder(
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
         follow_links: take also what links lead to elsewhere.
-        treatment: of images by path: those to leave out, of other columns, too, or to keep as they are.
+        treatment: of images by path: those to leave out, or to keep as they are; of other columns, those to leave out.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -109,7 +109,8 @@ def plan_folder(
         for path, reason in folder.problems.items()
         if folder.in_split(path, splits)
     ]
-    left_out = {path: reason for path in folder.images if (reason := treatment.reason(FOLDER, path)) is not None}
+    left_out = {path: reason for path in inputs if (reason := treatment.reason(FOLDER, path)) is not None}
+    gone = [path for path in folder.images if treatment.reason(FOLDER, path) is not None]
     there = [path for path in inputs if path not in folder.problems and path not in left_out]
     for path in (path for path in there if treatment.purifies(FOLDER, path)):
         try:
@@ -122,13 +123,13 @@ def plan_folder(
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
     known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
-    others = [path for path in others if folder.in_split(path, splits) and path not in left_out]
+    others = [path for path in others if folder.in_split(path, splits) and treatment.reason(FOLDER, path) is None]
     kept = [path for path in there if not treatment.purifies(FOLDER, path)]
     folders, used = folder.folders, folders_of([*formats, *kept, *others])
     if splits:
         folders = tuple(path for path in folders if path in used)
     # torchvision's ImageFolder opens no folder with a class of which no image is left.
-    emptied = folders_of(left_out) - used
+    emptied = folders_of(gone) - used
     folders = tuple(path for path in folders if path not in emptied)
     targets, clashes = choose_target_names(formats, taken=[*others, *folders, *kept])
     targets |= {path: path for path in kept}

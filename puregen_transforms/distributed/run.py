@@ -44,6 +44,7 @@ def purify_copy(
     *,
     fit: Callable[[PureGen], object] = lambda purifier: None,
     about: Mapping[str, Any] | None = None,
+    content: Mapping[str, str] | None = None,
     on_error: str = "stop",
     part_rows: int | None = None,
     processes: Processes = ONE_PROCESS,
@@ -63,6 +64,7 @@ def purify_copy(
             has all of its images kept as they are.
         fit: sets the purifier's energy threshold from the whole source, where its method needs that.
         about: further settings to record in the manifest, by name.
+        content: sha256 of the rows that each part must be made from, by its name; None takes any.
         on_error: "stop" at the first image that cannot be repaired, or "skip" such images.
         part_rows: rows of a part; None has parts of some minutes' work. What an earlier run has begun with stays.
         processes: of this run.
@@ -86,7 +88,7 @@ def purify_copy(
     say = say if processes.is_first else lambda sentence: None
     source = _cut(source, purifier, asked=part_rows, begun=job.part_rows, say=say)
     settings = settings_of(purifier, source.describe(), on_error=on_error, **(about or {}))
-    run = _Run(source, job, purifier, settings, on_error, progress)
+    run = _Run(source, job, purifier, settings, on_error, progress, content)
     if job.found_complete(settings):
         run.check_source()
         processes.wait()
@@ -117,8 +119,10 @@ class _Run:
         settings: dict[str, Any],
         on_error: str,
         progress: CopyProgress,
+        content: Mapping[str, str] | None,
     ) -> None:
         self.source = source
+        self.content = content
         self.job = job
         self.purifier = purifier
         self.settings = settings
@@ -191,6 +195,7 @@ class _Run:
                 continue
             before = 0 if counting is None else counting.resisting
             record = self.source.write(part, self.job.results, options)
+            self._check_content(record, part)
             self._check_folder()
             self.job.add(record if counting is None else replace(record, resisting=counting.resisting - before))
 
@@ -215,6 +220,18 @@ class _Run:
         manifest = manifest_path(self.job.destination)
         outcome = _outcome(read_records(manifest))
         return replace(outcome, notes=(*notes, *self._notes), manifest_sha256=read_hash(manifest) or "")
+
+    def _check_content(self, record: PartRecord, part: Part) -> None:
+        """Check that a part was made from the rows that were asked for.
+
+        Raises:
+            ValueError: they have changed.
+        """
+        if self.content is not None and self.content.get(part.name) != record.source:
+            raise ValueError(
+                f"Expected the data that were searched, but {_rows(part)} have changed since. Put them back, or remove "
+                f"{self.job.folder} to begin anew."
+            )
 
     def _check_folder(self) -> None:
         """Check that this is still the run's own folder: a process may outlive the first, which keeps others away.

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.sources import open_source
 from puregen_transforms.detection import whole_search
+from puregen_transforms.detection.whole_search import search_set
 from puregen_transforms.distributed.manifest import read_settings
 from puregen_transforms.distributed.verify import changes_since, problems_of
 from tests.cleaning.conftest import COUNT, POISONED, cells, content, images_of, stamped, write_folder
@@ -263,6 +264,20 @@ class TestSecondRun:
         clean(folder, tmp_path / "out")
         (folder / "dog/new.png").write_bytes((folder / "dog/000.png").read_bytes())
         assert run(folder, tmp_path / "out").exit_code == 1
+
+
+def test_what_changed_after_it_was_searched_does_not_get_into_the_copy(folder, tmp_path, monkeypatch):
+    def search_and_change(*given, **settings):
+        verdict = search_set(*given, **settings)
+        changed = next(path for path in folder.rglob("*.png") if int(path.stem) not in POISONED)
+        changed.write_bytes(changed.read_bytes() + b"more")
+        return verdict
+
+    monkeypatch.setattr("puregen_transforms.cleaning.decision.search_set", search_and_change)
+    done = run(folder, tmp_path / "out")
+    assert done.exit_code == 1
+    assert "Expected the data that were searched, but rows 0 to 79 have changed since" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_verify_notices_a_change_of_the_copy_and_of_its_source(folder, tmp_path):

@@ -49,6 +49,11 @@ def run(source, destination, dies_at="never 1", *options):
     )
 
 
+def finished(folder):
+    """When each search was finished."""
+    return {path.name: path.stat().st_mtime_ns for path in (folder / "out.report/.unfinished").rglob("*.safetensors")}
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("source") / "images", stamped(5, classes=(0, 1, 3, 5)))
@@ -77,11 +82,13 @@ def test_killed_five_times_the_bytes_are_the_same(source, tmp_path):
 def test_a_search_that_was_finished_is_not_made_again(source, tmp_path):
     killed = run(source, tmp_path / "out", "search 2")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/.unfinished").glob("*.safetensors")}
+    kept = finished(tmp_path)
     assert len(kept) == 2
     killed = run(source, tmp_path / "out", "file 5")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    found = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/.unfinished").glob("*.safetensors")}
+    found = {
+        path.name: path.stat().st_mtime_ns for path in (tmp_path / "out.report/.unfinished").rglob("*.safetensors")
+    }
     assert found.items() > kept.items()
     page = (tmp_path / "out.report/report.html").stat().st_mtime_ns
     done = run(source, tmp_path / "out")
