@@ -15,7 +15,7 @@ from puregen_transforms.cleaning.subjects import Subject, images_by_row
 from puregen_transforms.cleaning.torch_source import TorchSource
 from puregen_transforms.data.cells import ANYWHERE, Places
 from puregen_transforms.data.copies import check_apart, copy_of, table_copy
-from puregen_transforms.data.folders import FolderCopy
+from puregen_transforms.data.folders import SKIPPED, FolderCopy
 from puregen_transforms.data.labelled_source import ChosenSource, choose_columns
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.parts import DatasetCopy
@@ -248,6 +248,11 @@ class FolderSource:
             treatment=treatment,
         )
         assert isinstance(copy, FolderCopy)
+        if SKIPPED in (*copy.plan.others, *copy.plan.folders):
+            raise ValueError(
+                f"Expected no {Path(self.path) / SKIPPED}: the list of what is left out gets that name. Rename it, or "
+                "remove it if it is of an earlier copy."
+            )
         return copy
 
     def quarantine(self, destination: Path, treatment: Treatment) -> FolderCopy:

@@ -130,6 +130,8 @@ def clean(
     """
     with explain_errors(), terminated_like_interrupted():
         check_path(source)
+        from datasets.utils.logging import disable_progress_bar
+
         from puregen_transforms.cleaning.places import Places
         from puregen_transforms.cleaning.plan import plan
         from puregen_transforms.cleaning.records import recorded
@@ -140,6 +142,7 @@ def clean(
         from puregen_transforms.data.image_set import ImageSet
         from puregen_transforms.detection.verdict import NOTHING_FOUND
 
+        disable_progress_bar()  # of copying to the cache; ours follows
         started = time.monotonic()
         places = Places.of(destination.expanduser(), report)
         for place in (places.copy, places.report):
@@ -182,6 +185,7 @@ def clean(
             "--flagged": flagged,
             "--others": others,
             "--budget": budget,
+            "--report": report,
             "--column": column,
             "--label-column": label_column,
             "--size": size,

@@ -309,6 +309,18 @@ def test_nothing_is_written_into_the_source(folder, tmp_path, options):
     assert content(folder) == before
 
 
+def test_a_copy_is_cleaned_once_more_without_the_list_of_the_first(folder, tmp_path, monkeypatch):
+    clean(folder, tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr("puregen_transforms.cleaning.decision.search_set", lambda *given, **settings: 1 / 0)
+        done = run(tmp_path / "out", tmp_path / "again")
+    assert done.exit_code == 1
+    assert "skipped.json" in done.stderr, "said before the search"
+    (tmp_path / "out/skipped.json").unlink()
+    clean(tmp_path / "out", tmp_path / "again")
+    assert images_of(tmp_path / "again") == images_of(tmp_path / "out")
+
+
 def test_what_is_there_is_not_overwritten(folder, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/mine.txt").write_text("mine")
