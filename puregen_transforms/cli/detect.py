@@ -17,7 +17,6 @@ from rich.text import Text
 
 from puregen_transforms._text import shown
 from puregen_transforms.cli.errors import FOUND, explain_errors
-from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
@@ -35,6 +34,7 @@ from puregen_transforms.cli.searching import (
     suspects_of,
 )
 from puregen_transforms.cli.settings import parse_settings
+from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
-from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
@@ -28,6 +27,7 @@ from puregen_transforms.cli.searching import (
     read_decisions,
     read_reserved,
 )
+from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ import typer
 from puregen_transforms import __version__
 from puregen_transforms.cli import hub, train
 from puregen_transforms.cli.attack import attack
+from puregen_transforms.cli.clean import clean
 from puregen_transforms.cli.demo import demo
 from puregen_transforms.cli.detect import detect
 from puregen_transforms.cli.doctor import doctor
@@ -26,6 +27,7 @@ app.command()(verify)
 app.command()(inspect)
 app.command()(detect)
 app.command()(review)
+app.command()(clean)
 app.command()(attack)
 app.command()(evaluate)
 app.command()(report)

@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from puregen_transforms._text import shown
-from puregen_transforms.cli.labelled_source import ChosenSource
 from puregen_transforms.cli.options import DATA
+from puregen_transforms.data.labelled_source import ChosenSource
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from puregen_transforms.data.parts import DatasetCopy
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
 from puregen_transforms.data.split_names import check_split_names
 from puregen_transforms.data.tables import TableCopy
+from puregen_transforms.data.treatment import ALL_PURIFIED, Treatment
 
 
 def copy_of(
@@ -22,6 +23,7 @@ def copy_of(
     columns: Collection[str] = (),
     splits: Collection[str] = (),
     follow_links: bool = False,
+    treatment: Treatment = ALL_PURIFIED,
 ) -> DatasetCopy:
     """Look at a data set, and plan its copy.
 
@@ -32,6 +34,7 @@ def copy_of(
         columns: image columns to purify; empty for the only one.
         splits: splits to copy; empty for all.
         follow_links: copy also what links in a folder lead to elsewhere.
+        treatment: images or rows to leave out, or to keep as they are.
 
     Raises:
         ValueError: a destination, columns or splits that do not fit the source.
@@ -43,25 +46,30 @@ def copy_of(
         if single_file:
             raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
         folder = Path(source).expanduser()
-        return FolderCopy(
-            source=folder, plan=plan_folder(folder, splits=splits, columns=columns, follow_links=follow_links)
-        )
+        plan = plan_folder(folder, splits=splits, columns=columns, follow_links=follow_links, treatment=treatment)
+        return FolderCopy(source=folder, plan=plan)
     tables = open_tables(source, splits=splits, follow_links=follow_links)
     if single_file and len(tables) > 1:
         raise ValueError(
             f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
             "folder as the destination."
         )
-    return table_copy(tables, columns, Places.of_source(source, follow_links=follow_links))
+    return table_copy(tables, columns, Places.of_source(source, follow_links=follow_links), treatment)
 
 
-def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], places: Places = ANYWHERE) -> TableCopy:
+def table_copy(
+    tables: Mapping[str, TableSplit],
+    columns: Collection[str],
+    places: Places = ANYWHERE,
+    treatment: Treatment = ALL_PURIFIED,
+) -> TableCopy:
     """Plan the copy of opened tables.
 
     Args:
         tables: by split; all have the same columns.
         columns: image columns to purify; empty for the only one.
         places: where the rows may name files.
+        treatment: rows to leave out, or to keep as they are.
 
     Raises:
         ValueError: names of splits that cannot be those of files, splits of different columns, columns that do not
@@ -72,7 +80,7 @@ def table_copy(tables: Mapping[str, TableSplit], columns: Collection[str], place
     chosen = choose_image_columns(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
-    return TableCopy(tables=tables, columns=chosen, places=places)
+    return TableCopy(tables=tables, columns=chosen, places=places, treatment=treatment)
 
 
 def check_apart(source: Path | None, destination: Path) -> None:

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path, PurePosixPath
@@ -26,6 +26,7 @@ from puregen_transforms.data.repair import EncodedImage, decode_one, repair
 from puregen_transforms.data.results import MANIFEST as MANIFEST
 from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.data.target_names import choose_target_names
+from puregen_transforms.data.treatment import ALL_PURIFIED, FOLDER, Treatment
 
 OTHER_FILES = "other files"
 """Name of the record of files that are no images."""
@@ -51,6 +52,9 @@ class FolderPlan:
         hidden: hidden folders with images, which are left out.
         splits: that were asked for; empty for all.
         columns: of images that were asked for; empty for the only one.
+        treatment: of images by path, as it was asked for.
+        left_out: images that are left out, each with the reason.
+        absent: other images of the folder, which no row of the metadata names any more.
     """
 
     targets: dict[str, str]
@@ -62,10 +66,23 @@ class FolderPlan:
     hidden: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    treatment: Treatment = ALL_PURIFIED
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Images that are copied as they are."""
+        return frozenset(self.targets) - frozenset(self.formats)
 
 
 def plan_folder(
-    source: Path, *, splits: Collection[str] = (), columns: Collection[str] = (), follow_links: bool = False
+    source: Path,
+    *,
+    splits: Collection[str] = (),
+    columns: Collection[str] = (),
+    follow_links: bool = False,
+    treatment: Treatment = ALL_PURIFIED,
 ) -> FolderPlan:
     """Look at every file of a folder; of images, only headers are read.
 
@@ -74,6 +91,7 @@ def plan_folder(
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
         follow_links: take also what links lead to elsewhere.
+        treatment: of images by path: those to leave out, or to keep as they are; of other columns, those to leave out.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -91,7 +109,10 @@ def plan_folder(
         for path, reason in folder.problems.items()
         if folder.in_split(path, splits)
     ]
-    for path in (path for path in inputs if path not in folder.problems):
+    left_out = {path: reason for path in inputs if (reason := treatment.reason(FOLDER, path)) is not None}
+    gone = [path for path in folder.images if treatment.reason(FOLDER, path) is not None]
+    there = [path for path in inputs if path not in folder.problems and path not in left_out]
+    for path in (path for path in there if treatment.purifies(FOLDER, path)):
         try:
             with (source / path).open("rb") as file:
                 formats[path] = lossless_format(file)
@@ -102,12 +123,16 @@ def plan_folder(
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
     known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
-    others = [path for path in others if folder.in_split(path, splits)]
-    folders = folder.folders
+    others = [path for path in others if folder.in_split(path, splits) and treatment.reason(FOLDER, path) is None]
+    kept = [path for path in there if not treatment.purifies(FOLDER, path)]
+    folders, used = folder.folders, folders_of([*formats, *kept, *others])
     if splits:
-        used = {parent for path in (*formats, *others) for parent in map(str, PurePosixPath(path).parents)}
         folders = tuple(path for path in folders if path in used)
-    targets, clashes = choose_target_names(formats, taken=[*others, *folders])
+    # torchvision's ImageFolder opens no folder with a class of which no image is left.
+    emptied = folders_of(gone) - used
+    folders = tuple(path for path in folders if path not in emptied)
+    targets, clashes = choose_target_names(formats, taken=[*others, *folders, *kept])
+    targets |= {path: path for path in kept}
     check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
@@ -119,7 +144,14 @@ def plan_folder(
         hidden=folder.hidden,
         splits=tuple(splits),
         columns=tuple(columns),
+        treatment=treatment,
+        left_out=left_out,
     )
+
+
+def folders_of(paths: Collection[str]) -> set[str]:
+    """List the folders that files are in, at any depth."""
+    return {parent for path in paths for parent in map(str, PurePosixPath(path).parents)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,20 +173,31 @@ class FolderCopy:
 
     @cached_property
     def _paths(self) -> list[str]:
-        return sorted([*self.plan.formats, *self._unreadable])
+        return sorted([*self.plan.targets, *self._left_out])
 
     @cached_property
     def _unreadable(self) -> dict[str, Skipped]:
         return {str(problem.place["file"]): problem for problem in self.plan.problems}
+
+    @cached_property
+    def _left_out(self) -> dict[str, Skipped]:
+        """Images that are not written."""
+        flagged = {path: Skipped(place={"file": path}, reason=why) for path, why in self.plan.left_out.items()}
+        return flagged | self._unreadable
 
     @property
     def images(self) -> int:
         """Number of images."""
         return len(self._paths)
 
+    @property
+    def to_purify(self) -> int:
+        """Number of those that are purified."""
+        return len(self.plan.formats)
+
     def row_pixels(self) -> list[int]:
         """Read the sizes of some images from all over the folder; the pixels of one, on average."""
-        paths = list(self.plan.formats)
+        paths = sorted(self.plan.targets)
         found = []
         for path in paths[:: ceil(len(paths) / _LOOKED_AT)]:
             with suppress(OSError, ImageProblemError), (self.source / path).open("rb") as file:
@@ -178,7 +221,8 @@ class FolderCopy:
         described = {"images": self.images, "splits": list(self.plan.splits), "rows of a part": self.part_rows}
         if self.plan.columns:
             described["columns"] = list(self.plan.columns)
-        return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
+        described |= {"names of the images": names.hexdigest(), "other files": others.hexdigest()}
+        return described | self.plan.treatment.described()
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """Yield the parts that one process out of `count` is to purify."""
@@ -188,7 +232,7 @@ class FolderCopy:
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
-        for path in self._paths:
+        for path in sorted([*self.plan.formats, *self._unreadable]):
             if path in self._unreadable:
                 if not skip:
                     raise UnreadableImageError(self._unreadable[path])
@@ -225,7 +269,11 @@ class FolderCopy:
         """Make the folders that the first part needs."""
         if self.plan.problems and not options.skip:
             raise UnreadableImageError(self.plan.problems[0])
-        if options.skip and SKIPPED in (*self.plan.others, *self.plan.folders, *self.plan.targets.values()):
+        if (options.skip or self._left_out) and SKIPPED in (
+            *self.plan.others,
+            *self.plan.folders,
+            *self.plan.targets.values(),
+        ):
             raise ValueError(
                 f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
@@ -236,7 +284,7 @@ class FolderCopy:
         """Purify a part."""
         paths = self._paths[part.start : part.stop]
         digests: dict[str, bytes] = {}
-        skipped = [self._unreadable[path] for path in paths if path in self._unreadable]
+        skipped = [self._left_out[path] for path in paths if path in self._left_out]
         images = (
             EncodedImage(key=path, read=partial(self._read, digests, path), image_format=self.plan.formats[path])
             for path in paths
@@ -245,6 +293,8 @@ class FolderCopy:
         options.done(len(skipped))
         written: dict[str, Future[str]] = {}
         with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 2)) as writers:
+            for path in (path for path in paths if path in self.plan.kept):
+                written[path] = writers.submit(self._copied, path, digests, results, options)
             for repaired in repair(
                 images, options.purify, chunk_images=options.chunk_images, at_once=options.at_once, done=options.done
             ):
@@ -269,9 +319,16 @@ class FolderCopy:
             skipped=tuple(sorted(skipped, key=lambda found: str(found.place["file"]))),
         )
 
+    def _copied(self, path: str, digests: dict[str, bytes], results: ResultFolder, options: PurifyOptions) -> str:
+        """Copy an image as it is, and return its sha256."""
+        checksum = results.put(path, self._read(digests, path))
+        options.done(1)
+        return checksum
+
     def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """Copy the files that are no images; metadata of images follows their new names."""
         dropped = {str(skipped.place["file"]) for record in records for skipped in record.skipped}
+        gone = dropped | self.plan.absent
         files = {}
         for path in self.plan.others:
             with results.writing(path) as temporary:
@@ -281,7 +338,7 @@ class FolderCopy:
                         temporary,
                         folder=str(PurePosixPath(path).parent),
                         targets=self.plan.targets,
-                        dropped=dropped,
+                        dropped=gone,
                     )
                 else:
                     shutil.copyfile(self.source / path, temporary)

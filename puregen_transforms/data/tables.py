@@ -26,6 +26,7 @@ from puregen_transforms.data.rows import (
     write_part,
 )
 from puregen_transforms.data.sources import TableSplit
+from puregen_transforms.data.treatment import ALL_PURIFIED, Treatment
 
 SLICE_ROWS = 256
 """Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
@@ -46,12 +47,14 @@ class TableCopy:
         columns: image columns to purify.
         part_rows: rows of a part, which is a file.
         places: where the rows may name files.
+        treatment: rows to leave out, or to keep as they are.
     """
 
     tables: Mapping[str, TableSplit]
     columns: Sequence[str]
     part_rows: int = PART_ROWS
     places: Places = ANYWHERE
+    treatment: Treatment = ALL_PURIFIED
 
     def __post_init__(self) -> None:
         check_part_rows(self.part_rows)
@@ -60,6 +63,14 @@ class TableCopy:
     def images(self) -> int:
         """Number of images, empty cells included."""
         return sum(table.rows for table in self.tables.values()) * len(self.columns)
+
+    @property
+    def to_purify(self) -> int:
+        """Number of those that are purified."""
+        chosen = self.treatment.purified
+        if chosen is not None:
+            return sum(map(len, chosen.values())) * len(self.columns)
+        return self.images - sum(map(self.treatment.leaves_out, self.tables)) * len(self.columns)
 
     def row_pixels(self) -> list[int]:
         """Measure images from four places in the split with the largest ones."""
@@ -88,6 +99,7 @@ class TableCopy:
             "features": features.to_dict(),
             "columns": list(self.columns),
             "rows of a part": self.part_rows,
+            **self.treatment.described(),
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
@@ -116,13 +128,22 @@ class TableCopy:
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
-        return write_part(part, self._slices(part), schema, self._modes(part.split), results, options, self.places)
+        modes = self._modes(part.split)
+        return write_part(part, self._slices(part), schema, modes, results, options, self.places, self.treatment)
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
         for split, table in self.tables.items():
             batches = table.batches(SLICE_ROWS, 0, table.rows)
-            yield from decoded_images(batches, self._modes(split), split=split, start=0, skip=skip, places=self.places)
+            yield from decoded_images(
+                batches,
+                self._modes(split),
+                split=split,
+                start=0,
+                skip=skip,
+                places=self.places,
+                treatment=self.treatment,
+            )
 
     def _modes(self, split: str) -> ImageModes:
         return image_modes(self.tables[split].features, self.columns)

@@ -15,12 +15,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from puregen_transforms._html import card, pictures
 from puregen_transforms.data.images import look_at
+from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.sample_transforms import leaves_of, without_transforms
 from puregen_transforms.data.sources import split_of
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
-from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form
-from puregen_transforms.distributed.survey import survey
+from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form, values_of
+from puregen_transforms.distributed.survey import is_folder_of_classes, survey
 
 _SHOWN = 8
 """Images shown in a notebook."""
@@ -43,9 +44,11 @@ class TorchSplit:
 
     def __init__(self, dataset: Any, columns: tuple[str | int, ...] | None = None, *, skip: bool = False) -> None:
         self._dataset = without_transforms(dataset)
+        self.columns = columns
         self.layout, is_class = survey(self._dataset, columns, skip=skip)
         classes = _classes(dataset)
-        self.features = features_of(self.layout, classes if classes and is_class(len(classes)) else None)
+        self.class_names = tuple(classes) if classes and is_class(len(classes)) else ()
+        self.features = features_of(self.layout, self.class_names or None)
 
     @property
     def image_columns(self) -> list[str]:
@@ -65,10 +68,47 @@ class TorchSplit:
             yield pa.table(self.features.encode_batch(cells), schema=self.features.arrow_schema)
 
     def _row(self, index: int) -> list[Any]:
+        return self.layout.stored(self._sample(index), index)
+
+    def _sample(self, index: int) -> Any:
         try:
-            return self.layout.stored(self._dataset[index], index)
+            return self._dataset[index]
         except (OSError, SyntaxError) as error:  # Pillow reports broken files by either.
             raise OSError(f"Expected an image in sample {index}, but got: {error}") from error
+
+    def value(self, index: int, name: str) -> Any:
+        """Read one part of a sample as the data set gives it."""
+        values = values_of(self._sample(index), self.layout.kind, self.layout.names, index)
+        return values[self.layout.names.index(name)]
+
+    def labels(self, column: str | int | None = None) -> tuple[list[int] | None, tuple[str, ...]]:
+        """Read the class of each sample, -1 where it has none, and the names of the classes.
+
+        Args:
+            column: key or position of the label in a sample; None takes the part that is made of whole numbers.
+
+        Returns:
+            None, and no names, where there is no such part.
+
+        Raises:
+            ValueError: the column is not there, or holds no classes.
+        """
+        names, kind = self.layout.names, self.layout.kind
+        name = names[column] if isinstance(column, int) and kind != "dict" and column < len(names) else column
+        if name is None and "label" in names and "label" not in self.layout.inputs:
+            name = "label"
+        if name is None:
+            return None, ()
+        if name not in names or name in self.layout.inputs:
+            raise ValueError(f"Expected a label out of {list(names)}, but got {column!r}.")
+        leaves, places = leaves_of(self._dataset)
+        if all(map(is_folder_of_classes, leaves)):
+            found = [leaves[leaf].targets[row] for leaf, row in places.tolist()]
+        else:
+            found = [self.value(row, str(name)) for row in range(self.rows)]
+        present, class_names = class_indices([value for value in found if value is not None], self.class_names)
+        numbers = iter(present.tolist())
+        return [-1 if value is None else next(numbers) for value in found], class_names
 
 
 @dataclass(frozen=True, kw_only=True)

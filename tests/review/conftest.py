@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from puregen_transforms.cli.labelled_source import choose_source
 from puregen_transforms.data.demo import CLASSES, load_demo
+from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.detection import detect
 from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.detection.searches import SEARCHES

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from puregen_transforms import PureGen
-from puregen_transforms.cli.labelled_source import choose_source
+from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.review.desk import Filter, read_decision
 from puregen_transforms.review.suspects import Suspects
