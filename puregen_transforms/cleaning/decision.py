@@ -17,6 +17,7 @@ from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.cleaning.subjects import Subject
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.treatment import Treatment
+from puregen_transforms.detection.decisions import Decisions, overrule
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.verdict import MADE_UNLEARNABLE, Verdict
 from puregen_transforms.detection.whole_search import search_set, train_small
@@ -58,6 +59,7 @@ def search_split(
     rule: Rule,
     *,
     reserved: ImageSet | None = None,
+    decisions: Decisions | None = None,
     device: str | None = None,
     state: Path | None = None,
     report: Path | None = None,
@@ -70,6 +72,7 @@ def search_split(
         subject: the split.
         rule: see `Rule`.
         reserved: see `SuspectSet`.
+        decisions: of a person, which overrule the searches.
         device: where to work.
         state: see `SuspectSet`.
         report: folder of the report; None writes none.
@@ -81,9 +84,12 @@ def search_split(
     """
     suspects = suspects_of(subject, rule, reserved=reserved, device=device, state=state, progress=progress)
     verdict = search_set(suspects, budget=rule.budget, train=partial(train_small, epochs=rule.epochs))
+    if decisions is not None:
+        verdict = overrule(verdict, decisions, subject.digest_of)
     if report is not None:
-        facts = {**subject.facts} | ({} if command is None else {"command": command})
-        origin = Origin(images=subject.images, facts=facts, name_of=subject.name_of)
+        facts = {**subject.facts, **(decisions.facts() if decisions is not None else {})}
+        facts |= {} if command is None else {"command": command}
+        origin = Origin(images=subject.images, facts=facts, name_of=subject.name_of, opened=subject.opened)
         write_verdict(verdict, report, origin, labels=suspects.labels, class_names=subject.class_names)
     return verdict
 

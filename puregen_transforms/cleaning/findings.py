@@ -135,5 +135,5 @@ def reasons_of(verdict: Verdict, *, doubtful: bool) -> dict[int, str]:
         place = int(verdict.found_by[row])
         search = None if place == CLEAN_ROW else verdict.made[place].search
         kind = POISON if bool(verdict.flagged[row]) else DOUBTFUL
-        found[row] = kind if search is None else f"{kind}, found by {search.name}: {search.finds}"
+        found[row] = f"{kind}, a person said" if search is None else f"{kind}, found by {search.name}: {search.finds}"
     return found

@@ -8,6 +8,8 @@ from pathlib import Path
 from puregen_transforms.cleaning.records import recorded
 from puregen_transforms.cleaning.rule import QUARANTINE, Rule
 from puregen_transforms.data.atomic import check_free
+from puregen_transforms.detection.decisions import FILE as DECISIONS
+from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.inspection.page import PAGE
 
 STATE = ".unfinished"
@@ -35,6 +37,13 @@ class Places:
     def quarantine(self) -> Path:
         """The copy of what is left out, beside the clean one, which any program can open as it is."""
         return _beside(self.copy, "quarantine", suffix=".parquet" if self.copy.suffix == ".parquet" else "")
+
+    def decisions(self) -> Decisions:
+        """Read what a person decided in `puregen review` of an earlier report, that of each split included."""
+        found = Decisions()
+        for folder in (self.report, *(path.parent for path in sorted(self.report.glob(f"*/{DECISIONS}")))):
+            found.merge(Decisions.load(folder / DECISIONS))
+        return found
 
     @property
     def page(self) -> Path | None:

@@ -30,6 +30,7 @@ class Rule:
         column: of images; None takes the only one.
         label_column: of classes; None takes the one marked as such.
         reserved: names the content of the clean set that searches were given; None without one.
+        decisions: names the content of a person's decisions, see `Decisions.name`; None without any.
 
     Raises:
         ValueError: a value that is none of these.
@@ -45,6 +46,7 @@ class Rule:
     column: str | int | None = None
     label_column: str | int | None = None
     reserved: str | None = None
+    decisions: str | None = None
 
     def __post_init__(self) -> None:
         for name, known in (("flagged", FLAGGED), ("others", OTHERS), ("budget", tuple(BUDGETS))):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ class Subject:
         class_names: by label.
         facts: for the report.
         name_of: file name of a row's image; None where it has none.
+        digest_of: sha256 of a row's image as it is stored; None where that is not known.
+        opened: how to open the source again; see `Origin`.
     """
 
     images: Sequence[Any]
@@ -29,6 +31,8 @@ class Subject:
     class_names: tuple[str, ...]
     facts: Mapping[str, str]
     name_of: Callable[[int], str | None] = lambda row: None
+    digest_of: Callable[[int], str | None] = lambda row: None
+    opened: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of_chosen(cls, chosen: ChosenSource) -> Subject:
@@ -39,6 +43,8 @@ class Subject:
             class_names=chosen.class_names,
             facts=chosen.facts,
             name_of=chosen.name_of,
+            digest_of=chosen.images.digest_of,
+            opened=chosen.opened,
         )
 
 

@@ -19,6 +19,7 @@ from puregen_transforms.cleaning.work import clean
 from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.local import local_path
+from puregen_transforms.detection.decisions import Decisions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,7 @@ def clean_dataset(
     doubtful: bool = False,
     budget: str = "20m",
     reserved: ImageSet | None = None,
+    decisions: Decisions | None = None,
     column: str | int | None = None,
     label_column: str | int | None = None,
     splits: Collection[str] = (),
@@ -74,6 +76,8 @@ def clean_dataset(
         doubtful: whether images that are merely doubtful count as flagged.
         budget: how much is searched: "2m", "20m" or "full"; see `search_set`.
         reserved: clean images of the same classes, for searches that can use them.
+        decisions: of a person, which overrule the searches, by the content of files and cells, which a torch data set
+            does not tell; None takes those in the folder of the report.
         column: of images, or their position in a sample of torch; None takes the only one.
         label_column: of classes, or their position in a sample; None takes the one marked as such.
         splits: to clean, each searched on its own; empty takes all.
@@ -96,6 +100,9 @@ def clean_dataset(
         BlockingIOError: another run is at the same destination.
         OSError: the source cannot be read, or the destination not written.
     """
+    destination = None if output_dir is None else Path(output_dir).expanduser()
+    if decisions is None and destination is not None:
+        decisions = Places.of(destination).decisions()
     rule = Rule(
         flagged=flagged,
         others=others,
@@ -107,10 +114,10 @@ def clean_dataset(
         column=column,
         label_column=label_column,
         reserved=name_of_reserved(reserved),
+        decisions=None if decisions is None else decisions.name(),
     )
     if output_dir is None and (flagged, others) != (DROP, KEEP):
         raise ValueError("Expected an `output_dir`, as images are to be purified or copied, but got none.")
-    destination = None if output_dir is None else Path(output_dir).expanduser()
     if destination is not None and destination.suffix == ".parquet":
         raise ValueError(f"Expected a folder as `output_dir`, but got {destination}.")
     if destination is not None and isinstance(dataset, (str, os.PathLike)):
@@ -119,13 +126,14 @@ def clean_dataset(
         dataset, column=column, label_column=label_column, splits=splits, size=size, follow_links=follow_links
     )
     if destination is None:
-        return _selected(source, rule, reserved=reserved, device=device, progress=progress)
+        return _selected(source, rule, reserved=reserved, decisions=decisions, device=device, progress=progress)
     found = clean(
         source,
         Places.of(destination),
         rule,
         purifier=purifier,
         reserved=reserved,
+        decisions=decisions,
         device=device,
         part_rows=part_rows,
         progress=progress,
@@ -138,11 +146,17 @@ def clean_dataset(
 
 
 def _selected(
-    source: CleaningSource, rule: Rule, *, reserved: ImageSet | None, device: str | None, progress: Progress
+    source: CleaningSource,
+    rule: Rule,
+    *,
+    reserved: ImageSet | None,
+    decisions: Decisions | None,
+    device: str | None,
+    progress: Progress,
 ) -> CleanedDataset:
     """Search, and choose rows of the data set itself."""
     verdicts = {
-        split: search_split(subject, rule, reserved=reserved, device=device, progress=progress)
+        split: search_split(subject, rule, reserved=reserved, decisions=decisions, device=device, progress=progress)
         for split, subject in source.subjects.items()
     }
     removed = source.rows(decide(source, verdicts, rule))

@@ -21,6 +21,7 @@ from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.parts import PART_ROWS, DatasetCopy
 from puregen_transforms.data.treatment import ALL_KEPT, Treatment
+from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.distributed.job import Job
 from puregen_transforms.distributed.manifest import PART_ROWS_SETTING
 from puregen_transforms.distributed.processes import started_processes
@@ -55,6 +56,7 @@ def clean(
     *,
     purifier: PureGen | None = None,
     reserved: ImageSet | None = None,
+    decisions: Decisions | None = None,
     device: str | None = None,
     part_rows: int | None = None,
     command: str | None = None,
@@ -72,6 +74,7 @@ def clean(
         rule: see `Rule`.
         purifier: None is `PureGen` with the rule's seed; made only if an image is purified.
         reserved: see `SuspectSet`.
+        decisions: of a person, which overrule the searches.
         device: where to work; None takes an accelerator if there is one.
         part_rows: see `purify_copy`.
         command: for the report.
@@ -93,7 +96,7 @@ def clean(
     if decision is None:
         check_places(places, rule)
         cut = everything.cut(part_rows or _part_rows(everything, rule, purifier))
-        decision = _searched(source, cut, places, rule, reserved, device, command, progress)
+        decision = _searched(source, cut, places, rule, reserved, decisions, device, command, progress)
     treatment = decision.treatment
     if rule.flagged == QUARANTINE and is_new and any(treatment.left_out.values()):
         _put_aside(source, places, decision, progress)
@@ -138,6 +141,7 @@ def _searched(
     places: Places,
     rule: Rule,
     reserved: ImageSet | None,
+    decisions: Decisions | None,
     device: str | None,
     command: str | None,
     progress: Progress,
@@ -152,6 +156,7 @@ def _searched(
             subject,
             rule,
             reserved=reserved,
+            decisions=decisions,
             device=device,
             state=state,
             report=below(places.report, split) if several else places.report,

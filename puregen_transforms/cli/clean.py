@@ -15,7 +15,7 @@ from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole, say
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import FollowLinks, command_line
+from puregen_transforms.cli.searching import FollowLinks, command_line, read_decisions
 from puregen_transforms.data.local import check_path, local_path
 
 if TYPE_CHECKING:
@@ -88,6 +88,14 @@ def clean(
         ),
     ] = None,
     follow_links: FollowLinks = False,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            help="What a person decided about images in `puregen review`: its file, or a report's folder; default: "
+            "what the report's folder has.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     epochs: Annotated[
         int,
         typer.Option(
@@ -150,6 +158,7 @@ def clean(
         if reserved is not None:
             check_path(reserved)
         clean_set = None if reserved is None else ImageSet.load(reserved, size=size)
+        decided = places.decisions() if decisions is None else read_decisions(decisions, places.report)
         rule = Rule(
             flagged=flagged,
             others=others,
@@ -161,6 +170,7 @@ def clean(
             column=column,
             label_column=label_column,
             reserved=name_of_reserved(clean_set),
+            decisions=decided.name(),
         )
         opened = open_to_clean(
             source,
@@ -190,6 +200,7 @@ def clean(
             "--label-column": label_column,
             "--size": size,
             "--reserved": reserved,
+            "--decisions": decisions,
             "--epochs": epochs,
             "--seed": seed,
         }
@@ -201,6 +212,7 @@ def clean(
                 places,
                 rule,
                 reserved=clean_set,
+                decisions=decided,
                 device=device,
                 part_rows=part_rows,
                 command=command_line(words, options),

@@ -27,7 +27,6 @@ from puregen_transforms.cli.searching import (
     Size,
     check_output,
     command_line,
-    decisions_in_words,
     print_verdict,
     read_decisions,
     read_reserved,
@@ -158,7 +157,7 @@ def detect(
                 "--seed": seed,
             }
             command = command_line(["detect", source], options)
-            facts = {**chosen.facts, **decisions_in_words(decided), "command": command}
+            facts = {**chosen.facts, **decided.facts(), "command": command}
             _write(console, verdict, chosen, output, facts)
             if fail_on_flagged and verdict.level != NOTHING_FOUND:
                 raise typer.Exit(FOUND)

@@ -22,7 +22,6 @@ from puregen_transforms.cli.searching import (
     Size,
     check_output,
     command_line,
-    decisions_in_words,
     print_verdict,
     read_decisions,
     read_reserved,
@@ -158,7 +157,7 @@ def inspect(
             "--sample": sample,
             "--seed": seed,
         }
-        facts = {**chosen.facts, **decisions_in_words(decided), "command": command_line(["inspect", source], options)}
+        facts = {**chosen.facts, **decided.facts(), "command": command_line(["inspect", source], options)}
         inspection = _naming_the_column(inspection, chosen)
         command = _purify_command(source, chosen, inspection.advice, device=device, batch_size=batch_size)
         origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened, purify=command)

@@ -115,11 +115,6 @@ def read_decisions(decided: Path | None, output: Path) -> Decisions:
     return Decisions.load(output if decided is None else decided)
 
 
-def decisions_in_words(decisions: Decisions) -> dict[str, str]:
-    """Say among the facts of a report that a person has overruled it, if so."""
-    return {"decisions": f"{len(decisions):,} of a person, by content"} if len(decisions) else {}
-
-
 def print_verdict(console: Console, verdict: Verdict) -> None:
     """Print a verdict, what each search found, and what was not looked for."""
     console.print(verdict.headline, highlight=False, style="bold")

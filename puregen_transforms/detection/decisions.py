@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -163,6 +164,15 @@ class Decisions:
                 file.flush()
                 os.fsync(file.fileno())
             self._read_on(self.path)
+
+    def name(self) -> str | None:
+        """Name what was decided by its content: other names, other verdicts; None where nothing counts."""
+        lines = sorted(f"{one.sha256} {one.answer}" for one in self if one.answer != UNSURE)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16] if lines else None
+
+    def facts(self) -> dict[str, str]:
+        """Say among the facts of a report that a person has overruled it, if so."""
+        return {"decisions": f"{len(self):,} of a person, by content"} if len(self) else {}
 
 
 def overrule(verdict: Verdict, decisions: Decisions, digest_of: Callable[[int], str | None]) -> Verdict:
