@@ -254,7 +254,7 @@ class FolderCopy:
         """
         content = hashlib.sha256()
         for path in self._paths[part.start : part.stop]:
-            if path not in digests and path in self.plan.formats:
+            if path not in digests and path not in self._unreadable:
                 with suppress(OSError):
                     self._read(digests, path)
             content.update(digests.get(path, b"unreadable"))
