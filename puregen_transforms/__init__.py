@@ -6,6 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from puregen_transforms.cleaning.whole_sets import CleanedDataset as CleanedDataset
+    from puregen_transforms.cleaning.whole_sets import clean_dataset as clean_dataset
     from puregen_transforms.distributed.purify_dataset import purify_dataset as purify_dataset
     from puregen_transforms.distributed.torch_sets import PurifiedDataset as PurifiedDataset
     from puregen_transforms.transforms.cache import ImageCache as ImageCache
@@ -14,9 +16,20 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["ImageCache", "PureGen", "PureGenTransform", "PurifiedDataset", "__version__", "purify_dataset"]
+__all__ = [
+    "CleanedDataset",
+    "ImageCache",
+    "PureGen",
+    "PureGenTransform",
+    "PurifiedDataset",
+    "__version__",
+    "clean_dataset",
+    "purify_dataset",
+]
 
 _HOMES = {
+    "CleanedDataset": ("cleaning.whole_sets", "CleanedDataset"),
+    "clean_dataset": ("cleaning.whole_sets", "clean_dataset"),
     "ImageCache": ("transforms.cache", "ImageCache"),
     "PureGen": ("transforms.puregen", "PureGen"),
     "PureGenTransform": ("transforms.puregen", "PureGen"),

@@ -98,6 +98,7 @@ SUB_PACKAGES = {
         "ClassSplit",
         "ConfusionTraining",
         "DETECTORS",
+        "Decisions",
         "DetectionReport",
         "Detector",
         "EnergyOutliers",
@@ -135,7 +136,8 @@ SUB_PACKAGES = {
         "VictimBeneficiary",
         "build_training_defense",
     },
-    "inspection": {"Inspection", "inspect_images"},
+    "inspection": {"ImageScores", "Inspection", "add_to_datalab", "fiftyone_samples", "inspect_images"},
+    "review": {"Suspect", "Suspects"},
     "evaluate": {
         "AttackSpec",
         "Bench",
@@ -150,6 +152,7 @@ SUB_PACKAGES = {
         "load_sets",
         "run_benchmark",
     },
+    "cleaning": {"CleanedDataset", "CleaningReport", "Findings", "clean_dataset"},
     "distributed": {"PurifiedDataset", "changes_since", "problems_of", "purify_copy", "purify_with_ray"},
 }
 
@@ -168,11 +171,13 @@ def test_sub_packages_export_their_public_names(name):
 
 def test_public_names():
     assert set(dir(puregen_transforms)) == {
+        "CleanedDataset",
         "ImageCache",
         "PureGen",
         "PureGenTransform",
         "PurifiedDataset",
         "__version__",
+        "clean_dataset",
         "purify_dataset",
     }
     assert all(hasattr(puregen_transforms, name) for name in puregen_transforms.__all__)

@@ -189,7 +189,7 @@ COMMANDS = list(leaves(get_command(app)))
 
 def test_all_commands_are_known_here():
     assert {names[0] for names in COMMANDS} >= {
-        "attack", "demo", "doctor", "evaluate", "hub", "inspect", "purify", "report", "train", "verify"
+        "attack", "clean", "demo", "doctor", "evaluate", "hub", "inspect", "purify", "report", "train", "verify"
     }  # fmt: skip
 
 

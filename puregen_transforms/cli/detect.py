@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,22 +17,24 @@ from rich.text import Text
 
 from puregen_transforms._text import shown
 from puregen_transforms.cli.errors import FOUND, explain_errors
-from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
     Convert,
+    Decided,
     FollowLinks,
     Size,
     check_output,
     command_line,
     print_verdict,
+    read_decisions,
     read_reserved,
     suspects_of,
 )
 from puregen_transforms.cli.settings import parse_settings
+from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -93,6 +96,7 @@ def detect(
     size: Size = None,
     follow_links: FollowLinks = False,
     convert: Convert = False,
+    decisions: Decided = None,
     epochs: Annotated[
         int,
         typer.Option(
@@ -115,7 +119,8 @@ def detect(
     """Search a data set for poison, and say which images should not be learned.
 
     Without DETECTOR, every search that the set and the budget allow is made. The folder gets `report.html`, with the
-    verdict, pictures, and what was not looked for; `verdict.json`; and `images.csv`, a line for each image. With
+    verdict, pictures, and what was not looked for; `verdict.json`; `images.csv` and `images.parquet`, a line for each
+    image with the scores of all searches; and `searches/`, what each of them found; `puregen review` shows it. With
     DETECTOR, that one scores every image, and the folder gets `report.safetensors` (`DetectionReport.load` reads it)
     and `images.csv`; one detector sees one kind of attack.
 
@@ -132,8 +137,10 @@ def detect(
         check_path(source)
         check_output(output)
         if name is None:
+            from puregen_transforms.detection.decisions import overrule
             from puregen_transforms.detection.verdict import NOTHING_FOUND
 
+            decided = read_decisions(decisions, output)
             if preset is not None or setting:
                 raise ValueError("Expected a detector for --preset and --set: puregen detect DETECTOR SRC.")
             chosen = choose_source(
@@ -141,7 +148,9 @@ def detect(
             )
             clean = read_reserved(reserved, chosen, size)
             verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
+            verdict = overrule(verdict, decided, chosen.images.digest_of)
             options = {
+                "--decisions": decisions,
                 "--split": split,
                 "--column": column,
                 "--label-column": label_column,
@@ -153,7 +162,8 @@ def detect(
                 "--seed": seed,
             }
             command = command_line(["detect", source], options)
-            _write(console, verdict, chosen, output, command)
+            facts = {**chosen.facts, **decided.facts(), "command": command}
+            _write(console, verdict, chosen, output, facts)
             if fail_on_flagged and verdict.level != NOTHING_FOUND:
                 raise typer.Exit(FOUND)
             return
@@ -218,14 +228,14 @@ def _search(
         return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
 
 
-def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, command: str) -> None:
+def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, facts: Mapping[str, str]) -> None:
     """Write the report of a whole search, and print the verdict."""
     import torch
 
     from puregen_transforms.inspection.origin import Origin
     from puregen_transforms.inspection.page import write_verdict
 
-    origin = Origin(images=chosen.images, facts={**chosen.facts, "command": command}, name_of=chosen.name_of)
+    origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened)
     labels = None if chosen.labels is None else torch.tensor(chosen.labels)
     page = write_verdict(verdict, output, origin, labels=labels, class_names=chosen.class_names)
     shutil.rmtree(output / STATE, ignore_errors=True)

@@ -12,20 +12,22 @@ import typer
 from rich.console import Console
 
 from puregen_transforms.cli.errors import FOUND, explain_errors
-from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
     Convert,
+    Decided,
     FollowLinks,
     Size,
     check_output,
     command_line,
     print_verdict,
+    read_decisions,
     read_reserved,
 )
+from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
@@ -56,6 +58,7 @@ def inspect(
     size: Size = None,
     follow_links: FollowLinks = False,
     convert: Convert = False,
+    decisions: Decided = None,
     reserved: Annotated[
         str | None,
         typer.Option(
@@ -114,6 +117,7 @@ def inspect(
     """
     with explain_errors():
         check_path(source)
+        from puregen_transforms.detection.decisions import overrule
         from puregen_transforms.detection.verdict import NOTHING_FOUND
         from puregen_transforms.detection.whole_search import train_small
         from puregen_transforms.inspection.audit import inspect_images
@@ -121,6 +125,7 @@ def inspect(
         from puregen_transforms.inspection.page import write_inspection
 
         check_output(output)
+        decided = read_decisions(decisions, output)
         console = PlainConsole()
         chosen = choose_source(
             source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
@@ -141,8 +146,10 @@ def inspect(
                 batch_size=batch_size,
                 state=output / STATE,
                 progress=progress,
+                overrule=partial(overrule, decisions=decided, digest_of=chosen.images.digest_of),
             )
         options = {
+            "--decisions": decisions,
             "--split": split,
             "--column": column,
             "--label-column": label_column,
@@ -155,10 +162,10 @@ def inspect(
             "--sample": sample,
             "--seed": seed,
         }
-        facts = {**chosen.facts, "command": command_line(["inspect", source], options)}
+        facts = {**chosen.facts, **decided.facts(), "command": command_line(["inspect", source], options)}
         inspection = _naming_the_column(inspection, chosen)
         command = _purify_command(source, chosen, inspection.advice, device=device, batch_size=batch_size)
-        origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, purify=command)
+        origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened, purify=command)
         page = write_inspection(inspection, output, origin)
         shutil.rmtree(output / STATE, ignore_errors=True)
         _report(console, inspection, command, page)

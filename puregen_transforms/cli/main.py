@@ -9,6 +9,7 @@ import typer
 from puregen_transforms import __version__
 from puregen_transforms.cli import hub, train
 from puregen_transforms.cli.attack import attack
+from puregen_transforms.cli.clean import clean
 from puregen_transforms.cli.demo import demo
 from puregen_transforms.cli.detect import detect
 from puregen_transforms.cli.doctor import doctor
@@ -16,6 +17,7 @@ from puregen_transforms.cli.evaluate import evaluate, report
 from puregen_transforms.cli.inspect import inspect
 from puregen_transforms.cli.output import say
 from puregen_transforms.cli.purify import purify
+from puregen_transforms.cli.review import review
 from puregen_transforms.cli.verify import verify
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Repair possibly poisoned image data.")
@@ -24,6 +26,8 @@ app.command()(purify)
 app.command()(verify)
 app.command()(inspect)
 app.command()(detect)
+app.command()(review)
+app.command()(clean)
 app.command()(attack)
 app.command()(evaluate)
 app.command()(report)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, options_of
 from puregen_transforms.cli.output import PlainConsole, say
@@ -72,8 +72,8 @@ def purify(
         bool,
         typer.Option(
             "--follow-links",
-            help="Copy also what links in SRC lead to elsewhere; without it, such a link is an image that cannot be "
-            "repaired.",
+            help="Copy also what links in SRC lead to elsewhere, and what a single table names beside it; without it, "
+            "such a link is an image that cannot be repaired.",
             rich_help_panel=DATA,
         ),
     ] = False,
@@ -154,7 +154,7 @@ def purify(
     parts are kept in DST.unfinished, and the same command goes on from there. Under `accelerate launch` or `torchrun`,
     all processes share the work.
     """
-    with explain_errors(), _terminated_like_interrupted():
+    with explain_errors(), terminated_like_interrupted():
         check_path(source)
         from puregen_transforms import PureGen
         from puregen_transforms.data.copies import copy_of
@@ -281,20 +281,6 @@ def _progress_bar(processes: Processes) -> Iterator[CopyProgress]:
         yield progress
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that what was half written is removed."""
-
-    def stop(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
 def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
     """Report what was left out, what to know, and where the result is."""
     from puregen_transforms.distributed.job import skipped_path
@@ -305,15 +291,4 @@ def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
         say(f"Skipped in all: {len(outcome.skipped)}, listed in {skipped_path(destination)}.", err=True)
     for note in outcome.notes:
         say(f"Note: {note}", err=True)
-    say(f"Purified {outcome.images} images in {seconds:.1f} s: {destination}, open it with {_how_to_open(destination)}")
-
-
-def _how_to_open(destination: Path) -> str:
-    if any(character in str(destination) for character in "[]*?"):  # `datasets` takes them for patterns
-        return f'puregen_transforms.data.open_source("{destination}")'
-    if destination.suffix == ".parquet":
-        return f'datasets.load_dataset("parquet", data_files="{destination}")'
-    if any((destination / "data").glob("*.parquet")):
-        return f'datasets.load_dataset("{destination}")'
-    # `datasets` would take some folders of classes for splits.
-    return f'puregen_transforms.data.open_source("{destination}")'
+    say(f"Purified {outcome.images} images in {seconds:.1f} s: {destination}, open it with {how_to_open(destination)}")

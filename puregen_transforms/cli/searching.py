@@ -13,19 +13,24 @@ from rich.padding import Padding
 from rich.text import Text
 
 from puregen_transforms._text import shown
-from puregen_transforms.cli.labelled_source import ChosenSource
 from puregen_transforms.cli.options import DATA
+from puregen_transforms.data.labelled_source import ChosenSource
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import SuspectSet
+    from puregen_transforms.detection.decisions import Decisions
     from puregen_transforms.detection.verdict import Verdict
 
 FollowLinks = Annotated[
     bool,
-    typer.Option("--follow-links", help="Read also what links in SRC lead to elsewhere.", rich_help_panel=DATA),
+    typer.Option(
+        "--follow-links",
+        help="Read also what links in SRC lead to elsewhere, and what a single table names beside it.",
+        rich_help_panel=DATA,
+    ),
 ]
 Size = Annotated[
     int | None,
@@ -48,6 +53,17 @@ Convert = Annotated[
     ),
 ]
 """The option `--convert`."""
+
+Decided = Annotated[
+    Path | None,
+    typer.Option(
+        "--decisions",
+        help="What a person decided about images in `puregen review`: its file, or a report's folder; default: what "
+        "the folder of --output has.",
+        rich_help_panel=DATA,
+    ),
+]
+"""The option `--decisions`."""
 
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""
@@ -94,6 +110,20 @@ def check_output(output: Path) -> None:
     """
     if output.exists() and not output.is_dir():
         raise NotADirectoryError(f"Expected a folder for the report, but {output} is a file.")
+
+
+def read_decisions(decided: Path | None, output: Path) -> Decisions:
+    """Read what a person decided about images.
+
+    Raises:
+        FileNotFoundError: what was named is not there.
+        ValueError: it holds no decisions.
+    """
+    from puregen_transforms.detection.decisions import Decisions
+
+    if decided is not None and not decided.exists():
+        raise FileNotFoundError(f"Expected the file of decisions, or a report's folder, but there is no {decided}.")
+    return Decisions.load(output if decided is None else decided)
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

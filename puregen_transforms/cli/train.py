@@ -215,7 +215,7 @@ def _read_images(source: str, *, split: str, column: str | None, image_size: int
 def _read_labels(source: str, *, split: str, column: str | None) -> Tensor | None:
     import torch
 
-    from puregen_transforms.cli.labelled_source import choose_source
+    from puregen_transforms.data.labelled_source import choose_source
 
     labels = choose_source(source, split, column, None).labels
     return None if labels is None else torch.tensor(labels)

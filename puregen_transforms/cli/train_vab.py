@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from puregen_transforms.cli.errors import explain_errors
-from puregen_transforms.cli.labelled_source import ChosenSource, choose_source
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.settings import parse_settings
+from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:

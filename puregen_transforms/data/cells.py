@@ -24,8 +24,8 @@ class Places:
     copy, or in a report.
 
     Args:
-        folders: relative names are below the first of them. None is for data sets that the user's own program has
-            opened, which may name what they like.
+        folders: relative names are below the first of them; without any, only what is stored in the table is read. None
+            is for data sets that the user's own program has opened, which may name what they like.
         follow_links: also where links lead out of them.
     """
 
@@ -34,10 +34,15 @@ class Places:
 
     @classmethod
     def of_source(cls, source: str, *, follow_links: bool = False) -> Places:
-        """Find the folders of a source as it was named: that of local files, or the caches of what was downloaded."""
+        """Find the folders of a source as it was named: itself, or the caches of what was downloaded.
+
+        A single file may name what lies beside it only with `follow_links`: its folder may be somebody's home.
+        """
         path = local_path(source)
+        if path is not None and path.is_dir():
+            return cls((path.resolve(),), follow_links)
         if path is not None:
-            return cls((path.resolve() if path.is_dir() else path.resolve().parent,), follow_links)
+            return cls((path.resolve().parent,) if follow_links else (), follow_links)
         from datasets import config
         from huggingface_hub import constants
 
@@ -64,15 +69,17 @@ class Places:
         return self._find(name).read_bytes()
 
     def _find(self, name: str) -> Path:
-        assert self.folders
+        assert self.folders is not None
         for folder in self.folders:
             for top in (folder, folder.resolve()):
                 if (path := self._below(top, name)) is not None:
                     return path
-        raise ImageProblemError(
-            f"it is not stored in the table, which names {shown(name)!r}: there is no such file below "
-            f"{self.folders[0]}, and nothing else is opened"
+        reason = (
+            f"there is no such file below {self.folders[0]}, and nothing else is opened"
+            if self.folders
+            else "of a single file, only what is stored in it is read; --follow-links opens files beside it"
         )
+        raise ImageProblemError(f"it is not stored in the table, which names {shown(name)!r}: {reason}")
 
     def _below(self, folder: Path, name: str) -> Path | None:
         """Find a file below the folder; a name from the root must begin with the folder's."""

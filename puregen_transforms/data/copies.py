@@ -14,6 +14,7 @@ from puregen_transforms.data.sources import TableSplit, is_image_folder, open_ta
 from puregen_transforms.data.split_names import check_split_names
 from puregen_transforms.data.storage import LOSSLESS, Storage
 from puregen_transforms.data.tables import TableCopy
+from puregen_transforms.data.treatment import ALL_PURIFIED, Treatment
 
 
 def copy_of(
@@ -24,6 +25,7 @@ def copy_of(
     splits: Collection[str] = (),
     follow_links: bool = False,
     storage: Storage = LOSSLESS,
+    treatment: Treatment = ALL_PURIFIED,
 ) -> DatasetCopy:
     """Look at a data set, and plan its copy.
 
@@ -35,6 +37,7 @@ def copy_of(
         splits: splits to copy; empty for all.
         follow_links: copy also what links in a folder lead to elsewhere.
         storage: of the purified images.
+        treatment: images or rows to leave out, or to keep as they are.
 
     Raises:
         ValueError: a destination, columns or splits that do not fit the source.
@@ -46,7 +49,9 @@ def copy_of(
         if single_file:
             raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
         folder = Path(source).expanduser()
-        plan = plan_folder(folder, splits=splits, columns=columns, follow_links=follow_links, storage=storage)
+        plan = plan_folder(
+            folder, splits=splits, columns=columns, follow_links=follow_links, treatment=treatment, storage=storage
+        )
         return FolderCopy(source=folder, plan=plan)
     tables = open_tables(source, splits=splits, follow_links=follow_links)
     if single_file and len(tables) > 1:
@@ -54,7 +59,8 @@ def copy_of(
             f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
             "folder as the destination."
         )
-    return table_copy(tables, columns, Places.of_source(source, follow_links=follow_links), storage=storage)
+    places = Places.of_source(source, follow_links=follow_links)
+    return table_copy(tables, columns, places, treatment=treatment, storage=storage)
 
 
 def table_copy(
@@ -62,6 +68,7 @@ def table_copy(
     columns: Collection[str],
     places: Places = ANYWHERE,
     *,
+    treatment: Treatment = ALL_PURIFIED,
     storage: Storage = LOSSLESS,
 ) -> TableCopy:
     """Plan the copy of opened tables.
@@ -71,6 +78,7 @@ def table_copy(
         columns: image columns to purify; empty for the only one.
         places: where the rows may name files.
         storage: of the purified images.
+        treatment: rows to leave out, or to keep as they are.
 
     Raises:
         ValueError: names of splits that cannot be those of files, splits of different columns, columns that do not
@@ -81,7 +89,7 @@ def table_copy(
     chosen = choose_image_columns(next(iter(tables.values())).features, columns)
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
-    return TableCopy(tables=tables, columns=chosen, places=places, storage=storage)
+    return TableCopy(tables=tables, columns=chosen, places=places, treatment=treatment, storage=storage)
 
 
 def check_apart(source: Path | None, destination: Path) -> None:

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import ceil
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.data.room import mean_bytes
 from puregen_transforms.data.storage import LOSSLESS, Storage
 from puregen_transforms.data.target_names import choose_target_names
+from puregen_transforms.data.treatment import ALL_PURIFIED, FOLDER, Treatment
 
 OTHER_FILES = "other files"
 """Name of the record of files that are no images."""
@@ -53,6 +54,9 @@ class FolderPlan:
         hidden: hidden folders with images, which are left out.
         splits: that were asked for; empty for all.
         columns: of images that were asked for; empty for the only one.
+        treatment: of images by path, as it was asked for.
+        left_out: images that are left out, each with the reason.
+        absent: other images of the folder, which no row of the metadata names any more.
         storage: of the purified images.
     """
 
@@ -66,6 +70,14 @@ class FolderPlan:
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     storage: Storage = LOSSLESS
+    treatment: Treatment = ALL_PURIFIED
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+
+    @cached_property
+    def kept(self) -> frozenset[str]:
+        """Images that are copied as they are."""
+        return frozenset(self.targets) - frozenset(self.formats)
 
 
 def plan_folder(
@@ -74,6 +86,7 @@ def plan_folder(
     splits: Collection[str] = (),
     columns: Collection[str] = (),
     follow_links: bool = False,
+    treatment: Treatment = ALL_PURIFIED,
     storage: Storage = LOSSLESS,
 ) -> FolderPlan:
     """Look at every file of a folder; of images, only headers are read.
@@ -83,6 +96,7 @@ def plan_folder(
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
         follow_links: take also what links lead to elsewhere.
+        treatment: of images by path: those to leave out, or to keep as they are; of other columns, those to leave out.
         storage: of the purified images.
 
     Raises:
@@ -101,7 +115,10 @@ def plan_folder(
         for path, reason in folder.problems.items()
         if folder.in_split(path, splits)
     ]
-    for path in (path for path in inputs if path not in folder.problems):
+    left_out = {path: reason for path in inputs if (reason := treatment.reason(FOLDER, path)) is not None}
+    gone = [path for path in folder.images if treatment.reason(FOLDER, path) is not None]
+    there = [path for path in inputs if path not in folder.problems and path not in left_out]
+    for path in (path for path in there if treatment.purifies(FOLDER, path)):
         try:
             with (source / path).open("rb") as file:
                 formats[path] = storage.format_of(path, file)
@@ -112,13 +129,17 @@ def plan_folder(
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
     known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
-    others = [path for path in others if folder.in_split(path, splits)]
-    folders = folder.folders
+    others = [path for path in others if folder.in_split(path, splits) and treatment.reason(FOLDER, path) is None]
+    kept = [path for path in there if not treatment.purifies(FOLDER, path)]
+    folders, used = folder.folders, folders_of([*formats, *kept, *others])
     if splits:
-        used = {parent for path in (*formats, *others) for parent in map(str, PurePosixPath(path).parents)}
         folders = tuple(path for path in folders if path in used)
+    # torchvision's ImageFolder opens no folder with a class of which no image is left.
+    emptied = folders_of(gone) - used
+    folders = tuple(path for path in folders if path not in emptied)
     wished = {path: storage.name_of(path, image_format) for path, image_format in formats.items()}
-    targets, clashes = choose_target_names(wished, taken=[*others, *folders])
+    targets, clashes = choose_target_names(wished, taken=[*others, *folders, *kept])
+    targets |= {path: path for path in kept}
     check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
@@ -131,7 +152,14 @@ def plan_folder(
         splits=tuple(splits),
         columns=tuple(columns),
         storage=storage,
+        treatment=treatment,
+        left_out=left_out,
     )
+
+
+def folders_of(paths: Collection[str]) -> set[str]:
+    """List the folders that files are in, at any depth."""
+    return {parent for path in paths for parent in map(str, PurePosixPath(path).parents)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,34 +181,42 @@ class FolderCopy:
 
     @cached_property
     def _paths(self) -> list[str]:
-        return sorted([*self.plan.formats, *self._unreadable])
+        return sorted([*self.plan.targets, *self._left_out])
 
     @cached_property
     def _unreadable(self) -> dict[str, Skipped]:
         return {str(problem.place["file"]): problem for problem in self.plan.problems}
+
+    @cached_property
+    def _left_out(self) -> dict[str, Skipped]:
+        """Images that are not written."""
+        flagged = {path: Skipped(place={"file": path}, reason=why) for path, why in self.plan.left_out.items()}
+        return flagged | self._unreadable
 
     @property
     def images(self) -> int:
         """Number of images."""
         return len(self._paths)
 
+    @property
+    def to_purify(self) -> int:
+        """Number of those that are purified."""
+        return len(self.plan.formats)
+
     def row_pixels(self) -> list[int]:
         """Read the sizes of some images from all over the folder; the pixels of one, on average."""
         found = []
-        for path in self._sample():
+        for path in _sample(sorted(self.plan.targets)):
             with suppress(OSError, ImageProblemError), (self.source / path).open("rb") as file:
                 found.append(pixels_of(file, convert=self.plan.storage.convert))
         return [sum(found) // len(found)] if found else []
 
     def stored_bytes(self) -> float:
         """Store some images from all over the folder; other files are counted as they are."""
-        images = mean_bytes(self._image(path, (self.source / path).read_bytes) for path in self._sample())
-        others = sum((self.source / path).stat().st_size for path in self.plan.others)
-        return images * len(self.plan.formats) + others
-
-    def _sample(self) -> list[str]:
-        paths = list(self.plan.formats)
-        return paths[:: max(1, ceil(len(paths) / _LOOKED_AT))]
+        sample = _sample(list(self.plan.formats))
+        images = mean_bytes(self._image(path, (self.source / path).read_bytes) for path in sample)
+        as_they_are = sum((self.source / path).stat().st_size for path in (*self.plan.others, *self.plan.kept))
+        return images * len(self.plan.formats) + as_they_are
 
     def cut(self, part_rows: int) -> FolderCopy:
         """Cut into parts of so many rows."""
@@ -200,7 +236,8 @@ class FolderCopy:
         if self.plan.columns:
             described["columns"] = list(self.plan.columns)
         described |= self.plan.storage.described()
-        return {**described, "names of the images": names.hexdigest(), "other files": others.hexdigest()}
+        described |= {"names of the images": names.hexdigest(), "other files": others.hexdigest()}
+        return described | self.plan.treatment.described()
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
         """Yield the parts that one process out of `count` is to purify."""
@@ -210,7 +247,7 @@ class FolderCopy:
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
-        for path in self._paths:
+        for path in sorted([*self.plan.formats, *self._unreadable]):
             if path in self._unreadable:
                 if not skip:
                     raise UnreadableImageError(self._unreadable[path])
@@ -229,10 +266,13 @@ class FolderCopy:
         return self._joined({}, part)
 
     def _joined(self, digests: dict[str, bytes], part: Part) -> str:
-        """Hash the sha256 of the files, those known already included."""
+        """Hash the sha256 of the files, those known already included.
+
+        What is no image, or a link that is not to be followed, is not read: it may be a device without an end.
+        """
         content = hashlib.sha256()
         for path in self._paths[part.start : part.stop]:
-            if path not in digests:
+            if path not in digests and path not in self._unreadable:
                 with suppress(OSError):
                     self._read(digests, path)
             content.update(digests.get(path, b"unreadable"))
@@ -247,7 +287,11 @@ class FolderCopy:
         """Make the folders that the first part needs."""
         if self.plan.problems and not options.skip:
             raise UnreadableImageError(self.plan.problems[0])
-        if options.skip and SKIPPED in (*self.plan.others, *self.plan.folders, *self.plan.targets.values()):
+        if (options.skip or self._left_out) and SKIPPED in (
+            *self.plan.others,
+            *self.plan.folders,
+            *self.plan.targets.values(),
+        ):
             raise ValueError(
                 f"Expected no {self.source / SKIPPED}: the list of skipped images gets that name. Rename or remove it."
             )
@@ -258,11 +302,13 @@ class FolderCopy:
         """Purify a part."""
         paths = self._paths[part.start : part.stop]
         digests: dict[str, bytes] = {}
-        skipped = [self._unreadable[path] for path in paths if path in self._unreadable]
+        skipped = [self._left_out[path] for path in paths if path in self._left_out]
         images = (self._image(path, partial(self._read, digests, path)) for path in paths if path in self.plan.formats)
         options.done(len(skipped))
         written: dict[str, Future[str]] = {}
         with ThreadPoolExecutor(min(16, (os.cpu_count() or 1) + 2)) as writers:
+            for path in (path for path in paths if path in self.plan.kept):
+                written[path] = writers.submit(self._copied, path, digests, results, options)
             for repaired in repair(
                 images, options.purify, chunk_images=options.chunk_images, at_once=options.at_once, done=options.done
             ):
@@ -287,9 +333,16 @@ class FolderCopy:
             skipped=tuple(sorted(skipped, key=lambda found: str(found.place["file"]))),
         )
 
+    def _copied(self, path: str, digests: dict[str, bytes], results: ResultFolder, options: PurifyOptions) -> str:
+        """Copy an image as it is, and return its sha256."""
+        checksum = results.put(path, self._read(digests, path))
+        options.done(1)
+        return checksum
+
     def finish(self, results: ResultFolder, records: Sequence[PartRecord]) -> tuple[list[PartRecord], tuple[str, ...]]:
         """Copy the files that are no images; metadata of images follows their new names."""
         dropped = {str(skipped.place["file"]) for record in records for skipped in record.skipped}
+        gone = dropped | self.plan.absent
         files = {}
         for path in self.plan.others:
             with results.writing(path) as temporary:
@@ -299,7 +352,7 @@ class FolderCopy:
                         temporary,
                         folder=str(PurePosixPath(path).parent),
                         targets=self.plan.targets,
-                        dropped=dropped,
+                        dropped=gone,
                     )
                 else:
                     shutil.copyfile(self.source / path, temporary)
@@ -307,6 +360,11 @@ class FolderCopy:
         results.settle(files)
         others = [PartRecord.from_files(OTHER_FILES, files)] if files else []
         return [*records, *others], tuple(_notes(self.plan, dropped))
+
+
+def _sample(paths: Sequence[str]) -> Sequence[str]:
+    """Choose some of them, evenly."""
+    return paths[:: max(1, ceil(len(paths) / _LOOKED_AT))]
 
 
 def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
@@ -323,7 +381,7 @@ def _notes(plan: FolderPlan, dropped: set[str]) -> Iterator[str]:
     if changed and any(PurePosixPath(path).name not in METADATA_NAMES for path in plan.others):
         yield "Other files than images, metadata.csv, .jsonl and .parquet were copied unchanged, old names included."
     left = {str(PurePosixPath(path).parent) for path in plan.targets if path not in dropped}
-    emptied = sorted({str(PurePosixPath(path).parent) for path in dropped} - left)
+    emptied = sorted({str(PurePosixPath(path).parent) for path in dropped} - left - {"."})  # the top is no class
     if emptied:
         yield f"No image is left in {', '.join(emptied)}: labels taken from folder names will be numbered anew."
     if plan.hidden:

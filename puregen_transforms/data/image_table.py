@@ -136,7 +136,7 @@ def _read(path: Path) -> pa.Table:
             rows = [parse_json(line, path) for line in lines if line.strip()]
         names = dict.fromkeys(name for row in rows for name in row)  # a row may lack what others have
         return pa.table({name: [row.get(name) for row in rows] for name in names})
-    import pandas  # type: ignore[import-untyped]
+    import pandas
 
     header = pandas.read_csv(path, encoding="utf-8-sig", nrows=0).columns
     words = {name: str for name in header if name == _NAME or name.endswith("_" + _NAME)}

@@ -16,7 +16,7 @@ class Skipped:
 
     Args:
         place: where it is: {"file": ...} or {"split": ..., "row": ..., "column": ...}.
-        reason: why it could not be repaired.
+        reason: why it could not be repaired, or should not be learned.
     """
 
     place: dict[str, str | int]
@@ -41,7 +41,7 @@ class Outcome:
     """The result of purifying a source.
 
     Args:
-        images: images repaired and written.
+        images: images written: repaired, or kept as they were.
         resisting: images that are still suspicious after all that method "adaptive" does.
         skipped: those left out.
         notes: sentences about names and the like that a user should read.

@@ -55,7 +55,7 @@ class PartRecord:
         start: of the part.
         stop: of the part.
         rows: written.
-        images: repaired.
+        images: written: repaired, or kept as they were.
         source: sha256 of the rows it was made from.
         files: sha256 of each file written, by path in the destination.
         skipped: images left out.
@@ -164,6 +164,10 @@ class DatasetCopy(Protocol):
     @property
     def images(self) -> int | None:
         """Number of images; None if that is not known."""
+
+    @property
+    def to_purify(self) -> int | None:
+        """Number of those that are neither left out nor kept as they are; None if that is not known."""
 
     def row_pixels(self) -> list[int]:
         """Measure the pixels of each image of a row, averaged over a few rows; none if none can be read."""

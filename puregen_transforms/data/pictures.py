@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,6 +62,20 @@ class Pictures(Sequence[Any]):
                 f"Expected images that can be read and purified, but not so {where}: {problem}. Mend or remove it."
             ) from problem
         return image if self._size is None else cropped_to(image, self._size)
+
+    def digest_of(self, row: int) -> str | None:
+        """Hash what is stored of a row's image, undecoded: sha256 in hexadecimal; None where there is none.
+
+        Raises:
+            ValueError: a file that cannot be read, or that this source may not name.
+        """
+        cell = self._rows[int(row)][self._column]
+        if is_empty(cell):
+            return None
+        try:
+            return hashlib.sha256(self._places.read(cell)).hexdigest()
+        except (OSError, ImageProblemError) as problem:
+            raise ValueError(f"Expected a file that can be read in row {int(row)}, but not so: {problem}.") from problem
 
     def name_of(self, row: int) -> str | None:
         """Return the path that is stored with an image, if one is."""

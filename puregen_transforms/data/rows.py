@@ -26,6 +26,7 @@ from puregen_transforms.data.repair import EncodedImage, Repaired, decode_one, r
 from puregen_transforms.data.results import ResultFolder
 from puregen_transforms.data.room import mean_bytes
 from puregen_transforms.data.storage import LOSSLESS, Storage
+from puregen_transforms.data.treatment import ALL_PURIFIED, Treatment
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
@@ -45,6 +46,7 @@ def write_part(
     results: ResultFolder,
     options: PurifyOptions,
     places: Places = ANYWHERE,
+    treatment: Treatment = ALL_PURIFIED,
     storage: Storage = LOSSLESS,
 ) -> PartRecord:
     """Purify some rows into a Parquet file.
@@ -57,6 +59,7 @@ def write_part(
         results: where the file goes.
         options: see `PurifyOptions`.
         places: where the rows may name files.
+        treatment: rows to leave out, or to keep as they are.
         storage: of the purified images.
 
     Raises:
@@ -67,29 +70,33 @@ def write_part(
     waiting: deque[_Rows] = deque()
 
     read_rows = 0
+    skipped: list[Skipped] = []
 
     def images() -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
         nonlocal read_rows
         for table in slices:
             content.add(table)
-            rows = _Rows(table, part.start + read_rows, columns, places, storage)
+            rows = _Rows(table, part.start + read_rows, columns, places, part.split, treatment, storage)
             waiting.append(rows)
+            skipped.extend(rows.left_out())
             read_rows += table.num_rows
             yield from rows.sources()
 
     name = f"{DATA_FOLDER}/{part.name}.parquet"
-    repaired_images, kept_rows, skipped = 0, 0, []
+    repaired_images, kept_rows = 0, 0
     with results.writing(name) as temporary:
         with pq.ParquetWriter(temporary, schema) as writer:
 
             def write_what_is_complete() -> int:
+                nonlocal repaired_images
                 written = 0
                 while waiting and waiting[0].complete:
                     rows = waiting.popleft()
                     table = table_cast(rows.table(), schema)
                     writer.write_table(table)
                     written += table.num_rows
-                    options.done(rows.empty_cells)
+                    repaired_images += rows.kept_images
+                    options.done(rows.not_purified)
                 return written
 
             for repaired in repair(
@@ -117,7 +124,7 @@ def write_part(
         images=repaired_images,
         source=content.hexdigest(),
         files={name: checksum},
-        skipped=tuple(sorted(skipped, key=lambda problem: (problem.place["row"], problem.place["column"]))),
+        skipped=tuple(sorted(skipped, key=lambda problem: (problem.place["row"], problem.place.get("column", "")))),
     )
 
 
@@ -134,6 +141,7 @@ def decoded_images(
     start: int,
     skip: bool,
     places: Places = ANYWHERE,
+    treatment: Treatment = ALL_PURIFIED,
     storage: Storage = LOSSLESS,
 ) -> Iterator[PIL.Image.Image]:
     """Yield the images that are purified, decoded.
@@ -145,13 +153,14 @@ def decoded_images(
         start: the number of the first row.
         skip: leave out what cannot be decoded, rather than stopping.
         places: where the rows may name files.
+        treatment: rows that are not purified.
         storage: of the purified images.
 
     Raises:
         UnreadableImageError: an image cannot be decoded, and is not to be skipped.
     """
     for table in tables:
-        rows = _Rows(table, start, columns, places, storage)
+        rows = _Rows(table, start, columns, places, split, treatment, storage)
         for source in rows.sources():
             image = decode_one(source)
             if isinstance(image, PIL.Image.Image):
@@ -163,18 +172,27 @@ def decoded_images(
         start += table.num_rows
 
 
-def row_bytes(table: pa.Table, columns: ImageModes, places: Places = ANYWHERE, storage: Storage = LOSSLESS) -> float:
+def row_bytes(
+    table: pa.Table,
+    columns: ImageModes,
+    places: Places = ANYWHERE,
+    split: str = "",
+    treatment: Treatment = ALL_PURIFIED,
+    storage: Storage = LOSSLESS,
+) -> float:
     """Estimate the bytes of a row of images in a copy; other columns, which may be stored in less, are not counted.
 
     Args:
         table: some rows.
         columns: of images to purify.
         places: where the rows may name files.
+        split: that they are of.
+        treatment: of the split's first rows, which stand for these.
         storage: of the purified images.
     """
-    rows = _Rows(table, 0, columns, places, storage)
-    images = table.num_rows * len(columns) - rows.empty_cells
-    return images * mean_bytes(rows.sources()) / max(1, table.num_rows)
+    rows = _Rows(table, 0, columns, places, split, treatment, storage)
+    images = table.num_rows * len(columns) - rows.not_purified
+    return (images * mean_bytes(rows.sources()) + rows.kept_bytes) / max(1, table.num_rows)
 
 
 def purify_rows(table: pa.Table, columns: ImageModes, purify: Purify, places: Places = ANYWHERE) -> pa.Table:
@@ -271,17 +289,41 @@ class _Rows:
         first_row: int,
         columns: ImageModes,
         places: Places = ANYWHERE,
+        split: str = "",
+        treatment: Treatment = ALL_PURIFIED,
         storage: Storage = LOSSLESS,
     ) -> None:
         self.first_row = first_row
+        self._split = split
         self._storage = storage
         self._modes = columns
         self._places = places
         self._table = table
         self._cells = {name: table.column(name).to_pylist() for name in columns}
-        self._failed: set[int] = set()
-        self.empty_cells = sum(is_empty(cell) for cells in self._cells.values() for cell in cells)
-        self._missing = table.num_rows * len(columns) - self.empty_cells
+        numbers = range(table.num_rows)
+        reasons = ((row, treatment.reason(split, first_row + row)) for row in numbers)
+        self._reasons = {row: reason for row, reason in reasons if reason is not None}
+        self._failed = set(self._reasons)
+        rest = [row for row in numbers if row not in self._failed]
+        self._purified = [row for row in rest if treatment.purifies(split, first_row + row)]
+        self._kept = [row for row in rest if not treatment.purifies(split, first_row + row)]
+        self._missing = self._images_in(self._purified)
+        self.not_purified = table.num_rows * len(columns) - self._missing
+        self.kept_images = self._images_in(self._kept)
+
+    @property
+    def kept_bytes(self) -> int:
+        """Count the bytes of the images that are kept as they are, and stored in the table."""
+        cells = (column[row] for column in self._cells.values() for row in self._kept)
+        return sum(len(cell["bytes"] or b"") for cell in cells if not is_empty(cell))
+
+    def _images_in(self, rows: Iterable[int]) -> int:
+        return sum(not is_empty(cells[row]) for row in rows for cells in self._cells.values())
+
+    def left_out(self) -> Iterator[Skipped]:
+        """Name the rows that are left out."""
+        for row, reason in self._reasons.items():
+            yield Skipped(place={"split": self._split, "row": self.first_row + row}, reason=reason)
 
     @property
     def complete(self) -> bool:
@@ -290,7 +332,7 @@ class _Rows:
 
     def sources(self) -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
         """Yield the images, row by row."""
-        for row in range(self._table.num_rows):
+        for row in self._purified:
             for name, cells in self._cells.items():
                 if not is_empty(cells[row]):
                     yield EncodedImage(
@@ -310,13 +352,30 @@ class _Rows:
             self._cells[name][row] = _new_cell(self._cells[name][row], repaired, self._storage)
 
     def table(self) -> pa.Table:
-        """Return the rows with their new images."""
+        """Return the rows with their new images.
+
+        Raises:
+            UnreadableImageError: an image that is kept, and only named in the table, cannot be read.
+        """
         table = self._table
+        for name, cells in self._cells.items():
+            for row in self._kept:
+                cells[row] = self._as_it_is(row, name, cells[row])
         for name, cells in self._cells.items():
             column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
         kept = [row for row in range(table.num_rows) if row not in self._failed]
         return table.take(pa.array(kept, pa.int64())) if self._failed else table
+
+    def _as_it_is(self, row: int, column: str, cell: Cell | None) -> Cell | None:
+        """Keep a cell; what it only names is stored in it, as the copy may go elsewhere."""
+        if cell is None or is_empty(cell) or cell["bytes"] is not None:
+            return cell
+        try:
+            return {"bytes": self._places.read(cell), "path": PurePosixPath(cell["path"]).name}
+        except (OSError, ImageProblemError) as error:
+            place: dict[str, str | int] = {"split": self._split, "row": self.first_row + row, "column": column}
+            raise UnreadableImageError(Skipped(place=place, reason=str(error))) from error
 
 
 def _new_cell(cell: Cell, repaired: Repaired[tuple[int, str]], storage: Storage) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class StreamCopy:
         """None: the number of images is not known before the end."""
         return None
 
+    @property
+    def to_purify(self) -> None:
+        """None, as of `images`."""
+        return None
+
     def row_pixels(self) -> list[int]:
         """Measure the images of the first rows, which are read again later."""
         first = list(islice(self._dataset, _LOOKED_AT))

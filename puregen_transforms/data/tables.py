@@ -29,6 +29,7 @@ from puregen_transforms.data.rows import (
 )
 from puregen_transforms.data.sources import TableSplit
 from puregen_transforms.data.storage import LOSSLESS, Storage
+from puregen_transforms.data.treatment import ALL_PURIFIED, Treatment
 
 SLICE_ROWS = 256
 """Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
@@ -49,6 +50,7 @@ class TableCopy:
         columns: image columns to purify.
         part_rows: rows of a part, which is a file.
         places: where the rows may name files.
+        treatment: rows to leave out, or to keep as they are.
         storage: of the purified images.
     """
 
@@ -56,6 +58,7 @@ class TableCopy:
     columns: Sequence[str]
     part_rows: int = PART_ROWS
     places: Places = ANYWHERE
+    treatment: Treatment = ALL_PURIFIED
     storage: Storage = LOSSLESS
 
     def __post_init__(self) -> None:
@@ -65,6 +68,14 @@ class TableCopy:
     def images(self) -> int:
         """Number of images, empty cells included."""
         return sum(table.rows for table in self.tables.values()) * len(self.columns)
+
+    @property
+    def to_purify(self) -> int:
+        """Number of those that are purified."""
+        chosen = self.treatment.purified
+        if chosen is not None:
+            return sum(map(len, chosen.values())) * len(self.columns)
+        return self.images - sum(map(self.treatment.leaves_out, self.tables)) * len(self.columns)
 
     def row_pixels(self) -> list[int]:
         """Measure images from four places in the split with the largest ones."""
@@ -77,7 +88,8 @@ class TableCopy:
         for split, table in self.tables.items():
             with suppress(OSError, ValueError):  # what cannot be read is reported where it is purified
                 sample = pa.concat_tables(self._sample(table))
-                total += table.rows * row_bytes(sample, self._modes(split), self.places, self.storage)
+                modes = self._modes(split)
+                total += table.rows * row_bytes(sample, modes, self.places, split, self.treatment, self.storage)
         return total
 
     @staticmethod
@@ -105,6 +117,7 @@ class TableCopy:
             "columns": list(self.columns),
             "rows of a part": self.part_rows,
             **self.storage.described(),
+            **self.treatment.described(),
         }
 
     def parts_of(self, rank: int, count: int, finished: Finished) -> Iterator[Part]:
@@ -133,8 +146,9 @@ class TableCopy:
     def write(self, part: Part, results: ResultFolder, options: PurifyOptions) -> PartRecord:
         """Purify a part."""
         schema = self.tables[part.split].features.arrow_schema
+        modes = self._modes(part.split)
         return write_part(
-            part, self._slices(part), schema, self._modes(part.split), results, options, self.places, self.storage
+            part, self._slices(part), schema, modes, results, options, self.places, self.treatment, self.storage
         )
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
@@ -149,6 +163,7 @@ class TableCopy:
                 skip=skip,
                 places=self.places,
                 storage=self.storage,
+                treatment=self.treatment,
             )
 
     def _modes(self, split: str) -> ImageModes:

@@ -1,5 +1,6 @@
 from .class_split import ClassSplit as ClassSplit
 from .confusion_training import ConfusionTraining as ConfusionTraining
+from .decisions import Decisions as Decisions
 from .detector import Detector as Detector
 from .detector import SuspectSet as SuspectSet
 from .energy import EnergyOutliers as EnergyOutliers

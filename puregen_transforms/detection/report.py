@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from puregen_transforms._files import write_atomically
+from puregen_transforms._html import card, pictures, table
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.marks import Mark, from_tensors, to_tensors
 
 _FORMAT = "puregen_transforms.detection/1"
+
+_SHOWN = 8
+"""Classes and marks shown in a notebook."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,16 @@ class DetectionReport:
 
     def __str__(self) -> str:
         return f"{self.detector or 'detector'}: {int(self.flagged.sum())} of {len(self)} images flagged"
+
+    def _repr_html_(self) -> str:
+        """Show the report in a notebook."""
+        suspicious = [one for one in self.classes if one.flagged]
+        rows = [(one.name, f"{one.images:,}", f"{one.flagged:,}") for one in suspicious[:_SHOWN]]
+        marks = [
+            (PIL.Image.fromarray(mark.picture.permute(1, 2, 0).contiguous().numpy()), mark)
+            for mark in self.marks[:_SHOWN]
+        ]
+        return card(self, table(("class", "images", "flagged"), rows), pictures(marks))
 
     @property
     def rows(self) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from puregen_transforms._html import card, listing, paragraph, table
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.searches import DOUBT, MISLABELED, NEVER, POISON, UNLEARNABLE, Search
 
@@ -81,6 +82,19 @@ class Verdict:
 
     def __len__(self) -> int:
         return len(self.flagged)
+
+    def _repr_html_(self) -> str:
+        """Show the verdict in a notebook."""
+        rows = [
+            (one.search.name, one.search.finds, f"{int((one.report.flagged | one.doubtful).sum()):,}")
+            for one in self.made
+        ]
+        return card(
+            self.headline,
+            table(("search", "looked for", "images"), rows),
+            paragraph("Not looked for, so it could still be there:"),
+            listing(self.not_looked_for),
+        )
 
     @property
     def level(self) -> str:

@@ -53,11 +53,8 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
         if search.name in suspects.known:
             made.append(Searched(search=search, report=suspects.known[search.name], limit=limit))
             continue
-        if not search.is_within(budget):
-            left_out.append(LeftOut(search=search, why=f"not within the budget; raise it to {search.budget}"))
-            continue
-        if missing := _missing(detector, suspects):
-            left_out.append(LeftOut(search=search, why=f"it needs {' and '.join(missing)}"))
+        if why := why_left_out(search, suspects, budget):
+            left_out.append(LeftOut(search=search, why=why))
             continue
         try:
             if "network" in detector.needs and suspects.network is None:
@@ -162,6 +159,14 @@ def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:
         state=suspects.state and suspects.state / "network",
         progress=suspects.progress,
     )
+
+
+def why_left_out(search: Search, suspects: SuspectSet, budget: str) -> str:
+    """Say why a search is not made of a set, as far as that is known before it; empty if it is made."""
+    if not search.is_within(budget):
+        return f"not within the budget; raise it to {search.budget}"
+    missing = _missing(search.detector, suspects)
+    return f"it needs {' and '.join(missing)}" if missing else ""
 
 
 def _missing(detector: Detector, suspects: SuspectSet) -> list[str]:

@@ -132,11 +132,19 @@ class Job:
     @property
     def part_rows(self) -> int | None:
         """Rows of the parts that an earlier run has cut the source into, finished or not."""
-        manifest = manifest_path(self.destination)
-        whole = manifest.exists() and self.destination.exists()
-        before = read_settings(manifest) if whole else self.earlier()
+        before = self.recorded()
         found = None if before is None else before["source"].get(PART_ROWS_SETTING)
         return found if isinstance(found, int) and not isinstance(found, bool) else None
+
+    def recorded(self) -> dict[str, Any] | None:
+        """Read the settings of an earlier run, finished or not; None if there was none.
+
+        Raises:
+            ValueError: they are damaged.
+        """
+        manifest = manifest_path(self.destination)
+        whole = manifest.exists() and self.destination.exists()
+        return read_settings(manifest) if whole else self.earlier()
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Set up the folder, or take it up again as a run before has left it.
@@ -183,7 +191,8 @@ class Job:
                 isinstance(settings.get(name), dict) for name in ("source", "purifier")
             ):
                 raise ValueError("it is not the settings of a run")
-            if missing := [name for name in SETTLED if name not in settings["purifier"]]:
+            settled = settings["purifier"]
+            if settled and (missing := [name for name in SETTLED if name not in settled]):
                 raise ValueError(f"it has no {missing[0]}")
             return settings
 

@@ -114,9 +114,11 @@ PART_ROWS_SETTING = "rows of a part"
 """Setting of the source that says how its copy is cut, which changes no image."""
 
 
-def settings_of(purifier: PureGen, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
-    """Collect all settings that decide the content of a copy."""
-    options = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
+def settings_of(purifier: PureGen | None, source: Mapping[str, Any], **others: Any) -> dict[str, Any]:
+    """Collect all settings that decide the content of a copy; without a purifier, none of its images is changed."""
+    options: dict[str, Any] = {"purifier": {}}
+    if purifier is not None:
+        options = {"purifier": purifier.to_dict(), "weights": purifier.weights, "algorithm": ALGORITHM_VERSION}
     # As they will be read again: without tuples.
     settings: dict[str, Any] = json.loads(json.dumps({**options, "source": source, **others}))
     return settings
@@ -127,9 +129,10 @@ def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) ->
     options, source = dict(settings["purifier"]), dict(settings["source"])
     if earlier is not None:
         before = earlier["purifier"]
-        options |= {name: before[name] for name in SETTLED if options[name] is None}
-        # Another place for the same weights is the same purifier.
-        options |= {name: before[name] for name in _PLACES}
+        if options and before:
+            options |= {name: before[name] for name in SETTLED if options[name] is None}
+            # Another place for the same weights is the same purifier.
+            options |= {name: before[name] for name in _PLACES}
         if PART_ROWS_SETTING in earlier["source"]:
             source[PART_ROWS_SETTING] = earlier["source"][PART_ROWS_SETTING]
     return {**settings, "purifier": options, "source": source}

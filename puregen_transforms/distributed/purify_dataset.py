@@ -59,8 +59,8 @@ def purify_dataset(
         on_error: "stop" at the first image that cannot be repaired, or "skip" the rows of such images.
         part_rows: rows of a part: what a killed process has to do again at most; None has parts of some minutes' work,
             and up to 1024 rows. A copy that is begun keeps its own.
-        follow_links: copy also what links in a folder lead to elsewhere; without it, such a link is an image that
-            cannot be repaired.
+        follow_links: copy also what links in a folder lead to elsewhere, and what a single table names beside it;
+            without it, such a link is an image that cannot be repaired.
         convert: read an image that would be refused for its mode (1, P, PA, CMYK, YCbCr, LAB), for several frames, or
             for transparency or gray that `image_format` cannot hold, as torchvision's `ImageFolder` does: its first
             frame, in RGB. Images of 16 bits are refused all the same.

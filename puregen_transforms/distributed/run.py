@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from PIL import Image
 from puregen_transforms import PureGen
 from puregen_transforms.data.images import Purify
 from puregen_transforms.data.outcome import CopyProgress, Outcome, Skipped
-from puregen_transforms.data.parts import DatasetCopy, Part, PartRecord, PurifyOptions
+from puregen_transforms.data.parts import PART_ROWS, DatasetCopy, Part, PartRecord, PurifyOptions
 from puregen_transforms.data.room import check_room
 from puregen_transforms.distributed.job import Job, holds
 from puregen_transforms.distributed.manifest import (
@@ -41,9 +41,11 @@ CHUNK_ON_CPU, CHUNK_ON_GPU = 64, 1024
 def purify_copy(
     source: DatasetCopy,
     destination: Path,
-    purifier: PureGen,
+    purifier: PureGen | None,
     *,
-    fit: Callable[[PureGen], object],
+    fit: Callable[[PureGen], object] = lambda purifier: None,
+    about: Mapping[str, Any] | None = None,
+    content: Mapping[str, str] | None = None,
     on_error: str = "stop",
     part_rows: int | None = None,
     processes: Processes = ONE_PROCESS,
@@ -59,8 +61,11 @@ def purify_copy(
     Args:
         source: see `DatasetCopy`.
         destination: a new folder, or a new .parquet file.
-        purifier: without a seed, one is drawn, and kept for the runs that go on with this one.
+        purifier: without a seed, one is drawn, and kept for the runs that go on with this one. None where the source
+            has all of its images kept as they are.
         fit: sets the purifier's energy threshold from the whole source, where its method needs that.
+        about: further settings to record in the manifest, by name.
+        content: sha256 of the rows that each part must be made from, by its name; None takes any.
         on_error: "stop" at the first image that cannot be repaired, or "skip" such images.
         part_rows: rows of a part; None has parts of some minutes' work. What an earlier run has begun with stays.
         processes: of this run.
@@ -83,8 +88,8 @@ def purify_copy(
     purifier = _placed(purifier, processes)
     say = say if processes.is_first else lambda sentence: None
     source = _cut(source, purifier, asked=part_rows, begun=job.part_rows, say=say)
-    settings = settings_of(purifier, source.describe(), on_error=on_error)
-    run = _Run(source, job, purifier, settings, on_error, progress)
+    settings = settings_of(purifier, source.describe(), on_error=on_error, **(about or {}))
+    run = _Run(source, job, purifier, settings, on_error, progress, content)
     if job.found_complete(settings):
         run.check_source()
         processes.wait()
@@ -113,12 +118,14 @@ class _Run:
         self,
         source: DatasetCopy,
         job: Job,
-        purifier: PureGen,
+        purifier: PureGen | None,
         settings: dict[str, Any],
         on_error: str,
         progress: CopyProgress,
+        content: Mapping[str, str] | None,
     ) -> None:
         self.source = source
+        self.content = content
         self.job = job
         self.purifier = purifier
         self.settings = settings
@@ -144,11 +151,12 @@ class _Run:
         """Make or find the folder of the job, and settle what this run has left open."""
         settings = filled_in(self.settings, self.job.earlier())
         options = settings["purifier"]
-        if options["seed"] is None:
-            options["seed"] = draw_seed()
-        if self.purifier.config.uses_threshold and options["energy_threshold"] is None:
-            fit(self.purifier)
-            options["energy_threshold"] = self.purifier.config.energy_threshold
+        if self.purifier is not None:
+            if options["seed"] is None:
+                options["seed"] = draw_seed()
+            if self.purifier.config.uses_threshold and options["energy_threshold"] is None:
+                fit(self.purifier)
+                options["energy_threshold"] = self.purifier.config.energy_threshold
         self.job.begin(settings)
         self.source.prepare(self.job.results, self._options())
 
@@ -179,18 +187,22 @@ class _Run:
         """Use the seed, the threshold and the parts that the first process has settled."""
         self.settings = self.job.earlier() or self.settings
         self.source = self.source.cut(self.settings["source"][PART_ROWS_SETTING])
+        if self.purifier is None:
+            return
         settled = {name: self.settings["purifier"][name] for name in SETTLED}
         if any(getattr(self.purifier.config, name) != value for name, value in settled.items()):
             self.purifier = changed(self.purifier, **settled)
 
     def estimate(self, processes: int) -> Estimate | None:
         """Estimate how long the rest will take."""
+        if self.purifier is None:
+            return None
         finished = sum(record.images + len(record.skipped) for record in self.job.records())
         return estimate(self.source, self.purifier, finished=finished, processes=processes)
 
     def purify_parts(self, processes: Processes) -> None:
         """Purify the parts that fall to this process, and check those that are finished already."""
-        counting = _Counting(self.purifier)
+        counting = None if self.purifier is None else _Counting(self.purifier)
         options = self._options(counting)
         self._bar.begin()
         for part in self.source.parts_of(processes.rank, processes.count, self.job.record):
@@ -198,10 +210,11 @@ class _Run:
             if record is not None and self._still_holds(record, part):
                 self._bar.add(record.images + len(record.skipped), kept=True)
                 continue
-            before = counting.resisting
+            before = 0 if counting is None else counting.resisting
             record = self.source.write(part, self.job.results, options)
+            self._check_content(record, part)
             self._check_folder()
-            self.job.add(replace(record, resisting=counting.resisting - before))
+            self.job.add(record if counting is None else replace(record, resisting=counting.resisting - before))
 
     def complete(self) -> None:
         """Put the parts together, in the first process, once all have finished theirs.
@@ -224,6 +237,18 @@ class _Run:
         manifest = manifest_path(self.job.destination)
         outcome = _outcome(read_records(manifest))
         return replace(outcome, notes=(*notes, *self._notes), manifest_sha256=read_hash(manifest) or "")
+
+    def _check_content(self, record: PartRecord, part: Part) -> None:
+        """Check that a part was made from the rows that were asked for.
+
+        Raises:
+            ValueError: they have changed.
+        """
+        if self.content is not None and self.content.get(part.name) != record.source:
+            raise ValueError(
+                f"Expected the data that were searched, but {_rows(part)} have changed since. Put them back, or remove "
+                f"{self.job.folder} to begin anew."
+            )
 
     def _check_folder(self) -> None:
         """Check that this is still the run's own folder: a process may outlive the first, which keeps others away.
@@ -251,6 +276,8 @@ class _Run:
         return True
 
     def _options(self, purify: Purify | None = None) -> PurifyOptions:
+        if self.purifier is None:
+            return PurifyOptions(purify=list, skip=self.skip, done=self._bar.add)
         place = choose_device(self.purifier.device)
         chunk = CHUNK_ON_CPU if place.type == "cpu" else CHUNK_ON_GPU
         return PurifyOptions(
@@ -299,12 +326,13 @@ class _Bar:
 
 
 def _cut(
-    source: DatasetCopy, purifier: PureGen, *, asked: int | None, begun: int | None, say: Callable[[str], None]
+    source: DatasetCopy, purifier: PureGen | None, *, asked: int | None, begun: int | None, say: Callable[[str], None]
 ) -> DatasetCopy:
     """Cut the source into the parts that an earlier run has begun with, those asked for, or parts of some minutes."""
     chosen = None if asked is None else source.cut(asked)
     if begun is None:
-        return chosen or source.cut(part_rows_for(source, purifier.config))
+        rows = PART_ROWS if purifier is None else part_rows_for(source, purifier.config)
+        return chosen or source.cut(rows)
     if asked not in (None, begun):
         say(
             f"Parts stay at {begun} rows, as an earlier run has begun this copy, rather than {asked}: its bytes depend "
@@ -332,9 +360,13 @@ def _outcome(records: Iterable[PartRecord]) -> Outcome:
     return Outcome(images=images, resisting=resisting, skipped=tuple(skipped))
 
 
-def _placed(purifier: PureGen, processes: Processes) -> PureGen:
+def _placed(purifier: PureGen | None, processes: Processes) -> PureGen | None:
     """Move a purifier to the device of this process, unless it was given one by number."""
-    if processes.device is None or (purifier.device is not None and purifier.device.index is not None):
+    if (
+        purifier is None
+        or processes.device is None
+        or (purifier.device is not None and purifier.device.index is not None)
+    ):
         return purifier
     return changed(purifier, device=processes.device)
 

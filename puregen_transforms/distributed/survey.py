@@ -108,7 +108,7 @@ def _slots_of(sample: Any) -> list[Slot]:
 def _samples(dataset: Any) -> Iterator[tuple[int, Any]]:
     """Yield every sample; of folders of classes, whose labels are known, one with each label, and no other image."""
     leaves, _ = leaves_of(dataset)
-    if all(_is_folder_of_classes(leaf) for leaf in leaves):
+    if all(is_folder_of_classes(leaf) for leaf in leaves):
         image = _read(dataset, 0)[0]
         yield from ((row, (image, label)) for leaf in leaves for row, label in enumerate(sorted(set(leaf.targets))))
         return
@@ -116,7 +116,8 @@ def _samples(dataset: Any) -> Iterator[tuple[int, Any]]:
         yield row, _read(dataset, row)
 
 
-def _is_folder_of_classes(dataset: Any) -> bool:
+def is_folder_of_classes(dataset: Any) -> bool:
+    """Tell whether the labels of all samples are known without reading an image."""
     return isinstance(dataset, DatasetFolder) and type(dataset).__getitem__ is DatasetFolder.__getitem__
 
 

@@ -13,12 +13,18 @@ import pyarrow as pa
 from datasets import ClassLabel, Image, Value
 from torch.utils.data import Dataset as TorchDataset
 
+from puregen_transforms._html import card, pictures
+from puregen_transforms.data.images import look_at
+from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.sample_transforms import leaves_of, without_transforms
 from puregen_transforms.data.sources import split_of
 from puregen_transforms.data.tables import TableCopy
 from puregen_transforms.distributed.manifest import manifest_path, read_settings
-from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form
-from puregen_transforms.distributed.survey import survey
+from puregen_transforms.distributed.sample_layout import Layout, features_of, is_image_form, values_of
+from puregen_transforms.distributed.survey import is_folder_of_classes, survey
+
+_SHOWN = 8
+"""Images shown in a notebook."""
 
 
 class TorchSplit:
@@ -46,9 +52,11 @@ class TorchSplit:
         convert: bool = False,
     ) -> None:
         self._dataset = without_transforms(dataset)
+        self.columns = columns
         self.layout, is_class = survey(self._dataset, columns, skip=skip, convert=convert)
         classes = _classes(dataset)
-        self.features = features_of(self.layout, classes if classes and is_class(len(classes)) else None)
+        self.class_names = tuple(classes) if classes and is_class(len(classes)) else ()
+        self.features = features_of(self.layout, self.class_names or None)
 
     @property
     def image_columns(self) -> list[str]:
@@ -68,10 +76,47 @@ class TorchSplit:
             yield pa.table(self.features.encode_batch(cells), schema=self.features.arrow_schema)
 
     def _row(self, index: int) -> list[Any]:
+        return self.layout.stored(self._sample(index), index)
+
+    def _sample(self, index: int) -> Any:
         try:
-            return self.layout.stored(self._dataset[index], index)
+            return self._dataset[index]
         except (OSError, SyntaxError) as error:  # Pillow reports broken files by either.
             raise OSError(f"Expected an image in sample {index}, but got: {error}") from error
+
+    def value(self, index: int, name: str) -> Any:
+        """Read one part of a sample as the data set gives it."""
+        values = values_of(self._sample(index), self.layout.kind, self.layout.names, index)
+        return values[self.layout.names.index(name)]
+
+    def labels(self, column: str | int | None = None) -> tuple[list[int] | None, tuple[str, ...]]:
+        """Read the class of each sample, -1 where it has none, and the names of the classes.
+
+        Args:
+            column: key or position of the label in a sample; None takes the part that is made of whole numbers.
+
+        Returns:
+            None, and no names, where there is no such part.
+
+        Raises:
+            ValueError: the column is not there, or holds no classes.
+        """
+        names, kind = self.layout.names, self.layout.kind
+        name = names[column] if isinstance(column, int) and kind != "dict" and column < len(names) else column
+        if name is None and "label" in names and "label" not in self.layout.inputs:
+            name = "label"
+        if name is None:
+            return None, ()
+        if name not in names or name in self.layout.inputs:
+            raise ValueError(f"Expected a label out of {list(names)}, but got {column!r}.")
+        leaves, places = leaves_of(self._dataset)
+        if all(map(is_folder_of_classes, leaves)):
+            found = [leaves[leaf].targets[row] for leaf, row in places.tolist()]
+        else:
+            found = [self.value(row, str(name)) for row in range(self.rows)]
+        present, class_names = class_indices([value for value in found if value is not None], self.class_names)
+        numbers = iter(present.tolist())
+        return [-1 if value is None else next(numbers) for value in found], class_names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +188,22 @@ class PurifiedDataset(TorchDataset[Any]):
         stored = self._rows[row]
         sample = self._layout.sample([stored[name] for name in self._layout.names])
         return self._transformed(sample, self._own() if self.by_row is None else self.by_row(row))
+
+    def _repr_html_(self) -> str:
+        """Show the first images in a notebook, as they are stored."""
+        classes = getattr(self, "classes", None)
+        column = self._layout.inputs[0]
+        first = range(min(_SHOWN, len(self)))
+        drawn = [(look_at(self._rows[row][column]["bytes"]), self._word(row)) for row in first]
+        about = f"PurifiedDataset: {len(self):,} samples" + (f", {len(classes)} classes" if classes else "")
+        return card(about, pictures(drawn))
+
+    def _word(self, row: int) -> object:
+        """Name the label of a sample, or its row."""
+        if self._label is None:
+            return f"row {row}"
+        kind, label = self._rows.features[self._label], self._rows[row][self._label]
+        return kind.int2str(label) if isinstance(kind, ClassLabel) and label is not None and label >= 0 else label
 
     def without_transforms(self) -> PurifiedDataset:
         """Copy the data set without its transforms: samples are those that are stored."""

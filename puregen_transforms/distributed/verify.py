@@ -147,6 +147,7 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
         ValueError, OSError: as in `problems_of`; or the source cannot be opened.
     """
     from puregen_transforms.data.copies import copy_of
+    from puregen_transforms.data.treatment import ALL_PURIFIED, TREATMENT, Treatment
 
     manifest = manifest_path(copy)
     settings = read_settings(manifest)
@@ -154,8 +155,10 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
         raise ValueError(f"Expected a copy whose rows are in the source's order, but Ray has written {copy}.")
     before = settings["source"]
     splits = before.get("splits", list(before.get("rows", ())))
+    treatment = Treatment.from_dict(before[TREATMENT]) if TREATMENT in before else ALL_PURIFIED
     storage = Storage.from_dict(before.get("storage", {}))
-    planned = copy_of(source, copy, columns=before.get("columns", ()), splits=splits, storage=storage)
+    columns = before.get("columns", ())
+    planned = copy_of(source, copy, columns=columns, splits=splits, treatment=treatment, storage=storage)
     now = planned.cut(before["rows of a part"])
     if changes := differences(before, json.loads(json.dumps(now.describe()))):
         yield from changes

@@ -99,7 +99,9 @@ def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, proce
         seconds = _seconds_of_an_image(purifier, side)
     except (ValueError, RuntimeError):  # too small for the networks, for example: the work itself will say so
         return None
-    images = None if source.images is None else max(0, source.images - finished)
+    images = None
+    if source.images and source.to_purify is not None:
+        images = max(0, source.images - finished) * source.to_purify // source.images
     return Estimate(images=images, side=side, seconds=seconds, processes=processes)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms import __version__
+from puregen_transforms._html import card, listing, paragraph
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
@@ -117,6 +118,11 @@ class Inspection:
         """Names of the classes with a pattern in their energies, the worst first."""
         return tuple(group.name for group in self.classes if group.level == SUSPICIOUS)
 
+    def _repr_html_(self) -> str:
+        """Show the findings in a notebook."""
+        advice = card("What to do", listing(self.advice.sentences))
+        return self.verdict._repr_html_() + paragraph(f"Energies: {self.energies_headline}") + advice
+
     def to_dict(self) -> dict[str, Any]:
         """Everything about energies and advice but pixels and what is said of single images, JSON-ready."""
         dynamics = None
@@ -156,6 +162,7 @@ def inspect_images(
     batch_size: int | None = None,
     state: Path | None = None,
     progress: Progress = silent,
+    overrule: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> Inspection:
     """Search a set of images for poison, with or without labels, and look at its energies.
 
@@ -177,6 +184,7 @@ def inspect_images(
         batch_size: images in one call of the energy network; None chooses by their size.
         state: folder for what is finished, from which a killed search goes on.
         progress: told what is being done.
+        overrule: lets decisions of a person change the verdict.
 
     Raises:
         ValueError: too few images, labels of another length or that are none, or an image that cannot be read.
@@ -208,7 +216,7 @@ def inspect_images(
         name: replace(report(measured, suspects), detector=name, settings=settings, seconds=seconds)
         for name, report in (("shared_patterns", pattern_report), ("unusual_energies", outlier_report))
     }
-    verdict = search_set(replace(suspects, known=known), budget=budget, train=train)
+    verdict = overrule(search_set(replace(suspects, known=known), budget=budget, train=train))
     with torch.inference_mode(False):
         fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
     chain = Chain(fast, meter.network, model.config.image_size, seed)

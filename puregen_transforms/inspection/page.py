@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,15 +15,16 @@ from torch import Tensor
 from puregen_transforms._files import write_atomically
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.searches import DOUBT, MISLABELED, POISON, UNLEARNABLE
-from puregen_transforms.detection.verdict import CLEAN_ROW, Searched, Verdict
+from puregen_transforms.detection.verdict import Searched, Verdict
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.inspection.audit import Inspection
 from puregen_transforms.inspection.energy_section import ENERGIES, energies_table, energy_section
+from puregen_transforms.inspection.image_scores import LINES, ImageScores
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.inspection.pictures import STYLE, picture
 from puregen_transforms.transforms.formats import open_image
 
-PAGE, NUMBERS, IMAGES = "report.html", "verdict.json", "images.csv"
+PAGE, NUMBERS, SEARCHES = "report.html", "verdict.json", "searches"
 
 _TEMPLATES = Path(__file__).parent
 _SHOWN_IMAGES, _SHOWN_CLASSES, _SHOWN_MARKS = 12, 5, 8
@@ -41,7 +41,7 @@ def write_verdict(
     class_names: Sequence[str],
     inspection: Inspection | None = None,
 ) -> Path:
-    """Write `report.html`, `verdict.json` and `images.csv`, each whole or not at all.
+    """Write `report.html`, `verdict.json`, `images.csv` and `.parquet`, and `searches/`, each file whole or not at all.
 
     Args:
         verdict: of the set.
@@ -65,7 +65,9 @@ def write_verdict(
         write_atomically(folder / ENERGIES, energies_table(inspection))
         content["energies"] = inspection.to_dict()
         content["energies"]["advice"]["command"] = origin.purify
-    write_atomically(folder / IMAGES, _lines(verdict, origin, names).encode())
+    files = [origin.name_of(row) for row in range(len(verdict))]
+    ImageScores.of(verdict, names=files, classes=names).save(folder)
+    _keep_reports(verdict, folder / SEARCHES)
     write_atomically(folder / NUMBERS, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     write_atomically(folder / PAGE, page(verdict, origin, names, inspection=inspection).encode())
     return folder / PAGE
@@ -105,7 +107,7 @@ def page(verdict: Verdict, origin: Origin, classes: Sequence[str], *, inspection
         silent=[one.search for one in verdict.made if not _found(one)],
         facts=origin.facts,
         purify=origin.purify,
-        files={"numbers": NUMBERS, "images": IMAGES},
+        files={"numbers": NUMBERS, "images": LINES},
         **({} if inspection is None else energy_section(inspection, origin)),
     )
 
@@ -114,6 +116,7 @@ def numbers(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> dict[st
     """Collect everything but pixels and the scores of single images, JSON-ready."""
     return {
         "source": dict(origin.facts),
+        "opened": dict(origin.opened),
         "level": verdict.level,
         "headline": verdict.headline,
         "images": len(verdict),
@@ -140,25 +143,12 @@ def numbers(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> dict[st
     }
 
 
-def _lines(verdict: Verdict, origin: Origin, classes: Sequence[str]) -> str:
-    names = [origin.name_of(row) or "" for row in range(len(verdict))]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["row", "name", "class", "score", "verdict", "found_by"])
-    for row in range(len(verdict)):
-        place = int(verdict.found_by[row])
-        kind = next((word for word in ("flagged", "doubtful", "mislabeled") if bool(getattr(verdict, word)[row])), "")
-        writer.writerow(
-            [
-                row,
-                names[row],
-                classes[row] if classes else "",
-                f"{float(verdict.scores[row]):.6f}",
-                {"flagged": "poison"}.get(kind, kind),
-                "" if place == CLEAN_ROW else verdict.made[place].search.name,
-            ]
-        )
-    return out.getvalue()
+def _keep_reports(verdict: Verdict, folder: Path) -> None:
+    """Keep what each search has found, with its marks, for `DetectionReport.load`; one that found nothing has none."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for one in verdict.made:
+        if _found(one) or one.report.marks:
+            one.report.save(folder / f"{one.search.name}.safetensors")
 
 
 def _found(one: Searched) -> bool:

@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from puregen_transforms.cli.main import app
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.detection import DETECTORS, DetectionReport, Detector
+from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.detection.network import train_network
 from puregen_transforms.functional.images import normalize
 
@@ -198,6 +200,34 @@ def test_without_a_detector_everything_is_searched(stamped, tmp_path):
     assert "the same patch at the same place" in page
     assert "data:image/png;base64," in page
     assert not (out / "state").exists()
+
+
+def test_a_false_alarm_stays_kept_when_its_file_was_renamed(stamped, tmp_path):
+    folder, out = tmp_path / "set", tmp_path / "out"
+    dataset = Dataset.from_parquet(str(stamped)).cast_column("image", Image(decode=False))
+    for row, (cell, label) in enumerate(zip(dataset["image"], dataset["label"], strict=True)):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        (folder / f"{label}/{row:03}.png").write_bytes(cell["bytes"])
+    assert run(folder, "--budget", "2m", "--output", out, "--device", "cpu").exit_code == 0
+    suspects = [line for line in csv.DictReader((out / "images.csv").open()) if line["verdict"] == "poison"]
+    assert len(suspects) == 20
+    alarm, other = (folder / suspects[place]["name"] for place in (0, 1))
+    bystander = next(path for path in sorted(folder.rglob("*.png")) if int(path.stem) % 10)
+    decisions = Decisions.load(out)
+    for path, answer in ((alarm, "keep"), (other, "unsure"), (bystander, "drop")):
+        decisions.decide(hashlib.sha256(path.read_bytes()).hexdigest(), answer)
+    alarm.rename(alarm.with_name("renamed.png"))
+
+    done = run(folder, "--budget", "2m", "--output", tmp_path / "again", "--decisions", out, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    verdicts = {line["name"]: line["verdict"] for line in csv.DictReader((tmp_path / "again/images.csv").open())}
+    assert verdicts[str(alarm.with_name("renamed.png").relative_to(folder))] == ""
+    assert verdicts[str(other.relative_to(folder))] == verdicts[str(bystander.relative_to(folder))] == "poison"
+    assert list(verdicts.values()).count("poison") == 20
+    again = run(folder, "--budget", "2m", "--output", out, "--device", "cpu")
+    assert again.exit_code == 0, again.output
+    assert (out / "images.csv").read_bytes() == (tmp_path / "again/images.csv").read_bytes(), "those beside the report"
+    assert run(folder, "--decisions", tmp_path / "none").exit_code == 1
 
 
 def test_a_clean_set_is_not_declared_clean(demo, tmp_path):

@@ -92,22 +92,31 @@ class TestCells:
         (tmp_path / "set/link.png").symlink_to(tmp_path / "home/private.png")
         return tmp_path / "home/private.png"
 
-    def test_files_of_the_source_may_be_named_and_no_others(self, private, tmp_path, monkeypatch):
+    def test_a_single_file_names_no_others_unless_it_may(self, private, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path / "set")
-        refused = (str(private), "../home/private.png", "link.png", "/dev/zero", "http://127.0.0.1:9/x.png", "hf://x/y")
-        cells = [{"bytes": None, "path": path} for path in ("own.png", str(tmp_path / "set/own.png"), *refused)]
+        refused = (str(private), "../home/private.png", "/dev/zero", "http://127.0.0.1:9/x.png", "hf://x/y")
+        own = ("own.png", str(tmp_path / "set/own.png"))
+        cells = [{"bytes": None, "path": path} for path in (*own, *refused)]
         table = pa.table({"image": [{"bytes": png(), "path": None}, *cells]}, schema=IMAGE.arrow_schema)
         pq.write_table(table, tmp_path / "set/a.parquet")
         source = str(tmp_path / "set/a.parquet")
-        with pytest.raises(ValueError, match="not stored in the table"):
+        with pytest.raises(ValueError, match="only what is stored in it is read; --follow-links"):
             purify_dataset(source, PureGen("jpeg"), output_dir=tmp_path / "no")
         copy = purify_dataset(source, PureGen("jpeg"), output_dir=tmp_path / "out", on_error="skip")["train"]
-        assert [image.getpixel((8, 8))[2] > 200 for image in copy["image"]] == [False] * 3
-        stored = Pictures(open_source(source)["train"], "image", places=Places.of_source(source))
-        assert stored[1].getpixel((0, 0)) == (0, 128, 0)
+        assert len(copy) == 1
+        opened = open_source(source)["train"]
+        stored = Pictures(opened, "image", places=Places.of_source(source, follow_links=True))
+        assert stored[1].getpixel((0, 0)) == stored[2].getpixel((0, 0)) == (0, 128, 0)
         for row in range(3, len(stored)):
             with pytest.raises(ValueError, match="not stored in the table"):
                 stored[row]
+
+    def test_a_folder_s_rows_name_files_below_it(self, private, tmp_path):
+        places = Places.of_source(str(tmp_path / "set"))
+        assert places.read({"bytes": None, "path": "own.png"}) == png("green")
+        for path in (str(private), "../home/private.png", "link.png", "/dev/zero", "http://127.0.0.1:9/x.png"):
+            with pytest.raises(ImageProblemError, match="no such file below"):
+                places.read({"bytes": None, "path": path})
 
     def test_a_data_set_in_memory_may_name_what_it_likes(self, private):
         stored = Pictures(rows({"bytes": None, "path": str(private)}), "image", places=Places())

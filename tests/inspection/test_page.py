@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
+from puregen_transforms.detection import DetectionReport
 from puregen_transforms.inspection.audit import inspect_images
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.inspection.page import page, write_inspection
@@ -61,8 +62,10 @@ def test_the_files_hold_every_number(inspected, tmp_path):
     inspection, origin, rows = inspected
     (tmp_path / "report.html").write_text("of an earlier run")
     assert write_inspection(inspection, tmp_path, origin) == tmp_path / "report.html"
-    names = ["energies.parquet", "images.csv", "report.html", "verdict.json"]
+    names = ["energies.parquet", "images.csv", "images.parquet", "report.html", "searches", "verdict.json"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
+    kept = DetectionReport.load(tmp_path / "searches/shared_patterns.safetensors")
+    assert kept.flagged.nonzero().flatten().tolist() == rows
     assert "earlier" not in (tmp_path / "report.html").read_text(encoding="utf-8")
     record = json.loads((tmp_path / "verdict.json").read_text(encoding="utf-8"))
     assert record["flagged"] == record["energies"]["patterns"][0]["carriers"] == 6

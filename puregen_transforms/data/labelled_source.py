@@ -1,11 +1,12 @@
-"""Which split, images and classes of a source a command works on."""
+"""Choose the split, images and classes of a source that are to be searched."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -32,6 +33,7 @@ class ChosenSource:
         places: where the rows may name files.
         size: in pixels, to which images are resized; None takes them as they are.
         convert: whether images that would be refused for their mode or frames are read in RGB.
+        opened: the arguments with which `choose_source` finds the same again; links are followed on demand alone.
     """
 
     dataset: Dataset
@@ -45,8 +47,9 @@ class ChosenSource:
     places: Places
     size: int | None = None
     convert: bool = False
+    opened: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def images(self) -> Pictures:
         """Give the images by row."""
         from puregen_transforms.data.pictures import Pictures
@@ -87,37 +90,77 @@ def choose_source(
     from datasets.utils.logging import disable_progress_bar
 
     from puregen_transforms.data.cells import Places
-    from puregen_transforms.data.columns import choose_image_columns, image_columns
     from puregen_transforms.data.local import local_path
     from puregen_transforms.data.sources import open_source
 
     disable_progress_bar()  # of copying to the cache; ours follows
     splits = open_source(source, follow_links=follow_links)
-    several = len(splits) > 1
-    split = _choose_split(splits, split)
+    path = local_path(source)
+    return choose_columns(
+        splits,
+        _choose_split(splits, split),
+        column,
+        label_column,
+        source=source,
+        folder=path.resolve() if path is not None and path.is_dir() else None,
+        places=Places.of_source(source, follow_links=follow_links),
+        size=size,
+        convert=convert,
+    )
+
+
+def choose_columns(
+    splits: Mapping[str, Dataset],
+    split: str,
+    column: str | None,
+    label_column: str | None,
+    *,
+    places: Places,
+    source: str | None = None,
+    folder: Path | None = None,
+    size: int | None = None,
+    convert: bool = False,
+) -> ChosenSource:
+    """Settle on the columns of a split, and the size of its images; see `ChosenSource`.
+
+    Raises:
+        ValueError: a column that is not there, or none to choose by default.
+    """
+    from puregen_transforms.data.columns import choose_image_columns, image_columns
+
     dataset = splits[split]
     found = image_columns(dataset.features)
     (column,) = choose_image_columns(dataset.features, column and [column])
     label_column = label_column or _default_label_column(dataset)
     labels, names = (None, ()) if label_column is None else _read_labels(dataset, label_column)
-    facts = {"source": source, "split": split, "columns": ", ".join(filter(None, (column, label_column)))}
+    facts = {"split": split, "columns": ", ".join(filter(None, (column, label_column)))}
+    if source is not None:
+        facts = {"source": source, **facts}
     if size is not None:
         facts["resized to"] = f"{size}x{size} pixels"
-    path = local_path(source)
-    folder = path.resolve() if path is not None and path.is_dir() else None
+    opened = {"split": split, "column": column, "label_column": label_column, "size": size, "convert": convert}
     return ChosenSource(
         dataset=dataset,
-        split=split if several else None,
+        opened={} if source is None else {"source": _from_anywhere(source), **opened},
+        split=split if len(splits) > 1 else None,
         column=column,
         columns=found,
         folder=folder,
         labels=labels,
         class_names=tuple(names),
         facts=facts,
-        places=Places.of_source(source, follow_links=follow_links),
+        places=places,
         size=size,
         convert=convert,
     )
+
+
+def _from_anywhere(source: str) -> str:
+    """Name a source so that it is found from other working folders, too."""
+    from puregen_transforms.data.local import local_path
+
+    path = local_path(source)
+    return source if path is None else str(path.absolute())
 
 
 def _choose_split(splits: DatasetDict, split: str | None) -> str:

@@ -1,0 +1,2 @@
+from .suspects import Suspect as Suspect
+from .suspects import Suspects as Suspects

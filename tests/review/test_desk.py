@@ -1,0 +1,123 @@
+import csv
+import io
+import time
+from dataclasses import replace
+from hashlib import sha256
+
+import PIL.Image
+import pytest
+import torch
+
+from puregen_transforms import PureGen
+from puregen_transforms.data.labelled_source import choose_source
+from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.review.desk import Filter, read_decision
+from puregen_transforms.review.suspects import Suspects
+from puregen_transforms.review.views import VIEWS, Views
+from tests.review.conftest import EVIL_CLASS
+
+
+def test_suspects_come_in_order_with_what_speaks_against_them(searched):
+    desk = searched.desk()
+    listed = desk.suspects.listed
+    assert len(listed) == 20
+    assert {one.verdict for one in listed} == {"poison"}
+    assert [one.score for one in listed] == sorted((one.score for one in listed), reverse=True)
+    assert desk.suspects.classes == (EVIL_CLASS,)
+    evidence = desk.suspects.evidence_of(listed[0])
+    assert "stamps" in [one.search for one in evidence]
+    (stamp,) = next(one.marks for one in evidence if one.search == "stamps")
+    assert stamp[1].place[0] >= 24
+    alike = desk.suspects.alike(listed[0])
+    assert len(alike) == 8
+    assert listed[0] not in alike
+
+
+def test_names_of_others_are_text(searched):
+    desk = searched.desk()
+    whole = desk.page(Filter(), 1) + "".join(map(desk.suspect, desk.suspects.by_digest))
+    assert "<script" not in whole
+    assert "<img src=x" not in whole
+    assert "&lt;img src=x onerror=alert(1)&gt;.png" in whole
+    assert "\x1b" not in whole
+    assert "\u202e" not in whole
+    assert "<b>20</b>" not in whole
+
+
+def test_filters_and_pages(searched, monkeypatch):
+    monkeypatch.setattr("puregen_transforms.review.desk.PAGE_SIZE", 8)
+    desk = searched.desk()
+    digests = [one.sha256 for one in desk.suspects.listed]
+    assert desk.page(Filter(), 1).count("<figure") == 8
+    last = desk.page(Filter(class_name=EVIL_CLASS, kind="poison"), 99)
+    assert (last.count("<figure"), "Page <b>3</b> of 3" in last) == (4, True)
+    assert "No suspect is left" in desk.page(Filter(class_name="cat"), 1)
+    assert desk.decide(digests[3], "keep")["counts"] == {"undecided": 19, "keep": 1, "drop": 0, "unsure": 0}
+    assert [one.sha256 for one in desk.chosen(Filter(decision="keep"))] == digests[3:4]
+    assert len(desk.chosen(Filter(decision="undecided"))) == 19
+
+
+def test_ten_thousand_suspects_are_turned_page_by_page(searched):
+    few = searched.desk().suspects
+    many = tuple(
+        replace(few.listed[number % 20], row=number, sha256=sha256(str(number).encode()).hexdigest())
+        for number in range(10_000)
+    )
+    desk = replace(searched.desk(), suspects=replace(few, listed=many))
+    started = time.process_time()
+    page = desk.page(Filter(kind="poison", decision="undecided"), 167)
+    desk.decide(many[-1].sha256, "drop")
+    assert time.process_time() - started < 2
+    assert page.count("<figure") == 10_000 - 166 * 60
+    assert "Page <b>167</b> of 167" in page
+
+
+def test_decisions_are_exported_with_the_suspects(searched):
+    desk = searched.desk()
+    first = desk.suspects.listed[0]
+    desk.decide(first.sha256, "drop")
+    lines = list(csv.DictReader(io.StringIO(desk.lines())))
+    assert [line["decision"] for line in lines] == ["drop"] + [""] * 19
+    assert [line["name"] for line in lines] == [one.name for one in desk.suspects.listed]
+
+
+def test_only_decisions_about_suspects_are_taken(searched, tmp_path):
+    desk = searched.desk(Decisions.load(tmp_path))
+    with pytest.raises(KeyError):
+        desk.decide("0" * 64, "keep")
+    with pytest.raises(ValueError, match="an answer out of"):
+        desk.decide(desk.suspects.listed[0].sha256, "burn")
+    for body in (b"", b"[]", b'{"sha256": 1, "answer": "keep"}', b'{"sha256": "a"}', b"[" * 100000):
+        with pytest.raises(ValueError, match="a sha256 and an answer"):
+            read_decision(body)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_set_that_has_changed_is_refused(searched, tmp_path):
+    def opened(change):
+        chosen = choose_source(str(searched.folder), None, None, None)
+        return Suspects.open(searched.report, chosen.images, name_of=lambda row: change(chosen.name_of(row)))
+
+    with pytest.raises(ValueError, match="added, removed or renamed"):
+        opened(lambda name: name + "x")
+    with pytest.raises(FileNotFoundError, match="the report of a whole search"):
+        Suspects.open(tmp_path, choose_source(str(searched.folder), None, None, None).images, name_of=str)
+
+
+def test_views_are_pictures_and_thumbnails_are_made_once(searched, tmp_path, tiny_checkpoint):
+    suspects = searched.desk().suspects
+    one = suspects.listed[0]
+    views = Views(suspects, tmp_path, PureGen(checkpoint=tiny_checkpoint, ebm_steps=2, seed=0, device="cpu"))
+    made = views.thumbnail(one)
+    assert PIL.Image.open(io.BytesIO(made)).format == "WEBP"
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == f"{one.sha256}.webp"
+    kept.write_bytes(b"kept")
+    assert views.thumbnail(one) == b"kept"
+    drawn = {kind: PIL.Image.open(io.BytesIO(views.view(one, kind))) for kind in VIEWS}
+    assert {(image.format, image.size) for image in drawn.values()} == {("PNG", (32, 32))}
+    assert drawn["original"].tobytes() == suspects.pictures[one.row].convert("RGB").tobytes()
+    assert drawn["purified"].tobytes() != drawn["original"].tobytes()
+    assert torch.frombuffer(bytearray(drawn["energy"].tobytes()), dtype=torch.uint8).float().std() > 10
+    with pytest.raises(ValueError, match="a view out of"):
+        views.view(one, "../secret")
