@@ -108,7 +108,10 @@ def purify(
     quality: Annotated[
         int | None,
         typer.Option(
-            min=1, max=100, help="Of JPEG, with --format jpeg or --keep-names; default: 95.", rich_help_panel=DATA
+            min=1,
+            max=100,
+            help="Quality of JPEG, with --format jpeg or --keep-names; default: 95.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     id_column: Annotated[
