@@ -102,7 +102,7 @@ def test_an_attacker_who_knows_the_defense(folder, tmp_path):
 
 
 def test_the_list_names_every_attack(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr("rich.console.Console._environ", {"COLUMNS": "250", "TERM": "xterm"})
     result = run("list")
     assert result.exit_code == 0
     lines = {words[0]: words for line in result.output.splitlines() if (words := line.replace("│", " ").split())}
