@@ -10,7 +10,9 @@ import typer
 from rich.table import Table
 
 from puregen_transforms._extras import has_extra
+from puregen_transforms.cli.data_options import Column, Convert
 from puregen_transforms.cli.errors import explain_errors
+from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.settings import parse_settings
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from puregen_transforms.data.image_set import ImageSet
 
-ATTACK, ATTACKER, RUNNING = "Settings of the attack", "What the attacker has", "Running"
+ATTACK, ATTACKER = "Settings of the attack", "What the attacker has"
 """Panels of options."""
 
 
@@ -91,29 +93,19 @@ def attack(
             rich_help_panel=ATTACKER,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split of SRC to poison.", rich_help_panel=RUNNING)] = "train",
-    column: Annotated[
-        str | None, typer.Option(help="Column of images; default: the only one.", rich_help_panel=RUNNING)
-    ] = None,
-    label_column: Annotated[str, typer.Option(help="Column of classes.", rich_help_panel=RUNNING)] = "label",
+    split: Annotated[str, typer.Option(help="Split of SRC to poison.", rich_help_panel=DATA)] = "train",
+    column: Column = None,
+    label_column: Annotated[str, typer.Option(help="Column of classes.", rich_help_panel=DATA)] = "label",
     size: Annotated[
         int | None,
         typer.Option(
             min=4,
             help="Resize images, the shorter side to this many pixels, and crop their center; needed where they are "
             "of several sizes.",
-            rich_help_panel=RUNNING,
+            rich_help_panel=DATA,
         ),
     ] = None,
-    convert: Annotated[
-        bool,
-        typer.Option(
-            "--convert",
-            help="Read images that would be refused for their mode (1, P, PA, CMYK, YCbCr, LAB), and the first frame "
-            "of an animation, in RGB, as torchvision does.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = False,
+    convert: Convert = False,
     seed: Annotated[
         int,
         typer.Option(help="Seed of all that is random; the same seed gives the same poison.", rich_help_panel=RUNNING),

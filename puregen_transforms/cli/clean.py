@@ -11,11 +11,22 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
+from puregen_transforms.cli.data_options import (
+    Column,
+    Decided,
+    Device,
+    Epochs,
+    FollowLinks,
+    LabelColumn,
+    Reserved,
+    Seed,
+    Source,
+)
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole, say
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import FollowLinks, command_line, read_decisions
+from puregen_transforms.cli.searching import command_line, read_decisions
 from puregen_transforms.data.local import check_path, local_path
 
 if TYPE_CHECKING:
@@ -25,12 +36,7 @@ if TYPE_CHECKING:
 
 
 def clean(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SRC", help="A folder of images, a Parquet file, a folder of them, a saved data set, or its name."
-        ),
-    ],
+    source: Source,
     destination: Annotated[
         Path,
         typer.Argument(metavar="DST", help="A new folder, or for tables a new .parquet file. Nothing is overwritten."),
@@ -59,25 +65,15 @@ def clean(
         bool, typer.Option("--dry-run", help="Say what would be done, and about how long it takes; write nothing.")
     ] = False,
     report: Annotated[Path | None, typer.Option(help="Folder for the report; default: DST.report.")] = None,
-    reserved: Annotated[
-        str | None,
-        typer.Option(
-            help="Clean labelled images of the same classes, for searches that can use them; in the forms of SRC.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    reserved: Reserved = None,
     split: Annotated[
         list[str] | None,
         typer.Option(
             help="Split to clean; repeat it; default: all. Each is searched on its own.", rich_help_panel=DATA
         ),
     ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=DATA)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
-    ] = None,
+    column: Column = None,
+    label_column: LabelColumn = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -88,29 +84,10 @@ def clean(
         ),
     ] = None,
     follow_links: FollowLinks = False,
-    decisions: Annotated[
-        Path | None,
-        typer.Option(
-            help="What a person decided about images in `puregen review`: its file, or a report's folder; default: "
-            "what the report's folder has.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Passes over the images of the classifier that is trained to be searched.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = 12,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=RUNNING)] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING
-        ),
-    ] = None,
+    decisions: Decided = None,
+    epochs: Epochs = 12,
+    seed: Seed = 0,
+    device: Device = None,
     part_rows: Annotated[
         int | None,
         typer.Option(

@@ -16,16 +16,24 @@ from rich.table import Table
 from rich.text import Text
 
 from puregen_transforms._text import shown
+from puregen_transforms.cli.data_options import (
+    Column,
+    Convert,
+    Decided,
+    Device,
+    Epochs,
+    FollowLinks,
+    LabelColumn,
+    Reserved,
+    Seed,
+    Size,
+)
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
-    Convert,
-    Decided,
-    FollowLinks,
-    Size,
     check_output,
     command_line,
     print_verdict,
@@ -77,41 +85,19 @@ def detect(
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the detector; repeat it.")
     ] = None,
-    reserved: Annotated[
-        str | None,
-        typer.Option(
-            help="Clean labelled images of the same classes, for detectors that need them; in the forms of SRC.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    reserved: Reserved = None,
     split: Annotated[
         str | None, typer.Option(help="Split to search; default: train, or the only one.", rich_help_panel=DATA)
     ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=DATA)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
-    ] = None,
+    column: Column = None,
+    label_column: LabelColumn = None,
     size: Size = None,
     follow_links: FollowLinks = False,
     convert: Convert = False,
     decisions: Decided = None,
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Passes over the images of the classifier that some detectors look into, which is trained first.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = 12,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=RUNNING)] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING
-        ),
-    ] = None,
+    epochs: Epochs = 12,
+    seed: Seed = 0,
+    device: Device = None,
     fail_on_flagged: Annotated[
         bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
     ] = False,

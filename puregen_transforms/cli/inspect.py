@@ -11,16 +11,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from puregen_transforms.cli.data_options import (
+    Column,
+    Convert,
+    Decided,
+    Device,
+    Epochs,
+    FollowLinks,
+    LabelColumn,
+    Reserved,
+    Size,
+    Source,
+)
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
-    Convert,
-    Decided,
-    FollowLinks,
-    Size,
     check_output,
     command_line,
     print_verdict,
@@ -36,36 +44,20 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SRC", help="A folder of images, a Parquet file, a folder of them, a saved data set, or its name."
-        ),
-    ],
+    source: Source,
     output: Annotated[Path, typer.Option(help="Folder for the report; an earlier report in it is replaced.")] = Path(
         "inspect-report"
     ),
     split: Annotated[
         str | None, typer.Option(help="Split to inspect; default: train, or the only one.", rich_help_panel=DATA)
     ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=DATA)
-    ] = None,
-    label_column: Annotated[
-        str | None,
-        typer.Option(help="Column of classes; default: the one marked as such, if there is one.", rich_help_panel=DATA),
-    ] = None,
+    column: Column = None,
+    label_column: LabelColumn = None,
     size: Size = None,
     follow_links: FollowLinks = False,
     convert: Convert = False,
     decisions: Decided = None,
-    reserved: Annotated[
-        str | None,
-        typer.Option(
-            help="Clean labelled images of the same classes, for searches that can use them; in the forms of SRC.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    reserved: Reserved = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
@@ -81,14 +73,7 @@ def inspect(
             rich_help_panel=RUNNING,
         ),
     ] = "20m",
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Passes over the images of the classifier that is trained to be searched.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = 12,
+    epochs: Epochs = 12,
     sample: Annotated[
         int,
         typer.Option(
@@ -98,10 +83,7 @@ def inspect(
         ),
     ] = 32,
     seed: Annotated[int, typer.Option(help="Seed of random choices and of the noise.", rich_help_panel=RUNNING)] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda, cuda:1, mps ...; default: a GPU if there is one.", rich_help_panel=RUNNING),
-    ] = None,
+    device: Device = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images in one pass of the energy network.", rich_help_panel=RUNNING)
     ] = None,

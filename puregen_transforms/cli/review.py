@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from puregen_transforms._files import read_json
+from puregen_transforms.cli.data_options import FollowLinks
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.output import say
-from puregen_transforms.cli.searching import FollowLinks
 from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.data.local import check_path
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from puregen_transforms._text import shown
-from puregen_transforms.cli.options import DATA
 from puregen_transforms.data.labelled_source import ChosenSource
 from puregen_transforms.data.local import check_path
 
@@ -23,47 +21,6 @@ if TYPE_CHECKING:
     from puregen_transforms.detection import SuspectSet
     from puregen_transforms.detection.decisions import Decisions
     from puregen_transforms.detection.verdict import Verdict
-
-FollowLinks = Annotated[
-    bool,
-    typer.Option(
-        "--follow-links",
-        help="Read also what links in SRC lead to elsewhere, and what a single table names beside it.",
-        rich_help_panel=DATA,
-    ),
-]
-Size = Annotated[
-    int | None,
-    typer.Option(
-        min=8,
-        help="Resize images, the shorter side to this many pixels, and crop their center: images of several sizes "
-        "cannot be compared. Equal patches are no longer equal afterwards.",
-        rich_help_panel=DATA,
-    ),
-]
-"""The option `--size`."""
-
-Convert = Annotated[
-    bool,
-    typer.Option(
-        "--convert",
-        help="Read images that would be refused for their mode (1, P, PA, CMYK, YCbCr, LAB), and the first frame of an "
-        "animation, in RGB, as torchvision does.",
-        rich_help_panel=DATA,
-    ),
-]
-"""The option `--convert`."""
-
-Decided = Annotated[
-    Path | None,
-    typer.Option(
-        "--decisions",
-        help="What a person decided about images in `puregen review`: its file, or a report's folder; default: what "
-        "the folder of --output has.",
-        rich_help_panel=DATA,
-    ),
-]
-"""The option `--decisions`."""
 
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from puregen_transforms.cli.data_options import Column, Device, LabelColumn, Seed
 from puregen_transforms.cli.errors import explain_errors
-from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING
+from puregen_transforms.cli.options import DATA, METHOD, NETWORKS
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.settings import parse_settings
@@ -69,19 +70,10 @@ def train_vab(
     split: Annotated[
         str | None, typer.Option(help="Split to learn; default: train, or the only one.", rich_help_panel=DATA)
     ] = None,
-    column: Annotated[
-        str | None, typer.Option(help="Image column; default: the only one.", rich_help_panel=DATA)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of classes; default: the one marked as such.", rich_help_panel=DATA)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.", rich_help_panel=RUNNING)] = 0,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING
-        ),
-    ] = None,
+    column: Column = None,
+    label_column: LabelColumn = None,
+    seed: Seed = 0,
+    device: Device = None,
 ) -> None:
     """Train a clean classifier on images that may be poisoned: The Victim and The Beneficiary (Zhu et al. 2023).
 

@@ -27,8 +27,8 @@ def verify(
     """Check a purified copy against its manifest; exit with 1 if anything is wrong.
 
     Every row is in one part, every file has its checksum, every image can be decoded, and no other file is there but
-    hidden ones, such as .DS_Store, which are named. Who can change the copy can change its manifest to match: only
-    --sha256 finds that out.
+    hidden ones that are no images, such as .DS_Store, which are named. Who can change the copy can change its manifest
+    to match: only --sha256 finds that out.
     """
     with explain_errors():
         if source is not None:
@@ -45,8 +45,5 @@ def verify(
         say(f"{len(problems)} problems in {copy}.", err=True)
         raise typer.Exit(FAILED)
     if hidden:
-        say(
-            f"Note: {len(hidden)} hidden files were added, such as {hidden[0]}. `open_source` and `datasets` leave "
-            "them out; torchvision's ImageFolder takes a hidden folder with images for a class."
-        )
+        say(f"Note: {len(hidden)} hidden files were added, such as {hidden[0]}. None is an image, so none is learned.")
     say(f"{copy} is complete and unchanged.")

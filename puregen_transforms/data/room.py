@@ -17,8 +17,8 @@ _MOST_PIXELS = 2**22
 """Pixels of these together: about a second of work."""
 
 _SURELY = 3
-"""The estimate divided by this is needed in any case: purified images are smooth, as PNG down to half as large (JPEG of
-quality 10, on photographs)."""
+"""The estimate divided by this is needed in any case. Images are measured before they are purified, which makes them
+smoother, and smaller as PNG."""
 
 
 def mean_bytes(images: Iterable[EncodedImage[Any]]) -> float:

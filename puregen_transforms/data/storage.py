@@ -22,7 +22,7 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 """Formats that may be asked for, and their names in Pillow."""
 
 QUALITY = 95
-"""Of JPEG, unless another is asked for; photographs take 0.3 to 0.4 of the bytes of PNG."""
+"""Of JPEG, unless another is asked for."""
 
 HELD = {
     "JPEG": (("RGB", "L"), 65_500),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from puregen_transforms._files import below, hash_file, is_regular
 from puregen_transforms.data.folders import OTHER_FILES
-from puregen_transforms.data.images import ImageProblemError, look_at
+from puregen_transforms.data.images import ImageProblemError, look_at, looks_like_image
 from puregen_transforms.data.outcome import Skipped, skipped_as_json
 from puregen_transforms.data.parts import Part, PartRecord
 from puregen_transforms.data.storage import Storage
@@ -67,7 +67,7 @@ def problems_of(copy: Path, *, sha256: str | None = None) -> Iterator[str]:
     yield from expected.missing()
     yield from _problems_of_list(skipped_path(copy), tuple(skipped))
     if home == copy:
-        strangers = sorted(name for name in _names_in(copy) - known if not _is_hidden(name))
+        strangers = sorted(_names_in(copy) - known - set(hidden_in(copy)))
         yield from (f"{name} does not belong to the copy" for name in strangers)
 
 
@@ -200,10 +200,12 @@ def _problems_of_list(path: Path, skipped: tuple[Skipped, ...]) -> Iterator[str]
 def hidden_in(copy: Path) -> list[str]:
     """Name what file managers, git and others have put into a copy: hidden files, and all in hidden folders.
 
-    No command of this package reads them, and no copy is made with them. torchvision's `ImageFolder` reads hidden
-    folders, too.
+    No command of this package reads them, and no copy is made with them. Links and images are not among them, whatever
+    their names: torchvision's `ImageFolder` would take them for images of the copy.
     """
-    return sorted(filter(_is_hidden, _names_in(copy))) if copy.is_dir() else []
+    if not copy.is_dir():
+        return []
+    return sorted(name for name in _names_in(copy) if _is_hidden(name) and not _may_be_learned(copy / name))
 
 
 _OF_WINDOWS = ("thumbs.db", "ehthumbs.db", "desktop.ini")
@@ -212,6 +214,14 @@ _OF_WINDOWS = ("thumbs.db", "ehthumbs.db", "desktop.ini")
 def _is_hidden(name: str) -> bool:
     parts = PurePosixPath(name).parts
     return any(part.startswith(".") for part in parts) or parts[-1].lower() in _OF_WINDOWS
+
+
+def _may_be_learned(path: Path) -> bool:
+    """Tell whether a file is a link, a pipe or an image, by its first bytes."""
+    if path.is_symlink() or not is_regular(path):
+        return True
+    with path.open("rb") as file:
+        return looks_like_image("", file.read(16))
 
 
 def _names_in(copy: Path) -> set[str]:

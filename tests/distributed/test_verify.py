@@ -178,7 +178,9 @@ def test_what_file_managers_and_git_leave_is_named_but_is_no_fault(copy, folder)
         assert done.exit_code == 0
         assert f"Note: {len(HIDDEN) + 1} hidden files were added, such as .DS_Store" in done.stdout
     (folder / "0.png").rename(folder / ".0.png")
-    assert list(problems_of(folder)) == ["0.png is missing"]
+    (folder / ".link").symlink_to(copy)
+    found = [f"{name} does not belong to the copy" for name in (".0.png", ".link")]
+    assert sorted(problems_of(folder)) == [*found, "0.png is missing"], "torchvision would take them for images"
 
 
 @pytest.mark.parametrize("name", ["../other.png", "/dev/zero", "../pipe", "pipe"])
