@@ -42,7 +42,7 @@ REPRODUCIBILITY, REPRODUCIBILITY_AVX2 = RESULTS / "reproducibility.json", RESULT
 MEAN_COLOR = RESULTS / "mean_color.json"
 INSPECT = RESULTS / "inspect.json"
 NARCISSUS = RESULTS / "narcissus.json"
-OVERVIEW = ("narcissus", "gradient_matching", "triggers")
+OVERVIEW = ("narcissus", "gradient_matching", "triggers", "detection")
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")
 
