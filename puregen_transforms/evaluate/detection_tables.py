@@ -62,15 +62,22 @@ class Measured:
         records = self.alone.get(detector, {}).get(group, [])
         return [record["detection"][figure] for record in records if figure in record.get("detection", {})]
 
+    def untouched(self, detector: str, group: str) -> list[float]:
+        """List the share flagged of images without a trigger; all but the poisoned ones where there are no covers."""
+        return self.found(detector, group, "untouched") or self.found(detector, group, "fpr")
+
     def means(self) -> dict[str, dict[str, tuple[float | None, float | None]]]:
-        """Average by group and detector the shares of poisoned images found and of others flagged; None without any."""
+        """Average by group and detector the shares of poisoned images found and of images without a trigger flagged.
+
+        None stands where there are no such images.
+        """
 
         def mean(values: Sequence[float]) -> float | None:
             return fmean(values) if values else None
 
         return {
             group: {
-                name: (mean(self.found(name, group, "tpr")), mean(self.found(name, group, "fpr")))
+                name: (mean(self.found(name, group, "tpr")), mean(self.untouched(name, group)))
                 for name, rows in self.alone.items()
                 if group in rows
             }
@@ -107,7 +114,7 @@ def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) 
         attacks = [group for group in rows if group not in NO_POISON and measured.found(detector, group, "tpr")]
         tpr = {group: fmean(measured.found(detector, group, "tpr")) for group in attacks}
         fpr = {group: fmean(measured.found(detector, group, "fpr")) for group in attacks}
-        untouched = {group: fmean(measured.found(detector, group, "untouched") or [fpr[group]]) for group in attacks}
+        untouched = {group: fmean(measured.untouched(detector, group)) for group in attacks}
         good = sum(tpr[group] >= GOOD_TPR and untouched[group] <= FALSE_ALARMS for group in attacks)
         clean = [measured.found(detector, group, "fpr") for group in NO_POISON]
         some = [record for records in rows.values() for record in records]

@@ -242,35 +242,40 @@ def _from_png(text: str) -> np.ndarray[Any, Any]:
 
 
 def draw_detectors(path: Path, found: Mapping[str, Mapping[str, tuple[float | None, float | None]]]) -> None:
-    """Draw who finds what: attacks as rows, detectors as columns, the share found as color, false alarms as text.
+    """Draw who finds what: attacks as rows, detectors as columns, the share found as the depth of the color.
 
     Args:
         path: of the PNG.
-        found: by group of attacks and detector, the shares of poisoned images found and of others flagged; None where
-            there are none.
+        found: by group of attacks and detector, the shares of poisoned images found and of images without a trigger
+            flagged; None where there are none.
     """
     groups, detectors = list(found), list(dict.fromkeys(name for row in found.values() for name in row))
     figure = new_figure(2.6 + 0.86 * len(detectors), 1.7 + 0.3 * len(groups))
     axes = figure.add_subplot()
-    shares = np.full((len(groups), len(detectors)), np.nan)
+    shades = {
+        False: np.full((len(groups), len(detectors)), np.nan),
+        True: np.full((len(groups), len(detectors)), np.nan),
+    }
     for line, group in enumerate(groups):
         for column, name in enumerate(detectors):
             tpr, fpr = found[group].get(name, (None, None))
-            shares[line, column] = np.nan if tpr is None else tpr
             if tpr is None and fpr is None:
                 continue
             alarm = fpr is not None and fpr > FALSE_ALARMS
+            # Without poison there is nothing to find: false alarms alone give the color.
+            shades[alarm][line, column] = (1.0 if alarm else 0.0) if tpr is None else tpr
             words = ["–" if tpr is None else f"{100 * tpr:.0f}", "–" if fpr is None else f"{100 * fpr:.1f}"]
-            color = COLORS["poisoned"] if alarm else INK
-            axes.text(column, line, " / ".join(words), ha="center", va="center", fontsize=7.5, color=color)
-    axes.imshow(shares, cmap="Greens", vmin=0, vmax=1.6, aspect="auto")
+            axes.text(column, line, " / ".join(words), ha="center", va="center", fontsize=7.5, color=INK)
+    for alarm, colors in ((False, "Greens"), (True, "Oranges")):
+        axes.imshow(shades[alarm], cmap=colors, vmin=-0.15 if alarm else 0, vmax=1.9, aspect="auto")
     axes.set_xticks(range(len(detectors)), [name.replace("_", "\n") for name in detectors], fontsize=8)
     axes.set_yticks(range(len(groups)), groups, fontsize=8.5)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xlabel(
-        f"poisoned images found / other images flagged (%); red: more than {100 * FALSE_ALARMS:g} % of the others",
+        "poisoned images found / images without a trigger flagged (%); "
+        f"orange: more than {100 * FALSE_ALARMS:g} % of these",
         fontsize=8.5,
     )
     figure.tight_layout()

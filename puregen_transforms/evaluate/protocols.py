@@ -123,6 +123,7 @@ PROTOCOLS = {
             summary="Who finds what, at what price, with how many false alarms; then victims of what is left.",
             grids=detection_grids.detection,
             needs=frozenset({"public", "reserved"}),
+            duration={"cpu": "9 h"},
         ),
         Protocol(
             name="larger_victim",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ class FrozenUNet:
             parameter.data = parameter.data.to(dtype)
         if self.device.type == "cpu":
             keep_freed_memory()
-        sides = [max(1, self.config.sample_size >> level) for level in range(len(network.down_blocks))]
+        sides = [max(1, _usual_side(self.config.sample_size) >> level) for level in range(len(network.down_blocks))]
         self._time = _TimeEmbedding(network)
         self._entry = _convolution(network.conv_in, sides[0])
         self._down = _levels(network.down_blocks, self._time, sides)
@@ -267,6 +267,13 @@ def _levels(blocks: Iterable[Any], time: _TimeEmbedding, sides: list[int]) -> li
 
 def _convolution(layer: nn.Conv2d, side: int) -> Convolution:
     return Convolution(layer.weight, layer.bias, side=side)
+
+
+def _usual_side(size: int | Sequence[int] | None) -> int:
+    """Read `sample_size` of a configuration, which may be a side, height and width, or left out. It decides speed."""
+    if size is None:
+        return 32
+    return size if isinstance(size, int) else max(size)
 
 
 def _check_parts(model: UNet2DModel) -> None:

@@ -15,6 +15,8 @@ from puregen_transforms.models.unet_inference import FrozenUNet
         {"down_block_types": ("AttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "AttnUpBlock2D")},
         {"attention_head_dim": None},
         {"mid_block_type": None},
+        {"sample_size": None},
+        {"sample_size": (32, 16)},
     ],
 )
 @pytest.mark.parametrize("size", [(32, 32), (12, 20)])
