@@ -24,6 +24,9 @@ _ROUNDS = 7
 
 _LEVELS = 1 << 16
 
+_BLOCKS_AT_ONCE = 1 << 17
+"""Of an image: while they are drawn, a block takes a hundred bytes and more."""
+
 STEPS_OF_A_STAGE = 1 << 16
 """More steps than any one chain has."""
 
@@ -79,7 +82,14 @@ def _try_out(device: torch.device) -> Tensor:
 
 def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
     """Draw (N, size) float32 values, on the device of the ids."""
-    block = torch.arange(-(-size // 8), device=sample_ids.device)[None]  # (1, B): 8 values a block
+    blocks = -(-size // 8)  # 8 values a block
+    pieces = range(0, blocks, _BLOCKS_AT_ONCE)
+    drawn = [_draw_blocks(start, min(blocks, start + _BLOCKS_AT_ONCE), seed, sample_ids, when) for start in pieces]
+    return (drawn[0] if len(drawn) == 1 else torch.cat(drawn, 1))[:, :size]
+
+
+def _draw_blocks(start: int, stop: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
+    block = torch.arange(start, stop, device=sample_ids.device)[None]  # (1, B)
     ids = sample_ids[:, None]  # (N, 1)
     whens = torch.full_like(block[:, :1], when)
     words = philox((block, whens, ids & _WORD, (ids >> 32) & _WORD), (seed & _WORD, (seed >> 32) & _WORD))
@@ -89,7 +99,7 @@ def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
     # Two levels a word, the low half first: the halves are next to each other in memory (little-endian).
     levels = packed.view(torch.int16).to(torch.int32).bitwise_and_(_LEVELS - 1)
     values = _quantiles(sample_ids.device).index_select(0, levels.flatten())
-    return values.view(levels.flatten(1).shape)[:, :size]
+    return values.view(levels.flatten(1).shape)
 
 
 @cache

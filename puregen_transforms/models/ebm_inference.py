@@ -20,8 +20,12 @@ from puregen_transforms.models.convolution import (
     turned,
 )
 from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
+from puregen_transforms.models.tiles import Tile, tiles_of
 
 _Freeze = Callable[[Tensor], Tensor]
+
+_TILE_BYTES = 2**26
+"""Bytes of the widest activation of a tile; five or six such are held at once."""
 
 
 class FrozenEBM:
@@ -31,6 +35,7 @@ class FrozenEBM:
     four shifted 3x3 kernels, so both pooled convolutions are folded (exact up to float rounding). The gradient in the
     images is written out below, so that nothing is done for the weights' gradients and each ReLU keeps one tensor.
     Activations and gradients inside are of `dtype`; images, energies and the gradient that comes out are float32.
+    Large images are taken in tiles, which gives the same but for rounding, and keeps the memory small.
 
     Args:
         model: the trained network; copied, not modified.
@@ -44,6 +49,7 @@ class FrozenEBM:
         self.config: EBMConfig = model.config
         self.dtype = dtype
         self.bytes_per_pixel = -(-self.config.nf * dtype.itemsize // self.config.patch_size**2)
+        self.largest_tile = _TILE_BYTES // self.bytes_per_pixel
         self.device = torch.device(device) if device is not None else model.l5.weight.device
 
         if self.device.type == "cpu":
@@ -63,7 +69,13 @@ class FrozenEBM:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Measure energies: (N, 3, H, W) float32 in [-1, 1] -> (N,) float32, without a graph."""
-        return self._energies(self._forward(images)[-1].relu()) if len(images) else images.new_zeros(0)
+        if not len(images):
+            return images.new_zeros(0)
+        cell, tiles = self._tiles(images)
+        if len(tiles) == 1:
+            return self._energies(self._forward(images)[-1].relu().float().mean((2, 3)))
+        sums = [self._sums(self._forward(tile.seen(images))[-1].relu(), tile, cell) for tile in tiles]
+        return self._energies(torch.stack(sums).sum(0) / _cells(images, cell))
 
     @torch.no_grad()
     def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,11 +89,35 @@ class FrozenEBM:
         """
         if not len(images):  # not every kernel takes none
             return images.new_zeros(0), torch.zeros_like(images)
+        cell, tiles = self._tiles(images)
+        cells = _cells(images, cell)
+        if len(tiles) == 1:
+            last, gradient = self._backward(images, cells)
+            return self._energies(last.float().mean((2, 3))), gradient
+        gradients, sums = torch.empty_like(images), []
+        for tile in tiles:
+            last, g = self._backward(tile.seen(images), cells)
+            sums.append(self._sums(last, tile, cell))
+            rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)
+            gradients[..., tile.rows.of, tile.columns.of] = g[..., rows, columns]
+        return self._energies(torch.stack(sums).sum(0) / cells), gradients
+
+    def _tiles(self, images: Tensor) -> tuple[int, list[Tile]]:
+        """Cut images into tiles, whose borders are those of cells: the pixels that have one last feature.
+
+        The energy is a mean over the cells, so a pixel's gradient comes from cells near it alone: a last feature sees
+        22 pixels beyond its cell. What lies more than twice as far away changes nothing.
+        """
+        cell = 4 * self.config.patch_size
+        height, width = images.shape[2:]
+        margin = 12 * cell
+        return cell, tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=cell)
+
+    def _backward(self, images: Tensor, cells: int) -> tuple[Tensor, Tensor]:
+        """Compute the last features, and the gradient of their mean over so many cells, weighted as the energy is."""
         first, second, third, fourth, features = self._forward(images)
         last = features.relu_()
-        energies = self._energies(last)
-        area = last.shape[2] * last.shape[3]
-        slope = (self._last / area).to(self.dtype).view(1, -1, 1, 1)
+        slope = (self._last / cells).to(self.dtype).view(1, -1, 1, 1)
         g = slope.expand_as(last).contiguous(memory_format=torch.channels_last)
         g = _where_positive(g, last)
         g = self._block4.backward(g, fourth)
@@ -90,7 +126,7 @@ class FrozenEBM:
         g = self._block1.backward(g, first).float()
         if self.config.patch_size > 1:
             g = F.pixel_shuffle(g, self.config.patch_size)
-        return energies, g
+        return last, g
 
     def _forward(self, images: Tensor) -> tuple[_Kept, _Kept, _Kept, _Kept, Tensor]:
         if self.config.patch_size > 1:
@@ -102,9 +138,16 @@ class FrozenEBM:
         x, fourth = self._block4.forward(x, x.relu())
         return first, second, third, fourth, x
 
-    def _energies(self, features: Tensor) -> Tensor:
+    def _energies(self, means: Tensor) -> Tensor:
         # Not a matrix product, which rounds differently with its number of rows.
-        return (features.float().mean((2, 3)) * self._last).sum(1)
+        return (means * self._last).sum(1)
+
+    @staticmethod
+    def _sums(last: Tensor, tile: Tile, cell: int) -> Tensor:
+        """Add up the last features of a tile's own cells: (N, nf) float32."""
+        rows = tile.rows.within(tile.seen_rows, divided_by=cell)
+        columns = tile.columns.within(tile.seen_columns, divided_by=cell)
+        return last[..., rows, columns].float().sum((2, 3))
 
 
 class InvariantEBM(FrozenEBM):
@@ -202,6 +245,10 @@ class _Same:
     def backward(self, g: Tensor, kept: _Kept) -> Tensor:
         inner = _where_positive(self.second_back(g), kept.inner)
         return _where_positive(self.first_back(inner), kept.entry).add_(g)
+
+
+def _cells(images: Tensor, cell: int) -> int:
+    return (images.shape[2] // cell) * (images.shape[3] // cell)
 
 
 def _bias(layer: nn.Conv2d) -> Tensor:

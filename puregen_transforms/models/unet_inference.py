@@ -20,12 +20,17 @@ from puregen_transforms.models.convolution import (
     keep_freed_memory,
     turned,
 )
+from puregen_transforms.models.tiles import ramps, tiles_of
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel
 
 _Layer = Callable[[Tensor], Tensor]
 
+_TILE_BYTES = 2**24
+"""Bytes of the widest activation of a tile; with skips and what attention needs, a dozen such are held at once."""
+_MARGIN = 32
+"""Pixels at least that a tile sees beyond its own."""
 _LARGE_MAP = 1024
 """Pixels from which torch's group normalization on a CPU takes another kernel."""
 _VECTOR = 32
@@ -60,6 +65,7 @@ class FrozenUNet:
         self.device = torch.device(device or model.device)
         widths = [-(-width // 4**level) for level, width in enumerate(self.config.block_out_channels)]
         self.bytes_per_pixel = 2 * max(widths) * dtype.itemsize  # a level's map and its skip, side by side
+        self.largest_tile = _TILE_BYTES // self.bytes_per_pixel
         self.side_multiple = 2 ** (len(model.down_blocks) - 1)
         network: Any = copy.deepcopy(model).eval().requires_grad_(False).to(self.device)
         for parameter in network.parameters():
@@ -77,8 +83,25 @@ class FrozenUNet:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, timestep: int | Tensor) -> Tensor:
-        """Predict the noise in (N, 3, H, W) float32 images at one timestep: (N, 3, H, W) float32."""
+        """Predict the noise in (N, 3, H, W) float32 images at one timestep: (N, 3, H, W) float32.
+
+        Large images are taken in tiles, and predictions fade into each other where tiles overlap. Group norms and
+        attention see one tile each, so that is another prediction than that for the whole: nearer to those for the
+        small images that the network learned from.
+        """
         time = self._time(timestep)
+        height, width = images.shape[2:]
+        multiple, margin = self.side_multiple, -(-_MARGIN // self.side_multiple) * self.side_multiple
+        tiles = tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=multiple)
+        if len(tiles) == 1:
+            return self._predict(images, time)
+        noise = torch.zeros_like(images)
+        for tile in tiles:
+            weights = ramps(tile, height, width, margin=margin).to(images.device)
+            tile.seen(noise).add_(self._predict(tile.seen(images), time) * weights)
+        return noise
+
+    def _predict(self, images: Tensor, time: Tensor) -> Tensor:
         x = self._entry(images.to(self.dtype).contiguous(memory_format=torch.channels_last))
         skips = [x]
         for level in self._down:

@@ -39,13 +39,14 @@ def rows(*cells: object) -> Dataset:
     return Dataset.from_dict({"image": [{"bytes": png(), "path": None}, *cells]}, features=IMAGE)
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A piece of a PNG."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def large_png(side: int) -> bytes:
     """A small file whose header says that it holds a large picture."""
     data = zlib.compress(bytes(100))
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
