@@ -257,7 +257,21 @@ def attacks(scale: Scale, bench: Bench) -> list[Grid]:
             found += _narcissus_variants(scale, classes)
         elif "targets" not in about.needs and (settings := fitting_settings(name, classes)) is not None:
             found.append(attack(name, scale.name, name, **settings))
+    variations = dict(list(_VARIATIONS.items())[:2]) if scale.name == "smoke" else _VARIATIONS
+    found += attacks_by_group(variations, scale, classes)
     return [Grid(scale.victim, found, [NO_DEFENSE])]
+
+
+_VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    **{
+        f"{name}, {goal.replace('_', '-')}": (name, {"goal": goal})
+        for name in ("badnets", "blended", "trojan")
+        for goal in ("all_to_all", "untargeted")
+    },
+    "badnets, jittered by 4 pixels": ("badnets", {"jitter": 4}),
+    **{f"badnets, saved as JPEG {quality}": ("badnets", {"reencode": quality}) for quality in (90, 75)},
+}
+"""Goals and options that several attacks have."""
 
 
 def _narcissus_variants(scale: Scale, classes: Sequence[str]) -> list[AttackSpec]:

@@ -131,6 +131,7 @@ PROTOCOLS = {
             summary="Whether what they miss is their weakness, or that of the small victim.",
             grids=detection_grids.larger_victim,
             needs=frozenset({"public", "reserved"}),
+            duration={"cpu": "1 h"},
         ),
         Protocol(
             name="training_defenses",
