@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from huggingface_hub import _CACHED_NO_EXIST, HfApi, constants, hf_hub_download, try_to_load_from_cache
@@ -21,6 +23,7 @@ from huggingface_hub.errors import (
 )
 
 from puregen_transforms._files import write_atomically
+from puregen_transforms._text import shown
 from puregen_transforms.hub.catalogue import Kind
 from puregen_transforms.hub.layout import ALTERNATIVES, CheckpointFiles, choose_files, files_of
 
@@ -28,6 +31,8 @@ from puregen_transforms.hub.layout import ALTERNATIVES, CheckpointFiles, choose_
 TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_LOG = logging.getLogger(__name__)
 
 LOG_IN = "run `hf auth login` or set HF_TOKEN"
 
@@ -124,8 +129,16 @@ def download(
         return folder, files, commit
 
 
+@cache
+def _say_where(endpoint: str) -> None:
+    """Log once that files come from another server than the Hub: what it answers is believed as the Hub is."""
+    if endpoint != getattr(constants, "_HF_DEFAULT_ENDPOINT", endpoint):
+        _LOG.warning("Checkpoints come from %s, as HF_ENDPOINT says. It is trusted as the Hub is.", shown(endpoint))
+
+
 def _look_up(repo_id: str, revision: str | None, token: str | bool | None) -> tuple[str, list[str]]:
     """Ask the Hub for the commit that a revision stands for, and the names of its files."""
+    _say_where(constants.ENDPOINT)
     information = HfApi(token=token).model_info(repo_id, revision=revision)
     if information.sha is None or not _COMMIT.fullmatch(information.sha):  # it becomes the name of a folder
         raise ConnectionError(f"Expected a commit hash from {constants.ENDPOINT}, but got none. Check HF_ENDPOINT.")

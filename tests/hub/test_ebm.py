@@ -108,6 +108,15 @@ def test_named_branch_while_the_hub_is_down(hub: LoopbackHub, files: Files) -> N
         resolve_ebm(f"{REPO}@side")
 
 
+def test_another_server_is_named_once(hub: LoopbackHub, files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    hub.repository(REPO, files)
+    for _ in range(2):
+        resolve_ebm(f"{REPO}@main")
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("puregen_transforms")] == [
+        f"Checkpoints come from {hub.url}, as HF_ENDPOINT says. It is trusted as the Hub is."
+    ]
+
+
 def test_unreachable_hub(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(
