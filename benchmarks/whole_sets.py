@@ -48,9 +48,9 @@ from datasets import Dataset
 from PIL import Image
 
 from puregen_transforms import PureGen, purify_dataset
-from puregen_transforms.distributed.manifest import read_records
-from puregen_transforms.distributed.verify import problems_of
 from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.whole_sets.manifest import read_records
+from puregen_transforms.whole_sets.verify import problems_of
 
 PLAIN_RAY = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 """Under `uv run` Ray would have every worker make an environment of its own first."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from puregen_transforms.cleaning.whole_sets import CleanedDataset as CleanedDataset
     from puregen_transforms.cleaning.whole_sets import clean_dataset as clean_dataset
-    from puregen_transforms.distributed.purify_dataset import purify_dataset as purify_dataset
-    from puregen_transforms.distributed.torch_sets import PurifiedDataset as PurifiedDataset
     from puregen_transforms.transforms.cache import ImageCache as ImageCache
     from puregen_transforms.transforms.puregen import PureGen as PureGen
     from puregen_transforms.transforms.puregen import PureGen as PureGenTransform
+    from puregen_transforms.whole_sets.purify_dataset import purify_dataset as purify_dataset
+    from puregen_transforms.whole_sets.torch_sets import PurifiedDataset as PurifiedDataset
 
 __version__ = "0.1.0"
 
@@ -33,8 +33,8 @@ _HOMES = {
     "ImageCache": ("transforms.cache", "ImageCache"),
     "PureGen": ("transforms.puregen", "PureGen"),
     "PureGenTransform": ("transforms.puregen", "PureGen"),
-    "PurifiedDataset": ("distributed.torch_sets", "PurifiedDataset"),
-    "purify_dataset": ("distributed.purify_dataset", "purify_dataset"),
+    "PurifiedDataset": ("whole_sets.torch_sets", "PurifiedDataset"),
+    "purify_dataset": ("whole_sets.purify_dataset", "purify_dataset"),
 }
 
 

@@ -35,8 +35,8 @@ MAY_IMPORT = {
         "defenses",
         "inspection",
     },
-    "distributed": {"functional", "models", "purifier", "hub", "transforms", "data"},
-    "cleaning": {"purifier", "data", "detection", "inspection", "distributed"},
+    "whole_sets": {"functional", "models", "purifier", "hub", "transforms", "data"},
+    "cleaning": {"purifier", "data", "detection", "inspection", "whole_sets"},
     "cli": {
         "functional",
         "models",
@@ -51,7 +51,7 @@ MAY_IMPORT = {
         "evaluate",
         "inspection",
         "review",
-        "distributed",
+        "whole_sets",
         "cleaning",
     },
 }
@@ -85,7 +85,7 @@ def test_every_folder_has_a_rule():
 def test_imports_point_one_way(room):
     for path in (PACKAGE / room).rglob("*.py"):
         rooms = set(imported_rooms(path)) - OPEN_TO_ALL - {room}
-        if room in {"evaluate", "distributed", "cleaning", "cli", "transforms"}:
+        if room in {"evaluate", "whole_sets", "cleaning", "cli", "transforms"}:
             rooms -= {"PureGen"}
         assert rooms <= MAY_IMPORT[room], f"{path.name} imports {rooms - MAY_IMPORT[room]}"
 
@@ -147,8 +147,8 @@ def copies(tmp_path_factory, tiny_checkpoint):
     from PIL import Image as PILImage
 
     from puregen_transforms import PureGen
-    from puregen_transforms.data.copies import copy_of
-    from puregen_transforms.distributed.run import purify_copy
+    from puregen_transforms.whole_sets.part_by_part import purify_copy
+    from puregen_transforms.whole_sets.plan import copy_of
 
     home = tmp_path_factory.mktemp("copies")
     (home / "in").mkdir()

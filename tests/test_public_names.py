@@ -153,7 +153,7 @@ SUB_PACKAGES = {
         "run_benchmark",
     },
     "cleaning": {"CleanedDataset", "CleaningReport", "Findings", "clean_dataset"},
-    "distributed": {"PurifiedDataset", "changes_since", "problems_of", "purify_copy", "purify_with_ray"},
+    "whole_sets": {"PurifiedDataset", "changes_since", "problems_of", "purify_copy", "purify_with_ray"},
 }
 
 

@@ -16,7 +16,6 @@ from puregen_transforms.cleaning.rule import PURIFY, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.cleaning.subjects import Subject
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.treatment import Treatment
 from puregen_transforms.detection.decisions import Decisions, overrule
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.verdict import MADE_UNLEARNABLE, Verdict
@@ -24,6 +23,7 @@ from puregen_transforms.detection.whole_search import search_set, train_small
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.inspection.page import write_verdict
 from puregen_transforms.purifier.device import choose_device
+from puregen_transforms.whole_sets.treatment import Treatment
 
 
 def suspects_of(

@@ -12,11 +12,11 @@ from puregen_transforms.cleaning.places import Places, check_places
 from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.outcome import duration
-from puregen_transforms.data.treatment import ALL_KEPT, ALL_PURIFIED
 from puregen_transforms.detection.searches import SEARCHES, Search
 from puregen_transforms.detection.whole_search import why_left_out
-from puregen_transforms.distributed.work import Estimate, estimate
+from puregen_transforms.whole_sets.summary import duration
+from puregen_transforms.whole_sets.treatment import ALL_KEPT, ALL_PURIFIED
+from puregen_transforms.whole_sets.workload import Estimate, estimate
 
 _SECONDS: Mapping[str, float] = {"2m": 120.0, "20m": 1200.0, "full": 1200.0}
 """What a budget is named by: the time of 10,000 images of 32 px on two cores. Confusion Training comes on top of it."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from puregen_transforms.cleaning.findings import CleaningReport
 from puregen_transforms.cleaning.rule import Rule
-from puregen_transforms.data.treatment import ALL_PURIFIED, TREATMENT, Treatment
-from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import PART_ROWS_SETTING, differences
+from puregen_transforms.whole_sets.manifest import PART_ROWS_SETTING, differences
+from puregen_transforms.whole_sets.treatment import ALL_PURIFIED, TREATMENT, Treatment
+from puregen_transforms.whole_sets.unfinished_copy import UnfinishedCopy
 
 CLEANING, SEARCHED = "cleaning", "sha256 of the rows that were searched"
 """Names in a manifest."""
@@ -60,7 +60,7 @@ def recorded(copy: Path, rule: Rule) -> Decision | None:
         FileExistsError: it was no cleaning, or one by another rule.
         ValueError: its record is damaged.
     """
-    settings = Job(copy.absolute()).recorded()
+    settings = UnfinishedCopy(copy.absolute()).recorded()
     if settings is None:
         return None
     if CLEANING not in settings:

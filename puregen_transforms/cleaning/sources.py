@@ -14,15 +14,15 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from puregen_transforms.cleaning.subjects import Subject, images_by_row
 from puregen_transforms.cleaning.torch_source import TorchSource
 from puregen_transforms.data.cells import ANYWHERE, Places
-from puregen_transforms.data.copies import check_apart, copy_of, table_copy
-from puregen_transforms.data.folders import SKIPPED, FolderCopy
 from puregen_transforms.data.labelled_source import ChosenSource, choose_columns
 from puregen_transforms.data.local import local_path
-from puregen_transforms.data.parts import DatasetCopy
-from puregen_transforms.data.selection import select_images
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, open_source, split_of
 from puregen_transforms.data.split_names import split_name
-from puregen_transforms.data.treatment import ALL_KEPT, FOLDER, Key, Treatment
+from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
+from puregen_transforms.whole_sets.folder_copy import SKIPPED, FolderCopy
+from puregen_transforms.whole_sets.plan import check_apart, copy_of, table_copy
+from puregen_transforms.whole_sets.selection import select_images
+from puregen_transforms.whole_sets.treatment import ALL_KEPT, FOLDER, Key, Treatment
 
 Reasons = Mapping[str, Mapping[int, str]]
 """Flagged rows by split, each with the reason."""

@@ -12,8 +12,8 @@ from torch.utils.data import Subset
 from puregen_transforms.cleaning.subjects import Subject
 from puregen_transforms.data.pictures import cropped_to
 from puregen_transforms.data.sample_transforms import transforms_of
-from puregen_transforms.data.treatment import ALL_KEPT, Key, Treatment
-from puregen_transforms.distributed.torch_sets import PurifiedDataset, TorchCopy, TorchSplit
+from puregen_transforms.whole_sets.torch_sets import PurifiedDataset, TorchCopy, TorchSplit
+from puregen_transforms.whole_sets.treatment import ALL_KEPT, Key, Treatment
 
 SPLIT = "train"
 """The only split of a torch data set."""

@@ -16,10 +16,10 @@ from puregen_transforms.cleaning.places import Places
 from puregen_transforms.cleaning.rule import DROP, KEEP, Rule, name_of_reserved
 from puregen_transforms.cleaning.sources import CleaningSource, open_to_clean
 from puregen_transforms.cleaning.work import clean
-from puregen_transforms.data.copies import check_apart
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.local import local_path
 from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.whole_sets.plan import check_apart
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,15 @@ from puregen_transforms.cleaning.records import CLEANING, Decision, recorded
 from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.parts import PART_ROWS, DatasetCopy
-from puregen_transforms.data.treatment import ALL_KEPT, Treatment
 from puregen_transforms.detection.decisions import Decisions
-from puregen_transforms.distributed.job import Job
-from puregen_transforms.distributed.manifest import PART_ROWS_SETTING
-from puregen_transforms.distributed.processes import started_processes
-from puregen_transforms.distributed.run import changed, purify_copy
-from puregen_transforms.distributed.verify import problems_of
-from puregen_transforms.distributed.work import part_rows_for
+from puregen_transforms.whole_sets.dataset_copy import PART_ROWS, DatasetCopy
+from puregen_transforms.whole_sets.manifest import PART_ROWS_SETTING
+from puregen_transforms.whole_sets.part_by_part import changed, purify_copy
+from puregen_transforms.whole_sets.processes import started_processes
+from puregen_transforms.whole_sets.treatment import ALL_KEPT, Treatment
+from puregen_transforms.whole_sets.unfinished_copy import UnfinishedCopy
+from puregen_transforms.whole_sets.verify import problems_of
+from puregen_transforms.whole_sets.workload import part_rows_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,7 @@ def clean(
     if started_processes(device).count > 1:
         raise ValueError("Expected one process, but a launcher has started several: a set is searched as a whole.")
     everything = source.copy(places.copy, ALL_KEPT)  # what does not fit is said before the search
-    is_new = not places.copy.exists() or Job(places.copy.absolute()).folder.exists()
+    is_new = not places.copy.exists() or UnfinishedCopy(places.copy.absolute()).folder.exists()
     decision = recorded(places.copy, rule)
     if decision is None:
         check_places(places, rule)

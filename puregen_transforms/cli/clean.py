@@ -123,9 +123,9 @@ def clean(
         from puregen_transforms.cleaning.rule import Rule, name_of_reserved
         from puregen_transforms.cleaning.sources import open_to_clean
         from puregen_transforms.cleaning.work import clean
-        from puregen_transforms.data.copies import check_apart
         from puregen_transforms.data.image_set import ImageSet
         from puregen_transforms.detection.verdict import NOTHING_FOUND
+        from puregen_transforms.whole_sets.plan import check_apart
 
         disable_progress_bar()  # of copying to the cache; ours follows
         started = time.monotonic()
@@ -205,12 +205,14 @@ def clean(
 def _explained_rest(places: Places) -> Iterator[None]:
     """Say, after a failure, what there is to go on from."""
     from puregen_transforms.cleaning.places import STATE
-    from puregen_transforms.distributed.job import Job
+    from puregen_transforms.whole_sets.unfinished_copy import UnfinishedCopy
 
     try:
         yield
     except BaseException:
-        kept = [place for place in (places.report / STATE, Job(places.copy.absolute()).folder) if place.exists()]
+        kept = [
+            place for place in (places.report / STATE, UnfinishedCopy(places.copy.absolute()).folder) if place.exists()
+        ]
         if kept:
             names = " and ".join(map(str, kept))
             say(f"What is finished is kept in {names}: the same command goes on from there.", err=True)

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from puregen_transforms import PureGen
-    from puregen_transforms.data.outcome import CopyProgress, Outcome
-    from puregen_transforms.distributed.processes import Processes
+    from puregen_transforms.whole_sets.processes import Processes
+    from puregen_transforms.whole_sets.summary import CopyProgress, Summary
 
 SHOWN_SKIPPED = 20
 MEASURED_AT_ONCE = 256
@@ -160,10 +160,10 @@ def purify(
     with explain_errors(), terminated_like_interrupted():
         check_path(source)
         from puregen_transforms import PureGen
-        from puregen_transforms.data.copies import copy_of
-        from puregen_transforms.data.storage import LOSSLESS, Storage
-        from puregen_transforms.distributed.processes import started_processes
-        from puregen_transforms.distributed.run import purify_copy
+        from puregen_transforms.whole_sets.part_by_part import purify_copy
+        from puregen_transforms.whole_sets.plan import copy_of
+        from puregen_transforms.whole_sets.processes import started_processes
+        from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 
         started = time.monotonic()
         destination = destination.expanduser()
@@ -210,7 +210,7 @@ def purify(
 def _purify_with_ray(
     source: str, destination: Path, purifier: PureGen, id_column: str | None, part_rows: int | None, refused: list[str]
 ) -> None:
-    from puregen_transforms.distributed.ray_runs import purify_with_ray
+    from puregen_transforms.whole_sets.ray_engine import purify_with_ray
 
     if refused:
         raise ValueError(f"Expected options that engine ray has, but got {', '.join(refused)}.")
@@ -243,14 +243,17 @@ def _fit(purifier: PureGen, images: Iterator[Image], total: int | None) -> None:
 @contextmanager
 def _explained_rest(destination: Path) -> Iterator[None]:
     """Say, after a failure, what there is to go on from."""
-    from puregen_transforms.distributed.job import Job
+    from puregen_transforms.whole_sets.unfinished_copy import UnfinishedCopy
 
     try:
         yield
     except BaseException:
-        job = Job(destination.absolute())
-        if finished := sum(1 for _ in job.records()):
-            say(f"{finished} finished parts are kept in {job.folder}: the same command goes on from there.", err=True)
+        unfinished = UnfinishedCopy(destination.absolute())
+        if finished := sum(1 for _ in unfinished.records()):
+            say(
+                f"{finished} finished parts are kept in {unfinished.folder}: the same command goes on from there.",
+                err=True,
+            )
         raise
 
 
@@ -284,9 +287,9 @@ def _progress_bar(processes: Processes) -> Iterator[CopyProgress]:
         yield progress
 
 
-def _report(outcome: Outcome, destination: Path, *, seconds: float) -> None:
+def _report(outcome: Summary, destination: Path, *, seconds: float) -> None:
     """Report what was left out, what to know, and where the result is."""
-    from puregen_transforms.distributed.job import skipped_path
+    from puregen_transforms.whole_sets.unfinished_copy import skipped_path
 
     for skipped in outcome.skipped[:SHOWN_SKIPPED]:
         say(f"Skipped {skipped}", err=True)

@@ -33,7 +33,7 @@ def verify(
     with explain_errors():
         if source is not None:
             check_path(source)
-        from puregen_transforms.distributed.verify import changes_since, hidden_in, problems_of
+        from puregen_transforms.whole_sets.verify import changes_since, hidden_in, problems_of
 
         problems = list(problems_of(copy, sha256=sha256))
         if source is not None:

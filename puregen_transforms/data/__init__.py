@@ -1,4 +1,4 @@
-"""Image data: opened, copied part by part, and stored."""
+"""Image data: opened, described and read."""
 
 from puregen_transforms._lazy import lazy_exports
 

@@ -19,8 +19,7 @@ from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.image_table import ImageTable, read_image_table
 from puregen_transforms.data.images import IMAGE_SUFFIXES, looks_like_image
 from puregen_transforms.data.links import problem_of_link
-from puregen_transforms.data.metadata import METADATA_NAMES
-from puregen_transforms.data.results import MANIFEST
+from puregen_transforms.data.reserved_names import MANIFEST, METADATA_NAMES
 from puregen_transforms.data.split_names import named_split, ordered_splits
 
 

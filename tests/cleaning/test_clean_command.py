@@ -15,8 +15,8 @@ from puregen_transforms.cli.main import app
 from puregen_transforms.data.sources import open_source
 from puregen_transforms.detection import whole_search
 from puregen_transforms.detection.whole_search import search_set
-from puregen_transforms.distributed.manifest import read_settings
-from puregen_transforms.distributed.verify import changes_since, problems_of
+from puregen_transforms.whole_sets.manifest import read_settings
+from puregen_transforms.whole_sets.verify import changes_since, problems_of
 from tests.cleaning.conftest import COUNT, POISONED, cells, content, images_of, stamped, write_folder
 
 

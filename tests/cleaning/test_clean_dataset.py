@@ -12,7 +12,7 @@ from puregen_transforms import CleanedDataset, PureGen, PurifiedDataset, clean_d
 from puregen_transforms.data.sources import open_source
 from puregen_transforms.detection import whole_search
 from puregen_transforms.detection.searches import SEARCHES, UNLEARNABLE, Search
-from puregen_transforms.distributed.verify import problems_of
+from puregen_transforms.whole_sets.verify import problems_of
 from tests.cleaning.conftest import COUNT, POISONED, cells, content, images_of
 from tests.cleaning.pairs import Pairs
 

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from puregen_transforms.distributed.verify import problems_of
+from puregen_transforms.whole_sets.verify import problems_of
 from tests.cleaning.conftest import content, stamped, write_folder
 
 DIES = """
 import os, signal, sys
 from puregen_transforms.cli.main import app
-from puregen_transforms.data import results
+from puregen_transforms.whole_sets import copy_folder
 from puregen_transforms.detection import whole_search
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.searches import SEARCHES
@@ -36,7 +36,7 @@ def counted(name, function):
     return dying
 
 DetectionReport.save = counted("search", DetectionReport.save)
-results._flush = counted("file", results._flush)
+copy_folder._flush = counted("file", copy_folder._flush)
 app()
 """
 

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from puregen_transforms.cli.progress import Rate, _Lines, shown_progress
-from puregen_transforms.data.outcome import duration
+from puregen_transforms.whole_sets.summary import duration
 
 
 @pytest.mark.parametrize(

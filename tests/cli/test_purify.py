@@ -87,7 +87,7 @@ class TestDestination:
         def fail(*_):
             raise OSError(28, "No space left on device", "out")
 
-        monkeypatch.setattr("puregen_transforms.data.results.ResultFolder.put", fail)
+        monkeypatch.setattr("puregen_transforms.whole_sets.copy_folder.CopyFolder.put", fail)
         result = run_purify(source, tmp_path / "out")
         assert result.exit_code == 1
         assert "No space left on device" in result.stderr
@@ -97,7 +97,7 @@ class TestDestination:
         def interrupt(*_):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("puregen_transforms.data.results.ResultFolder.put", interrupt)
+        monkeypatch.setattr("puregen_transforms.whole_sets.copy_folder.CopyFolder.put", interrupt)
         assert run_purify(source, tmp_path / "new/out").exit_code != 0
         assert nothing_left(tmp_path, "in")
 

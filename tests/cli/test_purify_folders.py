@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
 
-from puregen_transforms.distributed.verify import changes_since, problems_of
+from puregen_transforms.whole_sets.verify import changes_since, problems_of
 from tests.cli.files import encoded, nothing_left, picture, put, same, tree
 
 

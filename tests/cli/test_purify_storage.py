@@ -15,7 +15,7 @@ from PIL import Image as PILImage
 
 from puregen_transforms import PureGen, purify_dataset
 from puregen_transforms.data.encoding import jpeg_quality
-from puregen_transforms.distributed.verify import changes_since, problems_of
+from puregen_transforms.whole_sets.verify import changes_since, problems_of
 from tests.cli.files import encoded, picture, put, same, tree
 
 

@@ -164,7 +164,7 @@ class TestTables:
         assert run_purify(tmp_path / "in", tmp_path / "out.parquet", "--split", "test", *BOTH).exit_code == 0
 
     def test_shards_and_row_groups(self, tmp_path, run_purify, purifier, monkeypatch):
-        monkeypatch.setattr("puregen_transforms.data.rows.SLICE_BYTES", 8_000)
+        monkeypatch.setattr("puregen_transforms.whole_sets.rows.SLICE_BYTES", 8_000)
         before = self.rows(0, 100)
         before.to_parquet(tmp_path / "in.parquet", batch_size=17)
         assert run_purify(tmp_path / "in.parquet", tmp_path / "out", "--part-rows", 30, *BOTH).exit_code == 0

@@ -15,11 +15,11 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
 
 from puregen_transforms import PureGen, purify_dataset
-from puregen_transforms.data.copies import copy_of
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.data.sources import iterate_images, load_image_tensor, open_source
-from puregen_transforms.data.storage import Storage
+from puregen_transforms.whole_sets.plan import copy_of
+from puregen_transforms.whole_sets.storage import Storage
 from tests.cli.files import encoded, picture, put
 
 SIZE = (32, 32)

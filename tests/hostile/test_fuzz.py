@@ -35,10 +35,10 @@ from puregen_transforms.attacks.registry import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, decode, look_at
 from puregen_transforms.data.sources import open_tables
-from puregen_transforms.distributed.verify import problems_of
 from puregen_transforms.evaluate.report import read_record, write_report
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.whole_sets.verify import problems_of
 
 LONGEST = 20.0
 """Seconds for one case, on a busy machine."""

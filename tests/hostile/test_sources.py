@@ -25,7 +25,7 @@ from puregen_transforms.data.images import FORMATS, ImageProblemError, decode, l
 from puregen_transforms.data.labels import class_indices
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.sources import open_source, open_tables
-from puregen_transforms.distributed.torch_sets import PurifiedDataset
+from puregen_transforms.whole_sets.torch_sets import PurifiedDataset
 
 IMAGE = Features(image=ImageFeature())
 
