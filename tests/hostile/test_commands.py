@@ -228,21 +228,24 @@ def test_purify_and_verify(world, source):
     assert verified.code == 0, verified.output
 
 
-@pytest.mark.parametrize("source", ["set", "table"])
+TO_STOP = [
+    ["detect", "SRC", "--budget", "2m", "--output", "OUT"],
+    ["clean", "SRC", "OUT", "--budget", "2m"],
+    ["attack", "badnets", "SRC", "OUT", "--poisoned-set", "OUT/set.parquet"],
+    ["inspect", "SRC", "--budget", "2m", "--output", "OUT"],
+    ["evaluate", "narcissus", "SRC", "--output", "OUT", "--preset", "smoke"],
+    ["train", "ebm", "SRC", "OUT", "--updates", "1", "--batch-size", "2", "--cpu"],
+    ["train", "vab", "SRC", "OUT", "--preset", "smoke"],
+    ["verify", "SRC"],
+    ["report", "SRC"],
+]
+
+
 @pytest.mark.parametrize(
-    "words",
-    [
-        ["detect", "SRC", "--budget", "2m", "--output", "OUT"],
-        ["inspect", "SRC", "--budget", "2m", "--output", "OUT"],
-        ["clean", "SRC", "OUT", "--budget", "2m"],
-        ["attack", "badnets", "SRC", "OUT", "--poisoned-set", "OUT/set.parquet"],
-        ["evaluate", "narcissus", "SRC", "--output", "OUT", "--preset", "smoke"],
-        ["train", "ebm", "SRC", "OUT", "--updates", "1", "--batch-size", "2", "--cpu"],
-        ["train", "vab", "SRC", "OUT", "--preset", "smoke"],
-        ["verify", "SRC"],
-        ["report", "SRC"],
-    ],
-    ids=lambda words: " ".join(word for word in words[:2] if word not in ("SRC", "OUT")),
+    ("source", "words"),
+    # Tables are opened by the same code for all: three of them stand for the others.
+    [*(("set", words) for words in TO_STOP), *(("table", words) for words in TO_STOP[:3])],
+    ids=lambda given: given if isinstance(given, str) else " ".join(w for w in given[:2] if w not in ("SRC", "OUT")),
 )
 def test_what_cannot_leave_anything_out_says_so(world, source, words):
     path, output = getattr(world, source), world.top / "out"

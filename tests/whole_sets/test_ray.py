@@ -22,7 +22,7 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 TWO_COLUMNS = Features(
     {"image": Image(), "label": ClassLabel(names=["cat", "dog"]), "row": Value("int64"), "b": Image()}
@@ -129,7 +129,7 @@ def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path)
     steps = 150
     arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
     driver = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    data, deadline = tmp_path / "out.unfinished/result/data", time.monotonic() + 120
+    data, deadline = tmp_path / "out.unfinished/result/data", time.monotonic() + 240
     while len(list(data.glob("*.parquet"))) < 3:
         assert driver.poll() is None, driver.stderr.read().decode()[-3000:]
         assert time.monotonic() < deadline
