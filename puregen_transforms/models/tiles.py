@@ -89,11 +89,13 @@ def _spans(length: int, *, longest: int, margin: int, multiple: int) -> Iterator
     shortest = -(-2 * margin // multiple) * multiple  # the weights of three tiles must not meet
     count = -(-length // max(shortest, longest // multiple * multiple))
     step = max(shortest, -(-length // count // multiple) * multiple)
-    last_start = max(0, (length - step - 2 * margin) // multiple * multiple)
-    for start in range(0, length, step):
+    starts = range(0, length, step)
+    seen = step + margin * min(2, len(starts) - 1)  # of two, each has a margin on one side alone
+    last_start = max(0, (length - seen) // multiple * multiple)
+    for start in starts:
         own = Span(start, min(length, start + step))
         seen_start = min(max(0, start - margin), last_start)
-        seen_stop = length if seen_start == last_start else seen_start + step + 2 * margin
+        seen_stop = length if seen_start == last_start else seen_start + seen
         yield own, Span(seen_start, seen_stop)
 
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 _Layer = Callable[[Tensor], Tensor]
 
 _TILE_BYTES = 2**24
-"""Bytes of the widest activation of a tile; with skips and what attention needs, a dozen such are held at once."""
+"""Bytes of the widest activation of a tile; with skips and what attention needs, a dozen such are held at once. Images
+of up to twice that are taken whole."""
 _MARGIN = 32
 """Pixels at least that a tile sees beyond its own."""
 _LARGE_MAP = 1024
@@ -91,10 +92,10 @@ class FrozenUNet:
         """
         time = self._time(timestep)
         height, width = images.shape[2:]
+        if height * width <= 2 * self.largest_tile:  # tiles of so small an image would see much of it twice
+            return self._predict(images, time)
         multiple, margin = self.side_multiple, -(-_MARGIN // self.side_multiple) * self.side_multiple
         tiles = tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=multiple)
-        if len(tiles) == 1:
-            return self._predict(images, time)
         noise = torch.zeros_like(images)
         for tile in tiles:
             weights = ramps(tile, height, width, margin=margin).to(images.device)
