@@ -77,7 +77,7 @@ class ResidualPatterns(Detector):
         whitening, residuals, found = _search_whole(
             sample, thumbnails, groups_of(thumbnails, known, everyone=_EVERYONE)
         )
-        marks = [_mark("pattern", match, rows, whitening, images, lambda own: own.flatten(1)) for match in found]
+        marks = [_mark("pattern", match, rows, used, images, lambda own: own.flatten(1)) for used, match in found]
         suspects.progress("looking for shared patterns", 1, 2)
         if self.windows:
             cuts = _window_cuts(residuals.shape[-2:])
@@ -87,7 +87,7 @@ class ResidualPatterns(Detector):
                 thumbnails,
                 groups_of(thumbnails, known, everyone=_EVERYONE_IN_WINDOWS),
                 tried=_WINDOWS_TRIED,
-                leave_out=_carriers(found, len(sample)),
+                leave_out=_carriers([match for _, match in found], len(sample)),
             )
             marks += [
                 _mark("local pattern", match, rows, whitening, images, cuts[number][1], cuts[number][0])
@@ -99,20 +99,27 @@ class ResidualPatterns(Detector):
 
 def _search_whole(
     images: Tensor, thumbnails: Tensor, groups: Sequence[tuple[Tensor, Tensor]]
-) -> tuple[Whitening, Tensor, list[Match]]:
+) -> tuple[Whitening, Tensor, list[tuple[Whitening, Match]]]:
     """Search whole images; where many carry a pattern, again with what is usual measured on the others alone.
 
+    The second search need not see what the first one saw: where hardly any other image has what a pattern has, that
+    alone is left of it, and it looks like itself wherever it is moved to. What the first one found stays found.
+
     Returns:
-        The whitening, the residuals, and the matches.
+        The last whitening, its residuals, and the matches, each with the whitening that it was found with.
     """
-    carries = torch.zeros(len(images), dtype=torch.bool)
-    while True:
-        whitening = Whitening.fit(images[~carries])
-        residuals = whitening(images)
-        found = [match for _, match in search([WholeImages(residuals=residuals)], thumbnails, groups)]
-        refitted, carries = bool(carries.any()), _carriers(found, len(images))
-        if refitted or carries.float().mean() <= _MANY or int((~carries).sum()) < _ENOUGH:
-            return whitening, residuals, found
+    whitening = Whitening.fit(images)
+    residuals = whitening(images)
+    found = [(whitening, match) for _, match in search([WholeImages(residuals=residuals)], thumbnails, groups)]
+    carries = _carriers([match for _, match in found], len(images))
+    if carries.float().mean() <= _MANY or int((~carries).sum()) < _ENOUGH:
+        return whitening, residuals, found
+    whitening = Whitening.fit(images[~carries])
+    residuals = whitening(images)
+    again = [match for _, match in search([WholeImages(residuals=residuals)], thumbnails, groups)]
+    seen = _carriers(again, len(images))
+    missed = [(used, match) for used, match in found if 2 * int(seen[match.carriers].sum()) < len(match.carriers)]
+    return whitening, residuals, [*((whitening, match) for match in again), *missed]
 
 
 def _carriers(found: Sequence[Match], count: int) -> Tensor:

@@ -73,6 +73,18 @@ def test_a_common_overlay_is_searched_again_with_what_the_other_images_have(monk
     assert report.marks[0].ratio > 1.05 * once.ratio
 
 
+def test_what_no_other_image_has_at_all_stays_found_when_it_is_searched_again(monkeypatch):
+    """Then the pattern is all that is left of its carriers, and one of few frequencies looks like itself moved."""
+    images, labels = pictures(600)
+    smooth = F.interpolate(F.avg_pool2d(images.float(), 4), scale_factor=4, mode="bilinear").round()
+    checker = 8.0 * (1 - 2 * ((torch.arange(32)[:, None] + torch.arange(32)) % 2)).expand(3, 32, 32)
+    rows = torch.arange(0, 600, 3)
+    labels[rows] = 2
+    monkeypatch.setattr(residual_patterns, "_ENOUGH", 100)
+    report = found(added(smooth.to(torch.uint8), rows, checker + overlay(strength=3)), labels, windows=False)
+    assert flagged(report) == rows.tolist()
+
+
 def test_large_images_are_averaged_down():
     images, labels = pictures(60, side=200)
     rows = torch.arange(0, 60, 5)
