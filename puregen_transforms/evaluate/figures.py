@@ -267,9 +267,9 @@ def draw_mixed(path: Path, cells: Sequence[Mapping[str, Any]], class_names: Sequ
 def _label_weights(axes: Axes, names: Sequence[str], weights: Sequence[float], *, headed: bool) -> None:
     """Draw the three weights of a mixed label as a bar of parts."""
     parts = [
-        (f"{names[0]}: outside the region", COLORS["clean"], 0.45),
-        (f"{names[0]}: its share of the region", COLORS["clean"], 0.9),
-        (f"{names[1]}: its partner's share of the region", COLORS["poisoned"], 0.9),
+        (f"{names[0]}: its own, outside the region", COLORS["clean"], 0.45),
+        (f"{names[0]}: its own share of the region", COLORS["clean"], 0.9),
+        (f"{names[1]}: the partner's share of the region", COLORS["poisoned"], 0.9),
     ]
     start = 0.0
     for place, ((words, color, depth), weight) in enumerate(zip(parts, weights, strict=True)):

@@ -20,6 +20,8 @@ def describe_mixing(
 ) -> dict[str, Any]:
     """Mix some images, JSON-ready: four of 64, from the one that is mixed in the smallest region to the largest.
 
+    They are mixed with images of other classes, if enough are.
+
     Args:
         mix: with a trained network.
         images: (N, 3, H, W) uint8, two or more.
@@ -36,6 +38,8 @@ def describe_mixing(
     signed = normalize(images).to(device)
     plan = drawn.plan(signed)
     order = plan.region.flatten(1).sum(1).argsort(stable=True).cpu()
+    differs = labels[order] != labels[plan.partner.cpu()[order]]
+    order = order[differs] if int(differs.sum()) >= _SHOWN else order
     places = order[torch.linspace(0, len(order) - 1, min(_SHOWN, len(order))).round().long()]
     partners = plan.partner.cpu()[places]
     return {

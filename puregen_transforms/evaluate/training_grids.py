@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 from puregen_transforms.evaluate.bench import Bench
@@ -46,8 +47,8 @@ def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
     """Make the grids, what tells most first: a run that ends early has whole columns of the first rows.
 
     First come rows that a good detector decides, then The Victim and The Beneficiary as published, ABL, parts of the
-    former on two attacks, and purified images. When all that is kept, defenses that lie close together against an
-    attack get a second victim each.
+    former on two attacks, and purified images. Defenses that lie close together against an attack, in what is kept from
+    a run before, get a second victim each, last of all.
 
     At the preset "cpu" a training of The Victim and The Beneficiary takes as long as ten plain ones, and fewer where a
     detector splits (nine) or parts are left out (six to ten); one of ABL as long as three. By single steps, that is 19
@@ -74,18 +75,14 @@ def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
 def _second_victims(
     scale: Scale, bench: Bench, attacks: Sequence[AttackSpec], defenses: Sequence[DefenseSpec]
 ) -> list[Grid]:
-    """Choose, of each attack that has met all defenses, those whose success lies close to that of another one."""
+    """Choose, for each attack, the defenses whose success lies close to that of another one, as far as it is kept."""
     grids: list[Grid] = []
     for attack in attacks:
         cells = [Cell(attack=attack, defense=defense, victim=scale.victim) for defense in defenses]
-        if all(bench.is_kept(cell) for cell in cells):
-            found = [bench.evaluate(cell)["success"] for cell in cells]
-            close = [
-                defense
-                for place, defense in enumerate(defenses)
-                if any(abs(found[place] - other) <= _CLOSE for other in found[:place] + found[place + 1 :])
-            ]
-            grids += [Grid(scale.victim, [attack], close, seeds=2)] if close else []
+        found = {cell.defense.name: bench.evaluate(cell)["success"] for cell in cells if bench.is_kept(cell)}
+        names = {first for first, second in permutations(found, 2) if abs(found[first] - found[second]) <= _CLOSE}
+        close = [defense for defense in defenses if defense.name in names]
+        grids += [Grid(scale.victim, [attack], close, seeds=2)] if close else []
     return grids
 
 
