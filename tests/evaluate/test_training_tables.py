@@ -11,6 +11,7 @@ from puregen_transforms.data.images import look_at
 from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.defenses.training_defense import Look
 from puregen_transforms.evaluate.bench import Bench
+from puregen_transforms.evaluate.benchmark import run_benchmark
 from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.mixed import describe_mixing
 from puregen_transforms.evaluate.presets import SCALES
@@ -80,6 +81,17 @@ def test_defenses_that_lie_close_together_get_a_second_victim(ten_classes, tmp_p
         ("badnets", "V&B"),
         ("badnets", "ABL"),
     ]
+
+
+def test_what_is_kept_is_written_down_without_computing_the_rest(ten_classes, tmp_path):
+    bench = Bench(ten_classes, Store(tmp_path))
+    with pytest.raises(ValueError, match="there is none. Run the benchmark first"):
+        run_benchmark("training_defenses", "smoke", bench, kept=True, command="")
+    cells = PROTOCOLS["training_defenses"].cells(SCALES["smoke"], bench)[:2]
+    for cell in cells:
+        bench.store.record("cells", bench.key(cell), lambda: {"accuracy": 0.5, "seconds": {"all": 1.0}})
+    record = run_benchmark("training_defenses", "smoke", bench, kept=True, command="")
+    assert [one["cell"] for one in record["cells"]] == [cell.to_dict() for cell in cells]
 
 
 def record_of(defense, group, accuracy, success=None, *, found=None, settings=None, train="victim_beneficiary", **more):
