@@ -43,6 +43,9 @@ def main(name: str, description: str | None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes that share the cores")
     parser.add_argument("--defenses", nargs="*", help="rows of the table; default all that the preset has time for")
+    parser.add_argument(
+        "--kept", action="store_true", help="write down what an unfinished run has, and compute nothing"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -62,6 +65,7 @@ def main(name: str, description: str | None) -> None:
         bench,
         jobs=arguments.jobs,
         defenses=arguments.defenses,
+        kept=arguments.kept,
         command=command,
     )
     write_record(output, record)

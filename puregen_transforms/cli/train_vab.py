@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -21,6 +22,7 @@ from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from torch import nn
 
     from puregen_transforms.data.image_set import ImageSet
@@ -82,6 +84,8 @@ def train_vab(
 
     The folder gets the Beneficiary (`model.safetensors`, `config.json`; `load_classifier` reads it), its card
     `README.md` with `record.json`, and what the Victim holds for poisoned: `report.safetensors`, `images.csv`.
+
+    Several processes share each batch: `torchrun --nproc_per_node 2 -m puregen_transforms train vab ...`.
     """
     with explain_errors():
         check_path(source)
@@ -95,8 +99,13 @@ def train_vab(
         report = None if flags is None else DetectionReport.load(flags)
         chosen = choose_source(source, split, column, label_column)
         dataset = _read(chosen)
+        accelerator = _accelerator(device)
         console = PlainConsole()
-        trained = _train(defense, dataset, classifier, report, seed=seed, device=device, state=output / "state")
+        trained = _train(
+            defense, dataset, classifier, report, accelerator, seed=seed, device=device, state=output / "state"
+        )
+        if accelerator is not None and not accelerator.is_main_process:
+            return
         found = _report(defense, dataset, trained, seed)
         _write(output, trained.model, found, dataset, chosen, classifier, report)
         shutil.rmtree(output / "state", ignore_errors=True)
@@ -118,11 +127,23 @@ def _read(chosen: ChosenSource) -> ImageSet:
     return ImageSet.from_pairs(zip(chosen.images, chosen.labels, strict=True), names)
 
 
+def _accelerator(device: str | None) -> Accelerator | None:
+    """Find the processes that a launcher has started; None if there is this one alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return None
+    from accelerate import Accelerator
+
+    from puregen_transforms.purifier.device import choose_device
+
+    return Accelerator(cpu=choose_device(device).type == "cpu", mixed_precision="no")
+
+
 def _train(
     defense: VictimBeneficiary,
     dataset: ImageSet,
     classifier: str,
     flags: DetectionReport | None,
+    accelerator: Accelerator | None,
     *,
     seed: int,
     device: str | None,
@@ -134,7 +155,8 @@ def _train(
     from puregen_transforms.purifier.device import choose_device
     from puregen_transforms.train.recipes import FastRecipe
 
-    chosen = choose_device(device)
+    chosen = choose_device(device) if accelerator is None else accelerator.device
+    console = PlainConsole(stderr=True, quiet=accelerator is not None and not accelerator.is_main_process)
 
     def build() -> nn.Module:
         with torch.random.fork_rng():
@@ -142,7 +164,7 @@ def _train(
             return build_classifier(classifier, len(dataset.class_names)).to(chosen)
 
     total = defense.passes(len(dataset), flags)
-    with shown_progress(PlainConsole(stderr=True)) as show:
+    with shown_progress(console) as show:
         return defense.train(
             build,
             dataset.images.to(chosen),
@@ -151,6 +173,7 @@ def _train(
             seed=seed,
             flags=flags,
             state=state,
+            accelerator=accelerator,
             progress=lambda epoch, loss: show(
                 "training the Victim and the Beneficiary", epoch, total, note=f"loss {loss:.3f}"
             ),

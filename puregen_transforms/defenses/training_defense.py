@@ -14,6 +14,7 @@ from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.hooks import TrainingHooks
 from puregen_transforms.train.recipes import TrainingRecipe
+from puregen_transforms.transforms.attention_mix import AttentionMix
 
 EpochProgress = Callable[[int, float], None]
 """Called with (epoch, from 1, and its mean loss)."""
@@ -50,12 +51,14 @@ class Trained:
         flagged: (N,) bool, images that the defense holds for poisoned; None if it says nothing.
         scores: (N,) suspicion, higher is more suspicious; None if there is none.
         looks: how that came about, for defenses that look at the images now and then.
+        mix: mixes images as the training did, with the attention of the trained classifier; None if it did not.
     """
 
     model: nn.Module
     flagged: Tensor | None = None
     scores: Tensor | None = None
     looks: Sequence[Look] = ()
+    mix: AttentionMix | None = None
 
 
 class TrainingDefense(Protocol):

@@ -12,6 +12,7 @@ from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.train.batches import shuffled_batches
 from puregen_transforms.train.checkpoint import load_network_state, network_state
+from puregen_transforms.train.data_parallel import DataParallel
 
 _AT_ONCE = 500
 
@@ -23,12 +24,16 @@ class Victim:
         model: untrained, on the device of the images.
         batch: images a step.
         generator: of their order.
+        parallel: the processes that share each step; None is a single one.
     """
 
-    def __init__(self, model: nn.Module, *, batch: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, model: nn.Module, *, batch: int, generator: torch.Generator, parallel: DataParallel | None = None
+    ) -> None:
         self.model = model
         self.batch = batch
         self.generator = generator
+        self.parallel = parallel or DataParallel()
         self.optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, weight_decay=5e-4)
 
     def learn(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
@@ -43,15 +48,18 @@ class Victim:
             return 0.0
         self.model.train()
         losses = []
-        for chosen in shuffled_batches(rows, self.batch, self.generator):
+        for whole in shuffled_batches(rows, self.batch, self.generator):
+            chosen = self.parallel.part_of(whole)
             with autocast(images.device):
                 scores = self.model(normalize(images[chosen]))
-            loss = F.cross_entropy(scores.float(), labels[chosen])
+            loss = F.cross_entropy(scores.float(), labels[chosen]) * self.parallel.weight_of(chosen, whole)
             self.optimizer.zero_grad()
             loss.backward()
+            self.parallel.average_gradients(self.model)
             self.optimizer.step()
             losses.append(loss.detach())
-        return float(torch.stack(losses).mean())
+        self.parallel.average_buffers(self.model)
+        return self.parallel.mean(float(torch.stack(losses).mean()))
 
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from puregen_transforms.evaluate.defend import KeptPurifier, defend, identity_of
 from puregen_transforms.evaluate.judge import Judge
 from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.metrics import detection
+from puregen_transforms.evaluate.mixed import describe_mixing
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.sets import Sets
@@ -167,6 +168,9 @@ class Bench:
             look["detection"] = detection(flagged, poisoned, scores, covers=covers if covers.any() else None)
         if victim.looks:
             look["looks"] = describe_looks(victim.looks, poisoned[rows])
+        if victim.mix is not None:
+            credible = rows if flagged is None else rows[~flagged[rows]]
+            look["mixed"] = describe_mixing(victim.mix, defended.images[credible], labels[credible], device=self.device)
         if defended.rows is not None:
             look["rows_learned"] = len(defended.rows)
         taken = _taken(cell.defense)

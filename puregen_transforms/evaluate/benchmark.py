@@ -27,6 +27,7 @@ def run_benchmark(
     *,
     jobs: int = 1,
     defenses: Sequence[str] | None = None,
+    kept: bool = False,
     command: str,
 ) -> dict[str, Any]:
     """Compute every cell of a protocol that is not kept, and collect the record.
@@ -37,13 +38,16 @@ def run_benchmark(
         bench: images, store and device.
         jobs: processes that share the cores.
         defenses: rows of the table, by name; None is all but the protocol's extras.
+        kept: leave out the cells that are not kept yet, and compute none: the record of a run that ended early.
         command: that reproduces the record.
 
     Raises:
-        ValueError: an unknown protocol, preset or defense.
+        ValueError: an unknown protocol, preset or defense, or nothing kept.
     """
     protocol, scale = find_protocol(name), find_scale(preset)
     cells = protocol.cells(scale, bench, defenses)
+    if kept and not (cells := [cell for cell in cells if bench.is_kept(cell)]):
+        raise ValueError("Expected a cell that is kept, but there is none. Run the benchmark first.")
     started, found = time.time(), {}
     for cell, record in run_cells(bench, cells, jobs=jobs):
         found[cells.index(cell)] = record
@@ -75,9 +79,12 @@ def in_words(record: Mapping[str, Any]) -> str:
 
 
 def _slim(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Keep sample images and energies in the cells of the first attack of each group alone."""
-    seen, kept = set(), []
+    """Keep sample images and energies in the cells of the first attack of each group alone, mixed ones in one cell."""
+    seen: set[tuple[str, str, str]] = set()
+    kept: list[dict[str, Any]] = []
     for cell in cells:
+        if "mixed" in cell and any("mixed" in one for one in kept):
+            cell = {key: value for key, value in cell.items() if key != "mixed"}
         place = (cell["cell"]["defense"]["name"], cell["cell"]["attack"]["group"], str(cell["cell"]["victim"]))
         if place in seen and "images_after" in cell:
             figures = {k: v for k, v in cell["images_after"].items() if k not in ("sample", "energies")}

@@ -210,6 +210,79 @@ def draw_courses(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
     return True
 
 
+def draw_mixed(path: Path, cells: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> bool:
+    """Draw how images and labels are mixed, an example a line, of the first training that tells.
+
+    Args:
+        path: of the PNG; not written if no record tells.
+        cells: records, of one kind of victim.
+        class_names: of the labels.
+
+    Returns:
+        Whether there was something to draw.
+    """
+    found = next((cell["mixed"] for cell in cells if "mixed" in cell), None)
+    if found is None:
+        return False
+    count = len(found["labels"])
+    strips = {
+        name: np.split(_from_png(found[name]), count, axis=1)
+        for name in ("first", "second", "attention", "region", "mixed")
+    }
+    figure = new_figure(12, 1.75 * count + 1.3)
+    grid = figure.add_gridspec(
+        count, 6, width_ratios=[1, 1, 1, 1, 1, 2.6], left=0.01, right=0.985, wspace=0.12, hspace=0.2,
+        top=1 - 0.95 / (1.75 * count + 1.3), bottom=0.5 / (1.75 * count + 1.3),
+    )  # fmt: skip
+    heads = [
+        "image",
+        "where the network\nlooks: its attention",
+        "the region that is\nmixed (rest faded)",
+        "partner",
+        "mixed image",
+    ]
+    for line, (labels, weights) in enumerate(zip(found["labels"], found["weights"], strict=True)):
+        names = [class_names[label] if label < len(class_names) else str(label) for label in labels]
+        inside = strips["region"][line] > 127
+        faded = np.where(inside, strips["first"][line], 255 - (255 - strips["first"][line]) // 4)
+        pictures = [strips["first"][line], strips["attention"][line][..., 0], faded, strips["second"][line]]
+        for column, picture in enumerate([*pictures, strips["mixed"][line]]):
+            axes = figure.add_subplot(grid[line, column])
+            axes.imshow(picture, interpolation="nearest", cmap="magma", vmin=0, vmax=255)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if line == 0:
+                axes.set_title(heads[column], fontsize=9.5, color=INK)
+            if column in (0, 3):
+                axes.set_xlabel(names[column > 0], fontsize=9, color=INK, labelpad=2)
+        _label_weights(figure.add_subplot(grid[line, 5]), names, weights, headed=line == 0)
+    figure.suptitle(
+        "AttentionMix: a partner shines through where the network looks; each class counts by its share there",
+        fontsize=11, color=INK,
+    )  # fmt: skip
+    save_figure(figure, path)
+    return True
+
+
+def _label_weights(axes: Axes, names: Sequence[str], weights: Sequence[float], *, headed: bool) -> None:
+    """Draw the three weights of a mixed label as a bar of parts."""
+    parts = [
+        (f"{names[0]}: its own, outside the region", COLORS["clean"], 0.45),
+        (f"{names[0]}: its own share of the region", COLORS["clean"], 0.9),
+        (f"{names[1]}: the partner's share of the region", COLORS["poisoned"], 0.9),
+    ]
+    start = 0.0
+    for place, ((words, color, depth), weight) in enumerate(zip(parts, weights, strict=True)):
+        axes.barh(0.0, weight, left=start, color=color, alpha=depth, height=0.5)
+        axes.text(0, -0.62 - 0.42 * place, f"{100 * weight:.0f} %  {words}", fontsize=8.5, color=color, va="center")
+        start += weight
+    axes.set_xlim(0, 1)
+    axes.set_ylim(-1.7, 0.3)
+    axes.axis("off")
+    if headed:
+        axes.set_title("the label of the mixed image: weights of the classes", fontsize=9.5, color=INK)
+
+
 def _curves(axes: Axes, title: str, curves: Mapping[str, tuple[str, Sequence[int], Sequence[float] | None]]) -> None:
     """Draw shares by epoch, in percent: by label the kind of images, which gives the color, epochs and shares."""
     for label, (kind, epochs, shares) in curves.items():

@@ -125,6 +125,8 @@ def draw_figures(record: Mapping[str, Any], folder: Path) -> dict[str, str]:
             drawn[f"{start}-samples.png"] = "Images before and after"
         if figures.draw_courses(below(folder, f"{start}-courses.png"), cells):
             drawn[f"{start}-courses.png"] = "How a training defense's training goes, by epoch"
+        if figures.draw_mixed(below(folder, f"{start}-mixed.png"), cells, record.get("class_names", ())):
+            drawn[f"{start}-mixed.png"] = "How AttentionMix mixes images and their labels"
     if record.get("distances"):
         figures.draw_distances(below(folder, f"{record['name']}-distances.png"), record["distances"])
         drawn[f"{record['name']}-distances.png"] = "How far purification moves images, by its steps"

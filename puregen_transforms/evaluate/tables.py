@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -65,14 +66,23 @@ def _is_comparable(record: Mapping[str, Any]) -> bool:
     return tuple(record.get("class_names", ())) == CLASSES and record["preset"] != "smoke"
 
 
+def _victims(record: Mapping[str, Any]) -> str:
+    """Count the victims of a defense and an attack, which differ in their seeds."""
+    seeds: dict[str, set[int]] = {}
+    for one in record["cells"]:
+        seeds.setdefault(json.dumps({**one["cell"], "seed": None}, sort_keys=True), set()).add(one["cell"]["seed"])
+    low, high = min(map(len, seeds.values())), max(map(len, seeds.values()))
+    return f"{low} to {high} victims" if low < high else f"{high} victim{'s' * (high > 1)}"
+
+
 def remarks(record: Mapping[str, Any]) -> str:
     """Name the command, and how the set-up differs from the published one."""
     attacked = [cell["poison"] for cell in record["cells"] if "poison" in cell]
     rows = sorted({f"{poison['poisoned_rows']} of {poison['set_rows']}" for poison in attacked})
-    seeds = len({cell["cell"]["seed"] for cell in record["cells"]})
+    victims = _victims(record)
     command = str(record["command"]).replace("`", "'")
     text = (
-        f"`{command}`, {seeds} victim{'s' * (seeds > 1)} a cell; {record['images']}; "
+        f"`{command}`, {victims} a cell; {record['images']}; "
         f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {record['machine']}."
     )
     if _published(record):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 from puregen_transforms.evaluate.bench import Bench
-from puregen_transforms.evaluate.cells import DefenseSpec
+from puregen_transforms.evaluate.cells import AttackSpec, Cell, DefenseSpec
 from puregen_transforms.evaluate.grids import Grid, attacks_by_group
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.rows import NO_DEFENSE, abl, every_detector, leave_out, vab
@@ -35,39 +36,64 @@ _SPLITTER = "whole_search"
 """The detector that splits in place of the Victim. It is given no clean images."""
 
 
+_PLAIN: Mapping[str, Any] = {"suspicious": "relabel", "mix_threshold": None}
+"""What a split without mistakes could do without: credible images hold no poison then."""
+
+_CLOSE = 0.05
+"""Two defenses whose success lies no further apart are told apart by a second victim."""
+
+
 def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
-    """Make the grids: whole defenses on all attacks, then parts of The Victim and The Beneficiary on two of them.
+    """Make the grids, what tells most first: a run that ends early has whole columns of the first rows.
+
+    First come rows that a good detector decides, then The Victim and The Beneficiary as published, ABL, parts of the
+    former on two attacks, and purified images. Defenses that lie close together against an attack, in what is kept from
+    a run before, get a second victim each, last of all.
 
     At the preset "cpu" a training of The Victim and The Beneficiary takes as long as ten plain ones, and fewer where a
-    detector splits (nine) or parts are left out (seven to ten); one of ABL as long as three. Counted from single
-    steps, all cells together take as long as 450 plain trainings of a minute on one core each, and nine whole searches
-    of five minutes: five to six hours on two cores.
+    detector splits (nine) or parts are left out (six to ten); one of ABL as long as three. By single steps, that is 19
+    minutes on one core of an AMD EPYC without matrix units (AMX), where a plain training takes 2: in 5 hours there, the
+    first grid and a third of the second.
     """
     chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
     about = {group: _ATTACKS[group] for group in chosen}
     attacks = attacks_by_group(about, scale, bench.sets.train.class_names)
     on_parts = [one for one in attacks if one.group in _OF_PARTS]
-    return [Grid(scale.victim, attacks, _whole(scale)), Grid(scale.victim, on_parts, _parts(scale))]
-
-
-def _whole(scale: Scale) -> Sequence[DefenseSpec]:
     detectors = every_detector(scale)[_SPLITTER]
-    return [
-        NO_DEFENSE,
-        vab(scale),
-        vab(scale, *detectors),
-        vab(scale, purified=True),
-        leave_out(_SPLITTER, detectors),
-        abl(scale),
+    split, published, rival = vab(scale, *detectors), vab(scale), abl(scale)
+    whole = [
+        [NO_DEFENSE, leave_out(_SPLITTER, detectors), split],
+        [published],
+        [rival],
+        [vab(scale, purified=True)],
     ]
+    first, parts = [Grid(scale.victim, attacks, rows) for rows in whole], Grid(scale.victim, on_parts, _parts(scale))
+    compared = [one for rows in whole for one in rows if one.acts]
+    return [*first[:3], parts, *first[3:], *_second_victims(scale, bench, attacks, compared)]
+
+
+def _second_victims(
+    scale: Scale, bench: Bench, attacks: Sequence[AttackSpec], defenses: Sequence[DefenseSpec]
+) -> list[Grid]:
+    """Choose, for each attack, the defenses whose success lies close to that of another one, as far as it is kept."""
+    grids: list[Grid] = []
+    for attack in attacks:
+        cells = [Cell(attack=attack, defense=defense, victim=scale.victim) for defense in defenses]
+        found = {cell.defense.name: bench.evaluate(cell)["success"] for cell in cells if bench.is_kept(cell)}
+        names = {first for first, second in permutations(found, 2) if abs(found[first] - found[second]) <= _CLOSE}
+        close = [defense for defense in defenses if defense.name in names]
+        grids += [Grid(scale.victim, [attack], close, seeds=2)] if close else []
+    return grids
 
 
 def _parts(scale: Scale) -> Sequence[DefenseSpec]:
     """List The Victim and The Beneficiary without some parts, with another scale of entropies, and with two helpers."""
+    detectors = every_detector(scale)[_SPLITTER]
     return [
         vab(scale, name="V&B, filter alone", suspicious="drop", mix_threshold=None),
         vab(scale, name="V&B, filter, AttentionMix", suspicious="drop"),
         vab(scale, name="V&B, filter, AttentionMix, semi-supervised", suspicious="relabel"),
+        vab(scale, *detectors, name=f"V&B, split by {_SPLITTER}, no AttentionMix, no suppression", **_PLAIN),
         vab(scale, name="V&B, entropies scaled without their tails", entropy_tail=0.01),
-        vab(scale, *every_detector(scale)[_SPLITTER], purified=True),
+        vab(scale, *detectors, purified=True),
     ]

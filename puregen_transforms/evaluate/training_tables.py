@@ -19,12 +19,11 @@ Records = Sequence[Mapping[str, Any]]
 def training_tables(record: Mapping[str, Any]) -> list[Table]:
     """Make the tables of the protocol `training_defenses`, from its record alone.
 
-    Defenses that did not meet all attacks are variants of one that did: they get a table of their own beside it.
+    Defenses that differ from an earlier one in the settings of their training alone get a table of their own beside it.
     """
     rows = grouped(record["cells"])
     groups = list(dict.fromkeys(group for cells in rows.values() for group in cells))
-    whole = {name: cells for name, cells in rows.items() if set(cells) == set(groups)}
-    parts = {name: cells for name, cells in rows.items() if name not in whole}
+    whole, parts = _parted(rows)
     plain = _plain_seconds(rows)
     tables = [
         _outcomes("Attack success / accuracy (%)", whole, groups, plain),
@@ -41,6 +40,17 @@ def training_tables(record: Mapping[str, Any]) -> list[Table]:
         tables.append(_outcomes("Parts of a defense: attack success / accuracy (%)", beside | parts, met, plain))
         tables.append(_matrix("Parts of a defense: found / held for poisoned (%)", parts, met, _found_and_flagged))
     return [table for table in tables if table.rows]
+
+
+def _parted(rows: Groups) -> tuple[Groups, Groups]:
+    """Part the defenses into those of their own kind, and variants of these."""
+    whole: Groups = {}
+    parts: Groups = {}
+    for name, cells in rows.items():
+        about = _without_settings(cells)
+        known = about["train"] and about in map(_without_settings, whole.values())
+        (parts if known else whole)[name] = cells
+    return whole, parts
 
 
 def _outcomes(title: str, rows: Groups, groups: Sequence[str], plain: float | None) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,6 +14,40 @@ from puregen_transforms.models.features import feature_maps
 
 Attention = Callable[[Tensor], Tensor]
 """Maps (N, C, H, W) images to (N, h, w), which is higher where more attention is paid, at any resolution."""
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """How the images of a batch are mixed, each with another one.
+
+    Args:
+        partner: (N,) int64, place of the other one.
+        attention: (N, H, W) in [0, 1].
+        region: (N, H, W) bool, where it is mixed.
+        own: (N,) share of an image's attention that lies in its region: W.
+        taken: (N,) weight of the partner there: V / (W + V), with the share V of the partner's attention.
+    """
+
+    partner: Tensor
+    attention: Tensor
+    region: Tensor
+    own: Tensor
+    taken: Tensor
+
+    @property
+    def label_weights(self) -> Tensor:
+        """Give the label weights (N, 3): 1 - W and W W / (W + V) of the own one, W V / (W + V) of the other."""
+        return torch.stack([1 - self.own, self.own * (1 - self.taken), self.own * self.taken], 1)
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Mix the images (N, C, H, W)."""
+        mixing = (self.region * self.taken[:, None, None])[:, None].to(images.dtype)
+        return torch.lerp(images, images[self.partner], mixing)
+
+    def of_labels(self, labels: Tensor) -> Tensor:
+        """Mix weights of labels (N, classes)."""
+        mixing = (self.own * self.taken)[:, None].to(labels.dtype)
+        return torch.lerp(labels, labels[self.partner], mixing)
 
 
 class AttentionMix(nn.Module):
@@ -67,14 +102,22 @@ class AttentionMix(nn.Module):
         """
         images, labels = _pair(batch)
         weights = _label_weights(labels, self.num_classes)
+        plan = self.plan(images)
+        return plan.of_images(images), plan.of_labels(weights)
+
+    @torch.no_grad()
+    def plan(self, images: Tensor) -> Mixing:
+        """Decide how a batch is mixed: images (N, C, H, W) of a floating dtype.
+
+        Raises:
+            ValueError: a map of attention of another shape.
+        """
         maps = _scaled(self.attention(images), images)
         region = maps >= self.threshold
         partner = torch.randperm(len(images), generator=self.generator).to(images.device)
         own, others = _share_inside(maps, region), _share_inside(maps[partner], region)
-        taken = others / (own + others).clamp(min=torch.finfo(maps.dtype).tiny)  # from the partner, in the region
-        mixing = (region * taken[:, None, None])[:, None].to(images.dtype)
-        label_mixing = (own * taken)[:, None].to(weights.dtype)
-        return torch.lerp(images, images[partner], mixing), torch.lerp(weights, weights[partner], label_mixing)
+        taken = others / (own + others).clamp(min=torch.finfo(maps.dtype).tiny)
+        return Mixing(partner, maps, region, own, taken)
 
     def extra_repr(self) -> str:
         """Show the settings."""

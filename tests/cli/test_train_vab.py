@@ -2,15 +2,22 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
+from safetensors.torch import load_file
+from torch import nn
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.main import app
 from puregen_transforms.cli.train_vab import NAME
+from puregen_transforms.defenses.victim import Victim
 from puregen_transforms.detection import DetectionReport
 from puregen_transforms.functional import normalize
 from puregen_transforms.models import load_classifier
@@ -94,6 +101,56 @@ def test_a_detector_may_split_the_set(source, images, tmp_path):
     assert done.exit_code == 0, done.output
     assert torch.equal(DetectionReport.load(tmp_path / "out/report.safetensors").flagged, images[3])
     assert json.loads((tmp_path / "out/record.json").read_text())["split_by"] == "oracle"
+
+
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from puregen_transforms.cli import main, train_vab
+from puregen_transforms.defenses.victim import Victim
+from puregen_transforms.train.data_parallel import DataParallel
+
+folder, train = Path(sys.argv.pop(1)), train_vab._train
+
+def kept(*given, **options):
+    trained, accelerator = train(*given, **options), given[4]
+    torch.save(trained.model.state_dict(), folder / f"trained-{accelerator.process_index}.pt")
+    model, images, labels = torch.load(folder / "plain.pt", weights_only=False)
+    parallel = DataParallel(accelerator)
+    victim = Victim(model, batch=6, generator=torch.Generator().manual_seed(0), parallel=parallel)
+    loss = victim.learn(images, labels, torch.arange(len(labels)))
+    learned = model.state_dict() | {"loss": torch.tensor(loss), "logits": parallel.of_each(victim.logits, images)}
+    torch.save(learned, folder / f"plain-{accelerator.process_index}.pt")
+    return trained
+
+train_vab._train = kept
+main.app()
+"""
+
+
+def test_two_processes_share_the_work_and_end_with_the_same_networks(source, images, tmp_path):
+    """Each learns its part of every batch. Without batch norms, they learn what a single process does."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(196, 4))
+    torch.save((model, *images[:2]), tmp_path / "plain.pt")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = ["worker.py", str(tmp_path), "train", "vab", str(source), str(tmp_path / "out"), *SHORT]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([*launcher, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Classifier and report in") == 1, "one process writes"
+    written = load_file(tmp_path / "out/model.safetensors")
+    for rank in (0, 1):
+        torch.testing.assert_close(dict(torch.load(tmp_path / f"trained-{rank}.pt")), written, rtol=0, atol=0)
+    victim = Victim(model, batch=6, generator=torch.Generator().manual_seed(0))
+    loss = victim.learn(*images[:2], torch.arange(40))
+    learned = [dict(torch.load(tmp_path / f"plain-{rank}.pt")) for rank in (0, 1)]
+    torch.testing.assert_close(learned[0], learned[1], rtol=0, atol=0)
+    expected = model.state_dict() | {"loss": torch.tensor(loss)}
+    for name, value in expected.items():  # steps of 0.001; in bfloat16 a few gradients have another sign
+        assert (learned[0][name] - value).abs().mean() < 1e-4, name
+    torch.testing.assert_close(learned[0]["logits"], victim.logits(images[0]), rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_the_loss_of_soft_targets_by_hand():
     network.model.eval()
     targets = torch.rand(4, 4, generator=generator())
     chances = network._scores(views).log_softmax(1)
-    torch.testing.assert_close(network._loss(views, targets), -(targets * chances).sum(1).mean())
+    torch.testing.assert_close(network._mean_loss(network._scores(views), targets), -(targets * chances).sum(1).mean())
 
 
 def test_the_victims_beliefs_are_those_of_cooled_logits(few):
@@ -137,6 +137,20 @@ def test_an_epoch_moves_all_weights_and_makes_the_rates_of_an_epoch(few, mix_thr
     network.learn(images, labels, torch.arange(12))
     assert all((a != b).any() for a, b in zip(before, network.model.parameters(), strict=True))
     assert network.optimizer.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+def test_a_single_suspicious_image_does_not_decide_what_is_usual():
+    """Batch norms see it among all others: in batches of its own it would be half of what they have seen last."""
+    images, labels = torch.full((17, 3, 8, 8), 128, dtype=torch.uint8), torch.zeros(17, dtype=torch.int64)
+    images[16] = 255
+    network = beneficiary(images=17, batch=16)
+    suspects = Suspects(rows=torch.tensor([16]), weight=0.1, victim=None, temperature=3.0)
+    for _ in range(40):
+        network.learn(images, labels, torch.arange(16), suspects)
+    convolution, norm = network.model[0], network.model[1]
+    with torch.no_grad():
+        usual, odd = (convolution(torch.full((1, 3, 8, 8), value))[0, :, 4, 4] for value in (0.004, 1.0))
+    assert ((norm.running_mean - usual) / (odd - usual)).abs().max() < 0.2
 
 
 @pytest.fixture
@@ -376,6 +390,9 @@ def test_presets_keep_the_published_proportions():
     assert paper == VictimBeneficiary()
     for name in ("clean_epochs", "weight_rise", "resplit_every"):
         assert getattr(cpu, name) / cpu.epochs == getattr(paper, name) / paper.epochs
+    smoke = build_training_defense("victim_beneficiary", preset="smoke")
+    for name in ("clean_epochs", "weight_rise"):
+        assert getattr(smoke, name) / smoke.epochs == getattr(paper, name) / paper.epochs
     listed = build_training_defense("victim_beneficiary", thresholds=[0.5])
     assert listed.thresholds == (0.5,), "as JSON gives it"
     with pytest.raises(ValueError, match="preset of another defense, as this has none"):

@@ -10,6 +10,7 @@ import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.attacks import ATTACKS
+from puregen_transforms.defenses import VictimBeneficiary
 from puregen_transforms.evaluate.cells import VictimSpec
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
@@ -35,6 +36,8 @@ def test_every_protocol_runs(name, runs, monkeypatch, capsys):
     victim = VictimSpec(classifier="tiny", epochs=3)
     few = {method: {"ddpm_inference_steps": 2, "ddpm_steps": 2} for method in ("ddpm", "eclipse")}
     few |= {"ebm": {"ebm_steps": 2}}
+    quick = {"epochs": 3, "clean_epochs": 1, "weight_rise": 2, "warmup_steps": 1, "batch": 16}
+    monkeypatch.setitem(VictimBeneficiary.presets, "smoke", quick)
     monkeypatch.setitem(SCALES, "smoke", replace(SCALES["smoke"], victim=victim, purify=few, **short))
     check(name, runs, monkeypatch, capsys)
 

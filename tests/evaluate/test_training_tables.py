@@ -1,19 +1,26 @@
 """The protocol `training_defenses`: which cells it has, its tables, and its figures."""
 
+import base64
+
+import numpy as np
 import pytest
 import torch
 
 from puregen_transforms.data.demo import CLASSES
+from puregen_transforms.data.images import look_at
 from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.defenses.training_defense import Look
 from puregen_transforms.evaluate.bench import Bench
+from puregen_transforms.evaluate.benchmark import run_benchmark
 from puregen_transforms.evaluate.looks import describe_looks
+from puregen_transforms.evaluate.mixed import describe_mixing
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.report import draw_figures
 from puregen_transforms.evaluate.store import Store
 from puregen_transforms.evaluate.tables import markdown, tables
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM
+from puregen_transforms.transforms.attention_mix import AttentionMix
 
 DIRTY = ("badnets", "blended", "wanet", "input_aware")
 
@@ -39,12 +46,13 @@ def test_whole_defenses_meet_all_attacks_and_parts_meet_two(cells):
     ]
     whole = [name for name, groups in met.items() if groups == everything]
     assert whole == [
-        "V&B",
-        "V&B, split by whole_search",
-        "V&B + PureGen",
         "whole_search, found left out",
+        "V&B, split by whole_search",
+        "V&B",
         "ABL",
-    ]
+        "V&B + PureGen",
+    ], "what tells most comes first"
+    assert [cell.defense.name for cell in cells[:4]] == ["none", *whole[:2], "none"]
     assert {tuple(met[name]) for name in set(met) - set(whole)} == {("no attack", "badnets", "blended")}
     assert {cell.attack.settings["rate"] for cell in cells if cell.attack.name in DIRTY} == {0.1}
 
@@ -56,6 +64,34 @@ def test_all_variants_of_a_defense_train_alike_and_are_given_no_clean_images(cel
     assert len({(one.epochs, one.clean_epochs, one.weight_rise, one.warmup_steps, one.batch) for one in built}) == 1
     assert {one.suspicious for one in built} == {"suppress", "relabel", "drop"}
     assert PROTOCOLS["training_defenses"].needs == {"public"}
+
+
+def test_defenses_that_lie_close_together_get_a_second_victim(ten_classes, tmp_path):
+    bench, scale = Bench(ten_classes, Store(tmp_path)), SCALES["smoke"]
+    cells = PROTOCOLS["training_defenses"].cells(scale, bench)
+    success = {"V&B": 0.5, "ABL": 0.54, "V&B, split by whole_search": 0.1, "V&B + PureGen": 0.16}
+    for cell in cells:
+        found = {"accuracy": 0.5, "success": success.get(cell.defense.name, 0.9)}
+        bench.store.record("cells", bench.key(cell), lambda found=found: found)
+    again = [cell for cell in PROTOCOLS["training_defenses"].cells(scale, bench) if cell not in cells]
+    assert {cell.seed for cell in again} == {1}
+    assert [(cell.attack.group, cell.defense.name) for cell in again] == [
+        ("no attack", "V&B"),
+        ("no attack", "ABL"),
+        ("badnets", "V&B"),
+        ("badnets", "ABL"),
+    ]
+
+
+def test_what_is_kept_is_written_down_without_computing_the_rest(ten_classes, tmp_path):
+    bench = Bench(ten_classes, Store(tmp_path))
+    with pytest.raises(ValueError, match="there is none. Run the benchmark first"):
+        run_benchmark("training_defenses", "smoke", bench, kept=True, command="")
+    cells = PROTOCOLS["training_defenses"].cells(SCALES["smoke"], bench)[:2]
+    for cell in cells:
+        bench.store.record("cells", bench.key(cell), lambda: {"accuracy": 0.5, "seconds": {"all": 1.0}})
+    record = run_benchmark("training_defenses", "smoke", bench, kept=True, command="")
+    assert [one["cell"] for one in record["cells"]] == [cell.to_dict() for cell in cells]
 
 
 def record_of(defense, group, accuracy, success=None, *, found=None, settings=None, train="victim_beneficiary", **more):
@@ -131,6 +167,15 @@ def test_the_tables(record):
     assert found_by_parts.rows == [["filter", "– / 20.0", "80.0 / 25.0"]]
 
 
+def test_a_run_that_ended_early_has_tables_of_what_is_there(record):
+    there = [cell for cell in record["cells"] if cell["cell"]["attack"]["group"] != "sig"]
+    record["cells"] = [*there, record_of("none", "sig", 0.7, 0.9)]
+    outcomes, _, parts, _ = tables(record)
+    assert [row[-1] for row in outcomes.rows] == ["90.0 / 70.0", "–", "–", "–", "2.0"]
+    assert [row[0] for row in outcomes.rows] == ["none", "V&B", "split", "ABL", "never poisoned"]
+    assert [row[0] for row in parts.rows] == ["none", "V&B", "filter", "never poisoned"]
+
+
 def test_titles_stand_above_the_tables(record):
     text = markdown(record)
     assert "**Attack success / accuracy (%)**\n\n| defense | cost of search and training" in text
@@ -142,6 +187,13 @@ def test_some_rows_alone_make_tables_too(record):
     outcomes, found = tables({**record, "cells": alone})
     assert [row[1] for row in outcomes.rows] == ["–", ""], "no plain training to compare with"
     assert found.rows[0][0] == "V&B"
+
+
+def test_remarks_count_the_victims_of_a_cell(record):
+    assert "1 victim a cell" in markdown(record)
+    again = record_of("none", "badnets", 0.74, 1.0)
+    again["cell"]["seed"] = 1
+    assert "1 to 2 victims a cell" in markdown({**record, "cells": [*record["cells"], again]})
 
 
 def test_who_is_suspicious_when():
@@ -182,3 +234,27 @@ def test_courses_are_drawn(record, tmp_path):
         sizes.append((tmp_path / "training_defenses-courses.png").stat().st_size)
         record["cells"][4]["looks"] = describe_looks(looks, poisoned)
     assert sizes[1] > sizes[0] > 10_000
+
+
+def test_mixed_examples_are_described_and_drawn(record, tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randint(0, 256, (9, 3, 8, 8), generator=generator).byte(), torch.arange(9)
+    found = describe_mixing(AttentionMix(lambda x: x.mean(1), threshold=0.5), images, labels)
+    first, second, region, mixed = (
+        np.asarray(look_at(base64.b64decode(found[name]))).astype(int)
+        for name in ("first", "second", "region", "mixed")
+    )
+    assert first.shape == (8, 4 * 8, 3)
+    assert (mixed == first)[region == 0].all()
+    between = (np.minimum(first, second) <= mixed) & (mixed <= np.maximum(first, second))
+    assert between.all()
+    assert (mixed != first)[region > 0].any()
+    assert [sum(weights) for weights in found["weights"]] == pytest.approx([1] * 4, abs=1e-3)
+    places = [one.tolist() for one in images.permute(0, 2, 3, 1)]
+    for column, pair in enumerate(found["labels"]):
+        shown = [strip[:, 8 * column : 8 * column + 8].tolist() for strip in (first, second)]
+        assert shown == [places[label] for label in pair]
+    assert "training_defenses-mixed.png" not in draw_figures(record, tmp_path)
+    record["cells"][3]["mixed"] = found
+    assert "training_defenses-mixed.png" in draw_figures(record, tmp_path)
+    assert (tmp_path / "training_defenses-mixed.png").stat().st_size > 10_000
