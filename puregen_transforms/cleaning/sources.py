@@ -22,6 +22,8 @@ from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
 from puregen_transforms.whole_sets.folder_copy import SKIPPED, FolderCopy
 from puregen_transforms.whole_sets.plan import check_apart, copy_of, table_copy
 from puregen_transforms.whole_sets.selection import select_images
+from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
+from puregen_transforms.whole_sets.summary import UnreadableImageError
 from puregen_transforms.whole_sets.treatment import ALL_KEPT, FOLDER, Key, Treatment
 
 Reasons = Mapping[str, Mapping[int, str]]
@@ -66,8 +68,18 @@ def open_to_clean(
     splits: Collection[str] = (),
     size: int | None = None,
     follow_links: bool = False,
+    storage: Storage = LOSSLESS,
 ) -> CleaningSource:
     """Open a data set to be cleaned; see `clean_dataset` for what it may be.
+
+    Args:
+        dataset: as it was given.
+        column: see `clean_dataset`.
+        label_column: see `clean_dataset`.
+        splits: see `clean_dataset`.
+        size: see `clean_dataset`.
+        follow_links: see `open_source`.
+        storage: of the images that are purified or converted; says, too, which are read for the search.
 
     Raises:
         FileNotFoundError: there is nothing.
@@ -80,7 +92,7 @@ def open_to_clean(
         )
     if isinstance(dataset, (str, os.PathLike, Dataset, DatasetDict)):
         words = [None if name is None else str(name) for name in (column, label_column)]
-        return _opened(dataset, *words, splits=splits, size=size, follow_links=follow_links)
+        return _opened(dataset, *words, splits=splits, size=size, follow_links=follow_links, storage=storage)
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise ValueError(
             "Expected a torch map-style data set, a data set of `datasets`, or a path or name, but got "
@@ -88,7 +100,7 @@ def open_to_clean(
         )
     if splits:
         raise ValueError(f"Expected no splits of a torch data set, but got {sorted(splits)}.")
-    return TorchSource.of(dataset, column=column, label_column=label_column, size=size)
+    return TorchSource.of(dataset, column=column, label_column=label_column, size=size, storage=storage)
 
 
 def _opened(
@@ -99,6 +111,7 @@ def _opened(
     splits: Collection[str],
     size: int | None,
     follow_links: bool,
+    storage: Storage,
 ) -> CleaningSource:
     path, folder, places = None, None, ANYWHERE
     if isinstance(dataset, Dataset):
@@ -114,13 +127,23 @@ def _opened(
     if missing := sorted(set(splits) - set(found)):
         raise ValueError(f"Expected splits out of {sorted(found)}, but got {missing}.")
     chosen = {
-        split: choose_columns(found, split, column, label_column, source=path, folder=folder, places=places, size=size)
+        split: choose_columns(
+            found,
+            split,
+            column,
+            label_column,
+            source=path,
+            folder=folder,
+            places=places,
+            size=size,
+            convert=storage.convert,
+        )
         for split in found
         if not splits or split in splits
     }
     if path is not None and is_image_folder(path):
-        return FolderSource(path=path, chosen=chosen, splits=tuple(splits), follow_links=follow_links)
-    return TableSource(dataset=dataset, chosen=chosen, places=places, follow_links=follow_links)
+        return FolderSource(path=path, chosen=chosen, splits=tuple(splits), follow_links=follow_links, storage=storage)
+    return TableSource(dataset=dataset, chosen=chosen, places=places, follow_links=follow_links, storage=storage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +155,14 @@ class TableSource:
         chosen: its splits.
         places: where the rows may name files.
         follow_links: see `open_source`.
+        storage: of the images that are purified or converted.
     """
 
     dataset: str | os.PathLike[str] | Dataset | DatasetDict
     chosen: Mapping[str, ChosenSource]
     places: Places
     follow_links: bool = False
+    storage: Storage = LOSSLESS
 
     @property
     def subjects(self) -> Mapping[str, Subject]:
@@ -160,7 +185,7 @@ class TableSource:
         """Plan Parquet files."""
         if isinstance(self.dataset, (Dataset, DatasetDict)):
             tables = {split: DatasetSplit(dataset=one.dataset) for split, one in self.chosen.items()}
-            return table_copy(tables, [self._column], self.places, treatment=treatment)
+            return table_copy(tables, [self._column], self.places, treatment=treatment, storage=self.storage)
         return copy_of(
             os.fspath(self.dataset),
             destination,
@@ -168,6 +193,7 @@ class TableSource:
             splits=list(self.chosen),
             follow_links=self.follow_links,
             treatment=treatment,
+            storage=self.storage,
         )
 
     def quarantine(self, destination: Path, treatment: Treatment) -> DatasetCopy:
@@ -199,12 +225,14 @@ class FolderSource:
         chosen: its splits.
         splits: that were asked for; empty for all.
         follow_links: see `open_source`.
+        storage: of the images that are purified or converted.
     """
 
     path: str
     chosen: Mapping[str, ChosenSource]
     splits: tuple[str, ...]
     follow_links: bool
+    storage: Storage = LOSSLESS
 
     @property
     def subjects(self) -> Mapping[str, Subject]:
@@ -239,6 +267,9 @@ class FolderSource:
 
     def copy(self, destination: Path, treatment: Treatment) -> FolderCopy:
         """Plan a folder of the same layout."""
+        return self._planned(destination, treatment, self.storage)
+
+    def _planned(self, destination: Path, treatment: Treatment, storage: Storage) -> FolderCopy:
         copy = copy_of(
             self.path,
             destination,
@@ -246,8 +277,11 @@ class FolderSource:
             splits=self.splits,
             follow_links=self.follow_links,
             treatment=treatment,
+            storage=storage,
         )
         assert isinstance(copy, FolderCopy)
+        if copy.plan.problems:
+            raise UnreadableImageError(copy.plan.problems[0])
         if SKIPPED in (*copy.plan.others, *copy.plan.folders):
             raise ValueError(
                 f"Expected no {Path(self.path) / SKIPPED}: the list of what is left out gets that name. Rename it, or "
@@ -260,7 +294,7 @@ class FolderSource:
         check_apart(Path(self.path), destination)
         rows = self.rows(treatment)
         paths = {path for split, numbers in rows.items() for row in numbers for path in self._images[split][row]}
-        return select_images(self.copy(destination, ALL_KEPT), paths)
+        return select_images(self._planned(destination, ALL_KEPT, LOSSLESS), paths)
 
     def select(self, rows: Mapping[str, Collection[int]]) -> DatasetDict:
         """Select rows."""

@@ -82,7 +82,7 @@ class FolderCopy:
     @property
     def to_purify(self) -> int:
         """Number of those that are purified."""
-        return len(self.plan.formats)
+        return len(self.plan.formats) - len(self.plan.converted)
 
     def row_pixels(self) -> list[int]:
         """Read the sizes of some images from all over the folder; the pixels of one, on average."""
@@ -128,7 +128,7 @@ class FolderCopy:
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
-        for path in sorted([*self.plan.formats, *self._unreadable]):
+        for path in sorted({*self.plan.formats, *self._unreadable} - self.plan.converted):
             if path in self._unreadable:
                 if not skip:
                     raise UnreadableImageError(self._unreadable[path])
@@ -140,7 +140,13 @@ class FolderCopy:
                 raise UnreadableImageError(Skipped(place={"file": path}, reason=str(image)))
 
     def _image(self, path: str, read: Callable[[], bytes]) -> EncodedImage[str]:
-        return EncodedImage(key=path, read=read, image_format=self.plan.formats[path], storage=self.plan.storage)
+        return EncodedImage(
+            key=path,
+            read=read,
+            image_format=self.plan.formats[path],
+            storage=self.plan.storage,
+            is_purified=path not in self.plan.converted,
+        )
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from puregen_transforms.data.images import ImageProblemError
+from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError
 from puregen_transforms.data.reserved_names import METADATA_NAMES
 from puregen_transforms.whole_sets.metadata import check_metadata
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
@@ -24,7 +24,8 @@ class FolderPlan:
 
     Args:
         targets: new path of each image.
-        formats: format each image is written in.
+        formats: format of each image that is purified or converted.
+        converted: images that are converted alone.
         others: files to copy.
         folders: every folder below the top, parents first.
         problems: images whose header already cannot be read.
@@ -44,6 +45,7 @@ class FolderPlan:
     folders: tuple[str, ...]
     problems: tuple[Skipped, ...]
     clashes: tuple[str, ...]
+    converted: frozenset[str] = frozenset()
     hidden: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -75,7 +77,7 @@ def plan_folder(
         columns: of images to purify, where metadata name several; other images are copied as they are.
         follow_links: take also what links lead to elsewhere.
         treatment: of images by path: those to leave out, or to keep as they are; of other columns, those to leave out.
-        storage: of the purified images.
+        storage: of the purified images; others that it converts are stored so, too.
 
     Raises:
         FileNotFoundError: there is no image.
@@ -96,10 +98,14 @@ def plan_folder(
     left_out = {path: reason for path in inputs if (reason := treatment.reason(FOLDER, path)) is not None}
     gone = [path for path in folder.images if treatment.reason(FOLDER, path) is not None]
     there = [path for path in inputs if path not in folder.problems and path not in left_out]
-    for path in (path for path in there if treatment.purifies(FOLDER, path)):
+    purified = {path for path in there if treatment.purifies(FOLDER, path)}
+    for path in there if storage.convert else sorted(purified):
         try:
             with (source / path).open("rb") as file:
-                formats[path] = storage.format_of(path, file)
+                if path in purified:
+                    formats[path] = storage.format_of(path, file)
+                elif storage.stores_anew(file):
+                    formats[path] = storage.format_of(path, file, largest=LARGEST_LOOKED_AT)
         except OSError as error:
             problem = ImageProblemError(f"it cannot be read ({error.strerror or error})")
             problems.append(Skipped(place={"file": path}, reason=str(problem)))
@@ -108,7 +114,8 @@ def plan_folder(
     known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
     others = [path for path in others if folder.in_split(path, splits) and treatment.reason(FOLDER, path) is None]
-    kept = [path for path in there if not treatment.purifies(FOLDER, path)]
+    broken = {problem.place["file"] for problem in problems}
+    kept = [path for path in there if path not in purified and path not in formats and path not in broken]
     folders, used = folder.folders, folders_of([*formats, *kept, *others])
     if splits:
         folders = tuple(path for path in folders if path in used)
@@ -126,6 +133,7 @@ def plan_folder(
         folders=folders,
         problems=tuple(problems),
         clashes=tuple(clashes),
+        converted=frozenset(formats) - purified,
         hidden=folder.hidden,
         splits=tuple(splits),
         columns=tuple(columns),
