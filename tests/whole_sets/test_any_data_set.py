@@ -14,8 +14,8 @@ from PIL import Image as PILImage
 
 from puregen_transforms import PureGen, purify_dataset
 from puregen_transforms.data.sources import open_source
+from tests.whole_sets.samples import same
 from tests.whole_sets.strategies import NAMES, folders, tables, torch_sets
-from tests.whole_sets.test_torch_samples import same
 
 PURIFIER = PureGen("jpeg", jpeg_quality=50)
 
