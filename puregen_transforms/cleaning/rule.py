@@ -17,7 +17,7 @@ FLAGGED, OTHERS = (DROP, PURIFY, QUARANTINE), (KEEP, PURIFY)
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What decides which images a clean copy has, beside the data.
+    """The options that decide, with the data, which images a clean copy has.
 
     Args:
         flagged: "drop" leaves images out that the searches hold for poisoned; "quarantine" also copies them into a

@@ -14,12 +14,15 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from puregen_transforms.cleaning.subjects import Subject, images_by_row
 from puregen_transforms.cleaning.torch_source import TorchSource
 from puregen_transforms.data.cells import ANYWHERE, Places
+from puregen_transforms.data.image_folder import ImageFolder
 from puregen_transforms.data.labelled_source import ChosenSource, choose_columns
 from puregen_transforms.data.local import local_path
+from puregen_transforms.data.reserved_names import SKIPPED
 from puregen_transforms.data.sources import DatasetSplit, is_image_folder, open_source, split_of
 from puregen_transforms.data.split_names import split_name
 from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
-from puregen_transforms.whole_sets.folder_copy import SKIPPED, FolderCopy
+from puregen_transforms.whole_sets.folder_copy import FolderCopy
+from puregen_transforms.whole_sets.folder_plan import plan_folder
 from puregen_transforms.whole_sets.plan import check_apart, copy_of, table_copy
 from puregen_transforms.whole_sets.selection import select_images
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
@@ -35,7 +38,7 @@ class CleaningSource(Protocol):
 
     @property
     def subjects(self) -> Mapping[str, Subject]:
-        """What is searched, by split; splits without a row are not."""
+        """The images that are searched, by split; splits without a row are left out."""
 
     def keys(self, rows: Reasons) -> Mapping[str, Mapping[Key, str]]:
         """Name rows as a `Treatment` does."""
@@ -113,7 +116,7 @@ def _opened(
     follow_links: bool,
     storage: Storage,
 ) -> CleaningSource:
-    path, folder, places = None, None, ANYWHERE
+    path, folder, images, places = None, None, None, ANYWHERE
     if isinstance(dataset, Dataset):
         found = {str(split_name(dataset.split)): dataset}
     elif isinstance(dataset, DatasetDict):
@@ -123,7 +126,11 @@ def _opened(
         here = local_path(path)
         folder = here.resolve() if here is not None and here.is_dir() else None
         places = Places.of_source(path, follow_links=follow_links)
-        found = {str(split): rows for split, rows in open_source(path, follow_links=follow_links).items()}
+        if is_image_folder(path):
+            images = ImageFolder.scan(Path(path).expanduser().resolve(), follow_links=follow_links)
+            found = {split: images.dataset(split) for split in images.splits}
+        else:
+            found = {str(split): rows for split, rows in open_source(path, follow_links=follow_links).items()}
     if missing := sorted(set(splits) - set(found)):
         raise ValueError(f"Expected splits out of {sorted(found)}, but got {missing}.")
     chosen = {
@@ -141,8 +148,8 @@ def _opened(
         for split in found
         if not splits or split in splits
     }
-    if path is not None and is_image_folder(path):
-        return FolderSource(path=path, chosen=chosen, splits=tuple(splits), follow_links=follow_links, storage=storage)
+    if images is not None:
+        return FolderSource(folder=images, chosen=chosen, splits=tuple(splits), storage=storage)
     return TableSource(dataset=dataset, chosen=chosen, places=places, follow_links=follow_links, storage=storage)
 
 
@@ -221,17 +228,15 @@ class FolderSource:
     """A folder of image files.
 
     Args:
-        path: as it was given.
+        folder: as it was when it was opened: what comes later is not in the copy.
         chosen: its splits.
         splits: that were asked for; empty for all.
-        follow_links: see `open_source`.
         storage: of the images that are purified or converted.
     """
 
-    path: str
+    folder: ImageFolder
     chosen: Mapping[str, ChosenSource]
     splits: tuple[str, ...]
-    follow_links: bool
     storage: Storage = LOSSLESS
 
     @property
@@ -242,8 +247,7 @@ class FolderSource:
     @cached_property
     def _images(self) -> Mapping[str, Sequence[Sequence[str]]]:
         """Name the images of each row, by split: first the one that was searched, then those beside it."""
-        top = Path(self.path).expanduser().resolve()
-        return {split: images_by_row(one.dataset, one.column, top) for split, one in self.chosen.items()}
+        return {split: images_by_row(one.dataset, one.column, self.folder.top) for split, one in self.chosen.items()}
 
     def keys(self, rows: Reasons) -> Mapping[str, Mapping[Key, str]]:
         """Name the images of rows by their paths, without those beside them that a row needs which is kept."""
@@ -270,28 +274,22 @@ class FolderSource:
         return self._planned(destination, treatment, self.storage)
 
     def _planned(self, destination: Path, treatment: Treatment, storage: Storage) -> FolderCopy:
-        copy = copy_of(
-            self.path,
-            destination,
-            columns=[next(iter(self.chosen.values())).column],
-            splits=self.splits,
-            follow_links=self.follow_links,
-            treatment=treatment,
-            storage=storage,
-        )
-        assert isinstance(copy, FolderCopy)
-        if copy.plan.problems:
-            raise UnreadableImageError(copy.plan.problems[0])
-        if SKIPPED in (*copy.plan.others, *copy.plan.folders):
+        check_apart(self.folder.top, destination)
+        if destination.suffix == ".parquet":
+            raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
+        columns = [next(iter(self.chosen.values())).column]
+        plan = plan_folder(self.folder, splits=self.splits, columns=columns, treatment=treatment, storage=storage)
+        if plan.problems:
+            raise UnreadableImageError(plan.problems[0])
+        if SKIPPED in (*plan.others, *plan.folders):
             raise ValueError(
-                f"Expected no {Path(self.path) / SKIPPED}: the list of what is left out gets that name. Rename it, or "
+                f"Expected no {self.folder.top / SKIPPED}: the list of what is left out gets that name. Rename it, or "
                 "remove it if it is of an earlier copy."
             )
-        return copy
+        return FolderCopy(source=self.folder.top, plan=plan)
 
     def quarantine(self, destination: Path, treatment: Treatment) -> FolderCopy:
         """Plan a folder of the images that are left out, where they were, with those beside them."""
-        check_apart(Path(self.path), destination)
         rows = self.rows(treatment)
         paths = {path for split, numbers in rows.items() for row in numbers for path in self._images[split][row]}
         return select_images(self._planned(destination, ALL_KEPT, LOSSLESS), paths)

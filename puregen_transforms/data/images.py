@@ -67,7 +67,7 @@ def looks_like_image(name: str, first_bytes: bytes) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What is known of an image before it is decoded.
+    """Format, mode and size of an image, as its header has them.
 
     Args:
         image_format: that it is stored in, as Pillow names it.

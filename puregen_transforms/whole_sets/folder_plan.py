@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError
 from puregen_transforms.data.reserved_names import METADATA_NAMES
@@ -14,6 +15,9 @@ from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 from puregen_transforms.whole_sets.summary import Skipped
 from puregen_transforms.whole_sets.target_names import choose_target_names
 from puregen_transforms.whole_sets.treatment import ALL_PURIFIED, FOLDER, Treatment
+
+if TYPE_CHECKING:
+    from puregen_transforms.data.image_folder import ImageFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,32 +65,26 @@ class FolderPlan:
 
 
 def plan_folder(
-    source: Path,
+    folder: ImageFolder,
     *,
     splits: Collection[str] = (),
     columns: Collection[str] = (),
-    follow_links: bool = False,
     treatment: Treatment = ALL_PURIFIED,
     storage: Storage = LOSSLESS,
 ) -> FolderPlan:
     """Look at every file of a folder; of images, only headers are read.
 
     Args:
-        source: the folder; `ImageFolder` says how it is read.
+        folder: from `ImageFolder.scan`.
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
-        follow_links: take also what links lead to elsewhere.
         treatment: of images by path: those to leave out, or to keep as they are; of other columns, those to leave out.
         storage: of the purified images; others that it converts are stored so, too.
 
     Raises:
-        FileNotFoundError: there is no image.
-        ValueError: a split or a column that is not there, metadata that do not fit, an archive with images inside, or
-            names that would meet or become too long.
+        ValueError: a split or a column that is not there, metadata that do not fit, or names that would meet or become
+            too long.
     """
-    from puregen_transforms.data.image_folder import ImageFolder  # with `datasets`, which not all who come here need
-
-    folder = ImageFolder.scan(source, follow_links=follow_links)
     folder.check_splits(splits)
     inputs = folder.inputs(splits, columns)
     formats: dict[str, str] = {}
@@ -101,7 +99,7 @@ def plan_folder(
     purified = {path for path in there if treatment.purifies(FOLDER, path)}
     for path in there if storage.convert else sorted(purified):
         try:
-            with (source / path).open("rb") as file:
+            with (folder.top / path).open("rb") as file:
                 if path in purified:
                     formats[path] = storage.format_of(path, file)
                 elif storage.stores_anew(file):
@@ -125,7 +123,7 @@ def plan_folder(
     wished = {path: storage.name_of(path, image_format) for path, image_format in formats.items()}
     targets, clashes = choose_target_names(wished, taken=[*others, *folders, *kept])
     targets |= {path: path for path in kept}
-    check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
+    check_metadata(folder.top, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
         formats=formats,

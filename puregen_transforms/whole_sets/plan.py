@@ -7,6 +7,7 @@ from pathlib import Path
 
 from puregen_transforms.data.cells import ANYWHERE, Places
 from puregen_transforms.data.columns import check_same_features, choose_image_columns
+from puregen_transforms.data.image_folder import ImageFolder
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
 from puregen_transforms.data.split_names import check_split_names
@@ -49,11 +50,9 @@ def copy_of(
     if is_image_folder(source):
         if single_file:
             raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
-        folder = Path(source).expanduser()
-        plan = plan_folder(
-            folder, splits=splits, columns=columns, follow_links=follow_links, treatment=treatment, storage=storage
-        )
-        return FolderCopy(source=folder, plan=plan)
+        folder = ImageFolder.scan(Path(source).expanduser(), follow_links=follow_links)
+        plan = plan_folder(folder, splits=splits, columns=columns, treatment=treatment, storage=storage)
+        return FolderCopy(source=folder.top, plan=plan)
     tables = open_tables(source, splits=splits, follow_links=follow_links)
     if single_file and len(tables) > 1:
         raise ValueError(

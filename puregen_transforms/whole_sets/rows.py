@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,9 +23,13 @@ from puregen_transforms.whole_sets.copy_folder import CopyFolder
 from puregen_transforms.whole_sets.dataset_copy import Part, PartRecord, PurifyOptions
 from puregen_transforms.whole_sets.disk_space import mean_bytes
 from puregen_transforms.whole_sets.repair import EncodedImage, Repaired, decode_one, repair
+from puregen_transforms.whole_sets.row_digest import RowDigest
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 from puregen_transforms.whole_sets.summary import Skipped, UnreadableImageError
 from puregen_transforms.whole_sets.treatment import ALL_PURIFIED, Treatment
+
+SLICE_ROWS = 256
+"""Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
@@ -35,7 +38,7 @@ ImageModes = Mapping[str, str | None]
 """Columns of images by name, each with the mode that its type asks for."""
 
 DATA_FOLDER = "data"
-"""Where `datasets` looks for the files of splits."""
+"""Folder in which `datasets` looks for the files of splits."""
 
 
 def write_part(
@@ -66,7 +69,7 @@ def write_part(
         UnreadableImageError: an image cannot be repaired, and is not to be skipped.
         OSError: the file cannot be written.
     """
-    content = Content(places)
+    content = RowDigest(places)
     waiting: deque[_Rows] = deque()
 
     read_rows = 0
@@ -233,46 +236,6 @@ def mean_pixels(
                         if not is_empty(cell):
                             found[name].append(pixels_of(BytesIO(places.read(cell)), convert=storage.convert))
     return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
-
-
-class Content:
-    """A running sha256 of the content of rows, however they are cut into tables.
-
-    Args:
-        places: where the rows may name files.
-    """
-
-    def __init__(self, places: Places = ANYWHERE) -> None:
-        self._found = hashlib.sha256()
-        self._places = places
-
-    def add(self, table: pa.Table) -> None:
-        """Hash more rows; images that are only named are read."""
-        for row in table.to_pylist():
-            for value in row.values():
-                self._add(value)
-
-    def _add(self, value: Any) -> None:
-        if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
-            with suppress(OSError, ImageProblemError):
-                value = {**value, "bytes": self._places.read(value)}
-        if isinstance(value, dict):
-            self._found.update(b"{%d" % len(value))
-            for key, item in value.items():
-                self._add(key)
-                self._add(item)
-        elif isinstance(value, list):
-            self._found.update(b"[%d" % len(value))
-            for item in value:
-                self._add(item)
-        else:
-            data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
-            self._found.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
-            self._found.update(data)
-
-    def hexdigest(self) -> str:
-        """Return the hash of the rows so far."""
-        return self._found.hexdigest()
 
 
 def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:

@@ -24,7 +24,7 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 """Formats that may be asked for, and their names in Pillow."""
 
 QUALITY = 95
-"""Of JPEG, unless another is asked for."""
+"""Default quality of JPEG."""
 
 HELD = {
     "JPEG": (("RGB", "L"), 65_500),

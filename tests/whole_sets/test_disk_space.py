@@ -10,6 +10,7 @@ import pytest
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.sources import DatasetSplit
+from puregen_transforms.whole_sets.disk_space import in_words
 from puregen_transforms.whole_sets.part_by_part import purify_copy
 from puregen_transforms.whole_sets.plan import table_copy
 from puregen_transforms.whole_sets.storage import Storage
@@ -50,3 +51,10 @@ def test_a_single_file_needs_room_for_its_parts_too(source, purify, disk, table,
     for name, is_warned in (("out.parquet", True), ("out", False)):
         assert ("may not fit" in purify(tmp_path / "in.parquet", tmp_path / "disk" / name).stderr) is is_warned
         shutil.rmtree(tmp_path / f"disk/{name}.unfinished", ignore_errors=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [(0, "0 bytes"), (999, "999 bytes"), (1500, "1.5 kB"), (15_000, "15 kB"), (3.2e12, "3.2 TB")]
+)
+def test_sizes_in_words(size, words):
+    assert in_words(size) == words

@@ -9,6 +9,7 @@ from PIL import Image as PILImage
 from torchvision import tv_tensors
 
 from puregen_transforms import PureGen, purify_dataset
+from puregen_transforms.whole_sets.sample_layout import Layout, form_of, merged_form, values_of
 from tests.whole_sets.samples import Samples, same
 
 PURIFIER = PureGen("jpeg", jpeg_quality=50)
@@ -84,3 +85,47 @@ def test_images_that_are_not_named_stay_as_they_are(pictures, tmp_path):
         image, mask = clean[row]
         assert (mask.mode, mask.tobytes()) == (masks[row].mode, masks[row].tobytes())
         assert image.tobytes() == PURIFIER(pictures[row]).tobytes()
+
+
+LAYOUT = Layout(kind="tuple", names=("image", "label"), forms=("pil", "int64"), inputs=("image",))
+
+
+def test_a_layout_comes_back_and_no_other():
+    assert Layout.from_dict(LAYOUT.to_dict()) == LAYOUT
+    for change in ({"kind": "set"}, {"forms": ["pil"]}, {"forms": ["pil", "os.system"]}, {"inputs": ["gone"]}):
+        with pytest.raises(ValueError, match="Expected the layout of a sample"):
+            Layout.from_dict({**LAYOUT.to_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    ("value", "form"),
+    [
+        (True, "bool"),
+        (2**63, "json"),
+        ([1, 2], "list int64"),
+        ([1, 2.5], "json"),
+        ([], "json"),
+        (torch.tensor(1), "tensor 0 int64"),
+        (torch.zeros(2, 2), "json"),
+        (np.float32(1), "number float32"),
+        (None, "json"),
+    ],
+)
+def test_the_form_of_a_value(value, form):
+    assert form_of(value, is_input=False) == form
+
+
+def test_values_of_several_forms_are_stored_as_json_but_images_never():
+    assert merged_form(["int64", "float64"]) == "json"
+    with pytest.raises(ValueError, match="got pil and int64"):
+        merged_form(["pil", "int64"])
+
+
+@pytest.mark.parametrize(
+    ("sample", "kind", "names"),
+    [((1, 2), "tuple", ("a", "b")), ({"b": 2, "a": 1}, "dict", ("a", "b")), (1, "image", ("a",))],
+)
+def test_samples_are_taken_apart_in_order(sample, kind, names):
+    assert values_of(sample, kind, names, 0) == [1, 2][: len(names)]
+    with pytest.raises(ValueError, match="a dict of 2 parts like the first, but 5 is a tuple of 3 parts"):
+        values_of((1, 2, 3), "dict", ("a", "b"), 5)
