@@ -18,12 +18,24 @@ from puregen_transforms.data.image_folder import ImageFolder
 from puregen_transforms.data.labelled_source import ChosenSource, choose_columns
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.reserved_names import SKIPPED
-from puregen_transforms.data.sources import DatasetSplit, is_image_folder, open_source, split_of
+from puregen_transforms.data.sources import (
+    DatasetSplit,
+    TableSplit,
+    is_image_folder,
+    open_source,
+    open_tables,
+    split_of,
+)
 from puregen_transforms.data.split_names import split_name
 from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
 from puregen_transforms.whole_sets.folder_copy import FolderCopy
 from puregen_transforms.whole_sets.folder_plan import plan_folder
-from puregen_transforms.whole_sets.plan import check_apart, copy_of, table_copy
+from puregen_transforms.whole_sets.plan import (
+    check_apart,
+    check_destination_of_images,
+    check_destination_of_tables,
+    table_copy,
+)
 from puregen_transforms.whole_sets.selection import select_images
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 from puregen_transforms.whole_sets.summary import UnreadableImageError
@@ -190,18 +202,15 @@ class TableSource:
 
     def copy(self, destination: Path, treatment: Treatment) -> DatasetCopy:
         """Plan Parquet files."""
+        check_destination_of_tables(destination, self._tables)
+        return table_copy(self._tables, [self._column], self.places, treatment=treatment, storage=self.storage)
+
+    @cached_property
+    def _tables(self) -> Mapping[str, TableSplit]:
+        """The splits to copy: Parquet is read where it is, and not from the cache that `datasets` searches it in."""
         if isinstance(self.dataset, (Dataset, DatasetDict)):
-            tables = {split: DatasetSplit(dataset=one.dataset) for split, one in self.chosen.items()}
-            return table_copy(tables, [self._column], self.places, treatment=treatment, storage=self.storage)
-        return copy_of(
-            os.fspath(self.dataset),
-            destination,
-            columns=[self._column],
-            splits=list(self.chosen),
-            follow_links=self.follow_links,
-            treatment=treatment,
-            storage=self.storage,
-        )
+            return {split: DatasetSplit(dataset=one.dataset) for split, one in self.chosen.items()}
+        return open_tables(os.fspath(self.dataset), splits=list(self.chosen), follow_links=self.follow_links)
 
     def quarantine(self, destination: Path, treatment: Treatment) -> DatasetCopy:
         """Plan Parquet files of the rows that are left out."""
@@ -275,8 +284,7 @@ class FolderSource:
 
     def _planned(self, destination: Path, treatment: Treatment, storage: Storage) -> FolderCopy:
         check_apart(self.folder.top, destination)
-        if destination.suffix == ".parquet":
-            raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
+        check_destination_of_images(destination)
         columns = [next(iter(self.chosen.values())).column]
         plan = plan_folder(self.folder, splits=self.splits, columns=columns, treatment=treatment, storage=storage)
         if plan.problems:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError
@@ -87,7 +87,6 @@ def plan_folder(
     """
     folder.check_splits(splits)
     inputs = folder.inputs(splits, columns)
-    formats: dict[str, str] = {}
     problems = [
         Skipped(place={"file": path}, reason=reason)
         for path, reason in folder.problems.items()
@@ -97,18 +96,8 @@ def plan_folder(
     gone = [path for path in folder.images if treatment.reason(FOLDER, path) is not None]
     there = [path for path in inputs if path not in folder.problems and path not in left_out]
     purified = {path for path in there if treatment.purifies(FOLDER, path)}
-    for path in there if storage.convert else sorted(purified):
-        try:
-            with (folder.top / path).open("rb") as file:
-                if path in purified:
-                    formats[path] = storage.format_of(path, file)
-                elif storage.stores_anew(file):
-                    formats[path] = storage.format_of(path, file, largest=LARGEST_LOOKED_AT)
-        except OSError as error:
-            problem = ImageProblemError(f"it cannot be read ({error.strerror or error})")
-            problems.append(Skipped(place={"file": path}, reason=str(problem)))
-        except ImageProblemError as problem:
-            problems.append(Skipped(place={"file": path}, reason=str(problem)))
+    formats, unreadable = _formats(folder.top, there if storage.convert else sorted(purified), purified, storage)
+    problems += unreadable
     known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
     others = [path for path in others if folder.in_split(path, splits) and treatment.reason(FOLDER, path) is None]
@@ -139,6 +128,36 @@ def plan_folder(
         treatment=treatment,
         left_out=left_out,
     )
+
+
+def _formats(
+    top: Path, paths: Iterable[str], purified: Collection[str], storage: Storage
+) -> tuple[dict[str, str], list[Skipped]]:
+    """Choose the formats of the images that are purified or converted, by their headers.
+
+    Args:
+        top: the folder.
+        paths: of images.
+        purified: those of them that are purified.
+        storage: see `plan_folder`.
+
+    Returns:
+        The formats by path, and the images that cannot be read.
+    """
+    formats: dict[str, str] = {}
+    problems = []
+    for path in paths:
+        try:
+            with (top / path).open("rb") as file:
+                if path in purified:
+                    formats[path] = storage.format_of(path, file)
+                elif storage.stores_anew(file):
+                    formats[path] = storage.format_of(path, file, largest=LARGEST_LOOKED_AT)
+        except OSError as error:
+            problems.append(Skipped(place={"file": path}, reason=f"it cannot be read ({error.strerror or error})"))
+        except ImageProblemError as problem:
+            problems.append(Skipped(place={"file": path}, reason=str(problem)))
+    return formats, problems
 
 
 def folders_of(paths: Collection[str]) -> set[str]:

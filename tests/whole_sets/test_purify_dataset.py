@@ -1,4 +1,4 @@
-"""`purify_dataset`: every kind of data set, and what becomes of a second call."""
+"""`purify_dataset`: data sets of `datasets`, paths, and what becomes of broken rows."""
 
 from __future__ import annotations
 
