@@ -1,4 +1,4 @@
-"""What the searches found in each split, as the manifest of a clean copy records it."""
+"""Sum up what the searches found in each split, as the manifest of a clean copy records it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEVELS = (MADE_UNLEARNABLE, POISONED, DOUBTFUL, NOTHING_FOUND)
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a whole search of one split came to.
+    """The result of a whole search of one split.
 
     Args:
         level: of the verdict.
@@ -65,7 +65,7 @@ class Findings:
 
 @dataclass(frozen=True, kw_only=True)
 class CleaningReport:
-    """What was found in a data set, and what its clean copy was made by.
+    """The findings in a data set, with the rule and the versions that its clean copy was made by.
 
     Args:
         splits: findings by split.

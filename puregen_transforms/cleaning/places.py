@@ -1,4 +1,4 @@
-"""Where a clean copy goes, and what belongs to it."""
+"""Name the places of a clean copy, its report and its quarantine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STATE = ".unfinished"
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where a clean copy and what belongs to it go.
+    """The places of a clean copy and of what belongs to it.
 
     Args:
         copy: a new folder, or for tables a new .parquet file.

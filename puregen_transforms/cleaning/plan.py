@@ -19,7 +19,7 @@ from puregen_transforms.whole_sets.treatment import ALL_KEPT, ALL_PURIFIED
 from puregen_transforms.whole_sets.workload import Estimate, estimate
 
 _SECONDS: Mapping[str, float] = {"2m": 120.0, "20m": 1200.0, "full": 1200.0}
-"""What a budget is named by: the time of 10,000 images of 32 px on two cores. Confusion Training comes on top of it."""
+"""Time of 10,000 images of 32 px on two cores, which names a budget. Confusion Training comes on top of it."""
 
 _START = 10.0
 """Seconds that a search takes whatever the set, most of them to load libraries."""
@@ -29,7 +29,7 @@ _NAMED_FOR = 10_000 * 32 * 32
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What cleaning a data set would do.
+    """The work of cleaning a data set, before it is begun.
 
     Args:
         images: to search, by split.

@@ -1,4 +1,4 @@
-"""What was decided of a data set, as the manifest of its clean copy records it."""
+"""Record in the manifest of a clean copy what was decided of its source, and read it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CLEANING, SEARCHED = "cleaning", "sha256 of the rows that were searched"
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What becomes of each row of a data set, and why.
+    """The treatment of each row of a data set, and what it was decided by.
 
     Args:
         report: what was found.

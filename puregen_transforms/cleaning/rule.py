@@ -8,6 +8,7 @@ from typing import Any
 
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.searches import BUDGETS
+from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 
 DROP, PURIFY, QUARANTINE, KEEP = "drop", "purify", "quarantine", "keep"
 
@@ -16,7 +17,7 @@ FLAGGED, OTHERS = (DROP, PURIFY, QUARANTINE), (KEEP, PURIFY)
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What decides which images a clean copy has, beside the data.
+    """The options that decide, with the data, which images a clean copy has.
 
     Args:
         flagged: "drop" leaves images out that the searches hold for poisoned; "quarantine" also copies them into a
@@ -61,6 +62,19 @@ class Rule:
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready record."""
         return asdict(self)
+
+
+def check_storage(storage: Storage, rule: Rule) -> None:
+    """Refuse to choose how images are stored that are all copied byte for byte.
+
+    Raises:
+        ValueError: no image is purified or converted.
+    """
+    if storage != LOSSLESS and not storage.convert and PURIFY not in (rule.flagged, rule.others):
+        raise ValueError(
+            "Expected a format, a quality or names to keep where images are purified or converted, but all are copied "
+            "byte for byte. Leave that out, or purify (`flagged`, `others`) or convert them (`convert`, --convert)."
+        )
 
 
 def name_of_reserved(reserved: ImageSet | None) -> str | None:

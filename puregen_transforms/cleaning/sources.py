@@ -14,14 +14,31 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from puregen_transforms.cleaning.subjects import Subject, images_by_row
 from puregen_transforms.cleaning.torch_source import TorchSource
 from puregen_transforms.data.cells import ANYWHERE, Places
+from puregen_transforms.data.image_folder import ImageFolder
 from puregen_transforms.data.labelled_source import ChosenSource, choose_columns
 from puregen_transforms.data.local import local_path
-from puregen_transforms.data.sources import DatasetSplit, is_image_folder, open_source, split_of
+from puregen_transforms.data.reserved_names import SKIPPED
+from puregen_transforms.data.sources import (
+    DatasetSplit,
+    TableSplit,
+    is_image_folder,
+    open_source,
+    open_tables,
+    split_of,
+)
 from puregen_transforms.data.split_names import split_name
 from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
-from puregen_transforms.whole_sets.folder_copy import SKIPPED, FolderCopy
-from puregen_transforms.whole_sets.plan import check_apart, copy_of, table_copy
+from puregen_transforms.whole_sets.folder_copy import FolderCopy
+from puregen_transforms.whole_sets.folder_plan import plan_folder
+from puregen_transforms.whole_sets.plan import (
+    check_apart,
+    check_destination_of_images,
+    check_destination_of_tables,
+    table_copy,
+)
 from puregen_transforms.whole_sets.selection import select_images
+from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
+from puregen_transforms.whole_sets.summary import UnreadableImageError
 from puregen_transforms.whole_sets.treatment import ALL_KEPT, FOLDER, Key, Treatment
 
 Reasons = Mapping[str, Mapping[int, str]]
@@ -33,7 +50,7 @@ class CleaningSource(Protocol):
 
     @property
     def subjects(self) -> Mapping[str, Subject]:
-        """What is searched, by split; splits without a row are not."""
+        """The images that are searched, by split; splits without a row are left out."""
 
     def keys(self, rows: Reasons) -> Mapping[str, Mapping[Key, str]]:
         """Name rows as a `Treatment` does."""
@@ -66,8 +83,18 @@ def open_to_clean(
     splits: Collection[str] = (),
     size: int | None = None,
     follow_links: bool = False,
+    storage: Storage = LOSSLESS,
 ) -> CleaningSource:
     """Open a data set to be cleaned; see `clean_dataset` for what it may be.
+
+    Args:
+        dataset: as it was given.
+        column: see `clean_dataset`.
+        label_column: see `clean_dataset`.
+        splits: see `clean_dataset`.
+        size: see `clean_dataset`.
+        follow_links: see `open_source`.
+        storage: of the images that are purified or converted; says, too, which are read for the search.
 
     Raises:
         FileNotFoundError: there is nothing.
@@ -80,7 +107,7 @@ def open_to_clean(
         )
     if isinstance(dataset, (str, os.PathLike, Dataset, DatasetDict)):
         words = [None if name is None else str(name) for name in (column, label_column)]
-        return _opened(dataset, *words, splits=splits, size=size, follow_links=follow_links)
+        return _opened(dataset, *words, splits=splits, size=size, follow_links=follow_links, storage=storage)
     if isinstance(dataset, Mapping) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise ValueError(
             "Expected a torch map-style data set, a data set of `datasets`, or a path or name, but got "
@@ -88,7 +115,7 @@ def open_to_clean(
         )
     if splits:
         raise ValueError(f"Expected no splits of a torch data set, but got {sorted(splits)}.")
-    return TorchSource.of(dataset, column=column, label_column=label_column, size=size)
+    return TorchSource.of(dataset, column=column, label_column=label_column, size=size, storage=storage)
 
 
 def _opened(
@@ -99,8 +126,9 @@ def _opened(
     splits: Collection[str],
     size: int | None,
     follow_links: bool,
+    storage: Storage,
 ) -> CleaningSource:
-    path, folder, places = None, None, ANYWHERE
+    path, folder, images, places = None, None, None, ANYWHERE
     if isinstance(dataset, Dataset):
         found = {str(split_name(dataset.split)): dataset}
     elif isinstance(dataset, DatasetDict):
@@ -110,17 +138,31 @@ def _opened(
         here = local_path(path)
         folder = here.resolve() if here is not None and here.is_dir() else None
         places = Places.of_source(path, follow_links=follow_links)
-        found = {str(split): rows for split, rows in open_source(path, follow_links=follow_links).items()}
+        if is_image_folder(path):
+            images = ImageFolder.scan(Path(path).expanduser().resolve(), follow_links=follow_links)
+            found = {split: images.dataset(split) for split in images.splits}
+        else:
+            found = {str(split): rows for split, rows in open_source(path, follow_links=follow_links).items()}
     if missing := sorted(set(splits) - set(found)):
         raise ValueError(f"Expected splits out of {sorted(found)}, but got {missing}.")
     chosen = {
-        split: choose_columns(found, split, column, label_column, source=path, folder=folder, places=places, size=size)
+        split: choose_columns(
+            found,
+            split,
+            column,
+            label_column,
+            source=path,
+            folder=folder,
+            places=places,
+            size=size,
+            convert=storage.convert,
+        )
         for split in found
         if not splits or split in splits
     }
-    if path is not None and is_image_folder(path):
-        return FolderSource(path=path, chosen=chosen, splits=tuple(splits), follow_links=follow_links)
-    return TableSource(dataset=dataset, chosen=chosen, places=places, follow_links=follow_links)
+    if images is not None:
+        return FolderSource(folder=images, chosen=chosen, splits=tuple(splits), storage=storage)
+    return TableSource(dataset=dataset, chosen=chosen, places=places, follow_links=follow_links, storage=storage)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,12 +174,14 @@ class TableSource:
         chosen: its splits.
         places: where the rows may name files.
         follow_links: see `open_source`.
+        storage: of the images that are purified or converted.
     """
 
     dataset: str | os.PathLike[str] | Dataset | DatasetDict
     chosen: Mapping[str, ChosenSource]
     places: Places
     follow_links: bool = False
+    storage: Storage = LOSSLESS
 
     @property
     def subjects(self) -> Mapping[str, Subject]:
@@ -158,17 +202,15 @@ class TableSource:
 
     def copy(self, destination: Path, treatment: Treatment) -> DatasetCopy:
         """Plan Parquet files."""
+        check_destination_of_tables(destination, self._tables)
+        return table_copy(self._tables, [self._column], self.places, treatment=treatment, storage=self.storage)
+
+    @cached_property
+    def _tables(self) -> Mapping[str, TableSplit]:
+        """The splits to copy: Parquet is read where it is, and not from the cache that `datasets` searches it in."""
         if isinstance(self.dataset, (Dataset, DatasetDict)):
-            tables = {split: DatasetSplit(dataset=one.dataset) for split, one in self.chosen.items()}
-            return table_copy(tables, [self._column], self.places, treatment=treatment)
-        return copy_of(
-            os.fspath(self.dataset),
-            destination,
-            columns=[self._column],
-            splits=list(self.chosen),
-            follow_links=self.follow_links,
-            treatment=treatment,
-        )
+            return {split: DatasetSplit(dataset=one.dataset) for split, one in self.chosen.items()}
+        return open_tables(os.fspath(self.dataset), splits=list(self.chosen), follow_links=self.follow_links)
 
     def quarantine(self, destination: Path, treatment: Treatment) -> DatasetCopy:
         """Plan Parquet files of the rows that are left out."""
@@ -195,16 +237,16 @@ class FolderSource:
     """A folder of image files.
 
     Args:
-        path: as it was given.
+        folder: as it was when it was opened: what comes later is not in the copy.
         chosen: its splits.
         splits: that were asked for; empty for all.
-        follow_links: see `open_source`.
+        storage: of the images that are purified or converted.
     """
 
-    path: str
+    folder: ImageFolder
     chosen: Mapping[str, ChosenSource]
     splits: tuple[str, ...]
-    follow_links: bool
+    storage: Storage = LOSSLESS
 
     @property
     def subjects(self) -> Mapping[str, Subject]:
@@ -214,8 +256,7 @@ class FolderSource:
     @cached_property
     def _images(self) -> Mapping[str, Sequence[Sequence[str]]]:
         """Name the images of each row, by split: first the one that was searched, then those beside it."""
-        top = Path(self.path).expanduser().resolve()
-        return {split: images_by_row(one.dataset, one.column, top) for split, one in self.chosen.items()}
+        return {split: images_by_row(one.dataset, one.column, self.folder.top) for split, one in self.chosen.items()}
 
     def keys(self, rows: Reasons) -> Mapping[str, Mapping[Key, str]]:
         """Name the images of rows by their paths, without those beside them that a row needs which is kept."""
@@ -239,28 +280,27 @@ class FolderSource:
 
     def copy(self, destination: Path, treatment: Treatment) -> FolderCopy:
         """Plan a folder of the same layout."""
-        copy = copy_of(
-            self.path,
-            destination,
-            columns=[next(iter(self.chosen.values())).column],
-            splits=self.splits,
-            follow_links=self.follow_links,
-            treatment=treatment,
-        )
-        assert isinstance(copy, FolderCopy)
-        if SKIPPED in (*copy.plan.others, *copy.plan.folders):
+        return self._planned(destination, treatment, self.storage)
+
+    def _planned(self, destination: Path, treatment: Treatment, storage: Storage) -> FolderCopy:
+        check_apart(self.folder.top, destination)
+        check_destination_of_images(destination)
+        columns = [next(iter(self.chosen.values())).column]
+        plan = plan_folder(self.folder, splits=self.splits, columns=columns, treatment=treatment, storage=storage)
+        if plan.problems:
+            raise UnreadableImageError(plan.problems[0])
+        if SKIPPED in (*plan.others, *plan.folders):
             raise ValueError(
-                f"Expected no {Path(self.path) / SKIPPED}: the list of what is left out gets that name. Rename it, or "
+                f"Expected no {self.folder.top / SKIPPED}: the list of what is left out gets that name. Rename it, or "
                 "remove it if it is of an earlier copy."
             )
-        return copy
+        return FolderCopy(source=self.folder.top, plan=plan)
 
     def quarantine(self, destination: Path, treatment: Treatment) -> FolderCopy:
         """Plan a folder of the images that are left out, where they were, with those beside them."""
-        check_apart(Path(self.path), destination)
         rows = self.rows(treatment)
         paths = {path for split, numbers in rows.items() for row in numbers for path in self._images[split][row]}
-        return select_images(self.copy(destination, ALL_KEPT), paths)
+        return select_images(self._planned(destination, ALL_KEPT, LOSSLESS), paths)
 
     def select(self, rows: Mapping[str, Collection[int]]) -> DatasetDict:
         """Select rows."""

@@ -13,13 +13,14 @@ from puregen_transforms._progress import Progress, silent
 from puregen_transforms.cleaning.decision import decide, search_split, versions_of
 from puregen_transforms.cleaning.findings import CleaningReport, Findings
 from puregen_transforms.cleaning.places import Places
-from puregen_transforms.cleaning.rule import DROP, KEEP, Rule, name_of_reserved
+from puregen_transforms.cleaning.rule import DROP, KEEP, Rule, check_storage, name_of_reserved
 from puregen_transforms.cleaning.sources import CleaningSource, open_to_clean
 from puregen_transforms.cleaning.work import clean
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.local import local_path
 from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.whole_sets.plan import check_apart
+from puregen_transforms.whole_sets.storage import Storage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +58,17 @@ def clean_dataset(
     purifier: PureGen | None = None,
     part_rows: int | None = None,
     follow_links: bool = False,
+    convert: bool = False,
+    keep_names: bool = False,
+    image_format: str | None = None,
+    quality: int | None = None,
     progress: Progress = silent,
 ) -> CleanedDataset:
     """Search a data set for poison, and leave out what is held for it.
 
-    What is kept and not purified stays as it is, byte for byte, with its labels, names, order and other columns. With
-    `output_dir`, what is finished is kept: the same call goes on where an earlier one was killed, and answers from the
-    records of a finished copy.
+    What is kept, and neither purified nor converted, stays as it is, byte for byte, with its labels, names, order and
+    other columns. With `output_dir`, what is finished is kept: the same call goes on where an earlier one was killed,
+    and answers from the records of a finished copy.
 
     Args:
         dataset: a torch map-style data set, a `datasets.Dataset` or `DatasetDict`, or what `puregen clean` takes: a
@@ -88,6 +93,11 @@ def clean_dataset(
         purifier: where images are purified; None is `PureGen(seed=seed)`.
         part_rows: see `purify_dataset`.
         follow_links: see `purify_dataset`.
+        convert: read images that would be refused as `purify_dataset` does, search them so, and store them so in the
+            copy; rows that are merely chosen stay as they are.
+        keep_names: see `purify_dataset`; as the two that follow, of images that are purified or converted.
+        image_format: see `purify_dataset`.
+        quality: see `purify_dataset`.
         progress: told what is being done.
 
     Returns:
@@ -116,6 +126,8 @@ def clean_dataset(
         reserved=name_of_reserved(reserved),
         decisions=None if decisions is None else decisions.name(),
     )
+    storage = Storage(convert=convert, keep_names=keep_names, image_format=image_format, quality=quality)
+    check_storage(storage, rule)
     if output_dir is None and (flagged, others) != (DROP, KEEP):
         raise ValueError("Expected an `output_dir`, as images are to be purified or copied, but got none.")
     if destination is not None and destination.suffix == ".parquet":
@@ -123,7 +135,13 @@ def clean_dataset(
     if destination is not None and isinstance(dataset, (str, os.PathLike)):
         check_apart(local_path(os.fspath(dataset)), destination)
     source = open_to_clean(
-        dataset, column=column, label_column=label_column, splits=splits, size=size, follow_links=follow_links
+        dataset,
+        column=column,
+        label_column=label_column,
+        splits=splits,
+        size=size,
+        follow_links=follow_links,
+        storage=storage,
     )
     if destination is None:
         return _selected(source, rule, reserved=reserved, decisions=decisions, device=device, progress=progress)

@@ -17,7 +17,10 @@ from puregen_transforms.cli.data_options import (
     Device,
     Epochs,
     FollowLinks,
+    ImageFormat,
+    KeepNames,
     LabelColumn,
+    Quality,
     Reserved,
     Seed,
     Source,
@@ -84,6 +87,19 @@ def clean(
         ),
     ] = None,
     follow_links: FollowLinks = False,
+    convert: Annotated[
+        bool,
+        typer.Option(
+            "--convert",
+            help="Read images that would be refused for their mode (1, P, PA, CMYK, YCbCr, LAB), and the first frame "
+            "of an animation, in RGB, as torchvision does; the copy has them so. All others, and those in quarantine, "
+            "stay as they are.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
+    keep_names: KeepNames = False,
+    image_format: ImageFormat = None,
+    quality: Quality = None,
     decisions: Decided = None,
     epochs: Epochs = 12,
     seed: Seed = 0,
@@ -110,8 +126,9 @@ def clean(
     Makes the searches of `puregen detect`, leaves out what they hold for poisoned, and verifies the copy. Images whose
     label alone is wrong are no poison, and stay. What was found, the rule and the versions are in the copy's
     purified.jsonl, images that were left out in its skipped.json, and pictures in DST.report. Nothing in SRC is
-    changed. DST appears when everything is done; a run that was killed goes on when it is started again in the same
-    way, and a finished one answers from its records.
+    changed. --keep-names, --format and --quality are for images that are purified or converted. DST appears when
+    everything is done; a run that was killed goes on when it is started again in the same way, and a finished one
+    answers from its records.
     """
     with explain_errors(), terminated_like_interrupted():
         check_path(source)
@@ -120,12 +137,13 @@ def clean(
         from puregen_transforms.cleaning.places import Places
         from puregen_transforms.cleaning.plan import plan
         from puregen_transforms.cleaning.records import recorded
-        from puregen_transforms.cleaning.rule import Rule, name_of_reserved
+        from puregen_transforms.cleaning.rule import Rule, check_storage, name_of_reserved
         from puregen_transforms.cleaning.sources import open_to_clean
         from puregen_transforms.cleaning.work import clean
         from puregen_transforms.data.image_set import ImageSet
         from puregen_transforms.detection.verdict import NOTHING_FOUND
         from puregen_transforms.whole_sets.plan import check_apart
+        from puregen_transforms.whole_sets.storage import Storage
 
         disable_progress_bar()  # of copying to the cache; ours follows
         started = time.monotonic()
@@ -134,7 +152,7 @@ def clean(
             check_apart(local_path(source), place)
         if reserved is not None:
             check_path(reserved)
-        clean_set = None if reserved is None else ImageSet.load(reserved, size=size)
+        clean_set = None if reserved is None else ImageSet.load(reserved, size=size, convert=convert)
         decided = places.decisions() if decisions is None else read_decisions(decisions, places.report)
         rule = Rule(
             flagged=flagged,
@@ -149,6 +167,8 @@ def clean(
             reserved=name_of_reserved(clean_set),
             decisions=decided.name(),
         )
+        storage = Storage(convert=convert, keep_names=keep_names, image_format=image_format, quality=quality)
+        check_storage(storage, rule)
         opened = open_to_clean(
             source,
             column=column,
@@ -156,6 +176,7 @@ def clean(
             splits=tuple(split or ()),
             size=size,
             follow_links=follow_links,
+            storage=storage,
         )
         if before := recorded(places.copy, rule):
             say(
@@ -176,6 +197,10 @@ def clean(
             "--column": column,
             "--label-column": label_column,
             "--size": size,
+            "--convert": convert,
+            "--keep-names": keep_names,
+            "--format": image_format,
+            "--quality": quality,
             "--reserved": reserved,
             "--decisions": decisions,
             "--epochs": epochs,

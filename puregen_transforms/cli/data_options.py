@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -47,6 +47,36 @@ Convert = Annotated[
         "--convert",
         help="Read images that would be refused for their mode (1, P, PA, CMYK, YCbCr, LAB), and the first frame of an "
         "animation, in RGB, as torchvision does.",
+        rich_help_panel=DATA,
+    ),
+]
+
+KeepNames = Annotated[
+    bool,
+    typer.Option(
+        "--keep-names",
+        help="Store every image under its own name, in the format that its ending says, so that tables of "
+        "annotations still fit. JPEG loses some detail of the purified pixels.",
+        rich_help_panel=DATA,
+    ),
+]
+
+ImageFormat = Annotated[
+    Literal["png", "jpeg", "webp"] | None,
+    typer.Option(
+        "--format",
+        help="Store every image in this format, with names to match: png or webp without loss, jpeg with. "
+        "Default: a folder's images in their own format where that is without loss, and all others as png.",
+        rich_help_panel=DATA,
+    ),
+]
+
+Quality = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=100,
+        help="Quality of JPEG, with --format jpeg or --keep-names; default: 95.",
         rich_help_panel=DATA,
     ),
 ]

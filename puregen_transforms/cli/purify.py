@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
+from puregen_transforms.cli.data_options import ImageFormat, KeepNames, Quality
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, options_of
 from puregen_transforms.cli.output import PlainConsole, say
@@ -87,33 +88,9 @@ def purify(
             rich_help_panel=DATA,
         ),
     ] = False,
-    keep_names: Annotated[
-        bool,
-        typer.Option(
-            "--keep-names",
-            help="Store every image under its own name, in the format that its ending says, so that tables of "
-            "annotations still fit. JPEG loses some detail of the purified pixels.",
-            rich_help_panel=DATA,
-        ),
-    ] = False,
-    image_format: Annotated[
-        Literal["png", "jpeg", "webp"] | None,
-        typer.Option(
-            "--format",
-            help="Store every image in this format, with names to match: png or webp without loss, jpeg with. "
-            "Default: a folder's images in their own format where that is without loss, and all others as png.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100,
-            help="Quality of JPEG, with --format jpeg or --keep-names; default: 95.",
-            rich_help_panel=DATA,
-        ),
-    ] = None,
+    keep_names: KeepNames = False,
+    image_format: ImageFormat = None,
+    quality: Quality = None,
     id_column: Annotated[
         str | None,
         typer.Option(help="Column of unique ids, for engine ray; default: made by Ray.", rich_help_panel=DATA),

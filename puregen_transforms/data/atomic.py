@@ -38,11 +38,11 @@ def complete_or_absent(destination: Path, *, folder: bool) -> Iterator[Path]:
         yield temporary
         move_to_free(temporary, destination)
     except BaseException:
+        shutil.rmtree(own, ignore_errors=True)
         for parent in made:
             remove_if_empty(parent)
         raise
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+    shutil.rmtree(own, ignore_errors=True)
 
 
 def move_to_free(temporary: Path, destination: Path) -> None:

@@ -104,7 +104,7 @@ class ImageFolder:
         return ordered_splits(folders)
 
     def _around(self, images: Collection[str], start: str = "") -> str:
-        """Pass through folders around all the others that are no splits."""
+        """Find the innermost folder around all images, down to one that is named as a split; "" is the top."""
         while images:
             tops = {_first_folder(path, start) for path in images}
             (top, *more) = tops
@@ -156,7 +156,7 @@ class ImageFolder:
 
     @cached_property
     def _tables(self) -> dict[str, ImageTable | None]:
-        """What metadata files say of each split; None without any."""
+        """The rows that metadata files have of each split; None without any."""
         return {split: self._metadata(split) for split in self.splits}
 
     def _metadata(self, split: str) -> ImageTable | None:

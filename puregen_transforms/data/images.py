@@ -67,7 +67,7 @@ def looks_like_image(name: str, first_bytes: bytes) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What is known of an image before it is decoded.
+    """Format, mode and size of an image, as its header has them.
 
     Args:
         image_format: that it is stored in, as Pillow names it.
@@ -82,23 +82,34 @@ class Header:
     is_lossless: bool
 
 
-def read_header(file: BinaryIO, *, convert: bool = False) -> Header:
+def read_header(file: BinaryIO, *, largest: int = LARGEST_IMAGE, convert: bool = False) -> Header:
     """Read the header of an image that is to be purified.
 
     Args:
         file: of the image.
+        largest: number of pixels.
         convert: see `decode`.
 
     Raises:
-        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, one with several
-            frames, or of a mode that cannot be purified.
+        ImageProblemError: no image in one of `FORMATS`, one of more pixels, one with several frames, or of a mode that
+            cannot be purified.
     """
-    image = _open(file, largest=LARGEST_IMAGE)
+    image = _open(file, largest=largest)
     several = _has_frames(image, allowed=convert)
     mode = _wanted_mode(image, image.format, several=several, convert=convert)
     _check_mode(mode)
     is_lossless = image.format in LOSSLESS_SETTINGS and (image.format != "WEBP" or _webp_is_lossless(file))
     return Header(image_format=str(image.format), mode=mode, size=image.size, is_lossless=is_lossless)
+
+
+def is_converted(file: BinaryIO) -> bool:
+    """Tell by its header whether an image is refused unless it is converted; see `decode`.
+
+    Raises:
+        ImageProblemError: no image in one of `FORMATS`, or one of more than `LARGEST_LOOKED_AT` pixels.
+    """
+    image = _open(file, largest=LARGEST_LOOKED_AT)
+    return _becomes_rgb(image, image.format, several=_has_frames(image, allowed=True))
 
 
 def pixels_of(file: BinaryIO, *, convert: bool = False) -> int:
@@ -156,13 +167,18 @@ def _wanted_mode(image: Image.Image, kind: str | None, *, several: bool, convert
         several: whether there are several frames.
         convert: see `decode`.
     """
-    if convert and ((several and image.mode in MODES) or (image.mode in CONVERTED and (several or kind != "GIF"))):
+    if convert and _becomes_rgb(image, kind, several=several):
         return "RGB"
     if kind == "GIF" and image.mode == "P":
         return "RGBA" if "transparency" in image.info else "RGB"
     if image.mode in ("RGB", "L") and "transparency" in image.info:
         return "RGBA" if image.mode == "RGB" else "LA"
     return str(image.mode)
+
+
+def _becomes_rgb(image: Image.Image, kind: str | None, *, several: bool) -> bool:
+    """Tell whether conversion changes an image: it is an animation, or of a mode that cannot be purified."""
+    return (several and image.mode in MODES) or (image.mode in CONVERTED and (several or kind != "GIF"))
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

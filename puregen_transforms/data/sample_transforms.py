@@ -113,7 +113,8 @@ def _wrapped(dataset: Any) -> Iterator[Any]:
     for value in vars(dataset).values() if hasattr(dataset, "__dict__") else ():
         members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
         for member in list(members)[:_MOST_LOOKED_AT]:
-            if hasattr(member, "__getitem__") and hasattr(member, "__len__") and hasattr(member, "__dict__"):
+            is_sized = hasattr(member, "__getitem__") and hasattr(member, "__len__")
+            if is_sized and hasattr(member, "__dict__") and not isinstance(member, type):
                 yield member
 
 

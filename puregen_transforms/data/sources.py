@@ -54,6 +54,10 @@ def open_source(source: str, *, follow_links: bool = False) -> DatasetDict:
         return DatasetDict({split: folder.dataset(split) for split in folder.splits})
     if (parquet := _parquet_files(source, follow_links)) is not None:
         return DatasetDict(_load_parquet(source, parquet))
+    return _open_saved_or_named(source, follow_links)
+
+
+def _open_saved_or_named(source: str, follow_links: bool) -> DatasetDict:
     path = Path(source).expanduser()
     if path.is_dir():
         check_links(path, follow_links=follow_links)
@@ -208,7 +212,7 @@ def open_tables(source: str, *, splits: Collection[str] = (), follow_links: bool
     if (parquet := _parquet_files(source, follow_links)) is not None:
         opened = {split: ParquetSplit.open(paths) for split, paths in parquet.items()}
     else:
-        found = open_source(source, follow_links=follow_links)
+        found = _open_saved_or_named(source, follow_links)
         opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in found.items()}
     if missing := sorted(set(splits) - set(opened)):
         raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")

@@ -37,7 +37,7 @@ class CopyFolder:
 
     @contextmanager
     def writing_to(self, path: Path) -> Iterator[Path]:
-        """Do as `writing`, for any path on the same disk that the user has named."""
+        """Lend a path to write a file to, which goes to any place on the same disk that the user has named."""
         temporary = self.scratch / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
             yield temporary
@@ -53,7 +53,7 @@ class CopyFolder:
         return self.put_at(below(self.folder, name), data)
 
     def put_at(self, path: Path, data: bytes) -> str:
-        """Do as `put`, for any path on the same disk that the user has named."""
+        """Write a file to any path on the same disk that the user has named, and return its sha256."""
         with self.writing_to(path) as temporary:
             temporary.write_bytes(data)
         return hashlib.sha256(data).hexdigest()

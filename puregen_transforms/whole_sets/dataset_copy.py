@@ -132,7 +132,7 @@ _FORMS: Mapping[str, Callable[[object], bool]] = {
     "resisting": _is_count,
     "state": lambda value: isinstance(value, dict),
 }
-"""What each value of a record must be."""
+"""Check of each value of a record."""
 
 
 Finished = Callable[[str], PartRecord | None]

@@ -19,7 +19,7 @@ import PIL.Image
 
 from puregen_transforms._files import below, hash_file
 from puregen_transforms.data.images import ImageProblemError, pixels_of
-from puregen_transforms.data.reserved_names import METADATA_NAMES
+from puregen_transforms.data.reserved_names import METADATA_NAMES, SKIPPED
 from puregen_transforms.whole_sets.copy_folder import CopyFolder
 from puregen_transforms.whole_sets.dataset_copy import (
     PART_ROWS,
@@ -38,7 +38,6 @@ from puregen_transforms.whole_sets.summary import Skipped, UnreadableImageError
 OTHER_FILES = "other files"
 """Name of the record of files that are no images."""
 
-SKIPPED = "skipped.json"
 _LOOKED_AT = 32
 """Images whose size is looked at before the work."""
 
@@ -82,7 +81,7 @@ class FolderCopy:
     @property
     def to_purify(self) -> int:
         """Number of those that are purified."""
-        return len(self.plan.formats)
+        return len(self.plan.formats) - len(self.plan.converted)
 
     def row_pixels(self) -> list[int]:
         """Read the sizes of some images from all over the folder; the pixels of one, on average."""
@@ -128,7 +127,7 @@ class FolderCopy:
 
     def pictures(self, *, skip: bool) -> Iterator[PIL.Image.Image]:
         """Yield every image that is purified, decoded."""
-        for path in sorted([*self.plan.formats, *self._unreadable]):
+        for path in sorted({*self.plan.formats, *self._unreadable} - self.plan.converted):
             if path in self._unreadable:
                 if not skip:
                     raise UnreadableImageError(self._unreadable[path])
@@ -140,16 +139,22 @@ class FolderCopy:
                 raise UnreadableImageError(Skipped(place={"file": path}, reason=str(image)))
 
     def _image(self, path: str, read: Callable[[], bytes]) -> EncodedImage[str]:
-        return EncodedImage(key=path, read=read, image_format=self.plan.formats[path], storage=self.plan.storage)
+        return EncodedImage(
+            key=path,
+            read=read,
+            image_format=self.plan.formats[path],
+            storage=self.plan.storage,
+            is_purified=path not in self.plan.converted,
+        )
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""
         return self._joined({}, part)
 
     def _joined(self, digests: dict[str, bytes], part: Part) -> str:
-        """Hash the sha256 of the files, those known already included.
+        """Hash the sha256 of a part's files one after the other; those in `digests` are not read again.
 
-        What is no image, or a link that is not to be followed, is not read: it may be a device without an end.
+        Nor are files that are no images, and links that are not to be followed: they may be devices without an end.
         """
         content = hashlib.sha256()
         for path in self._paths[part.start : part.stop]:
@@ -160,6 +165,7 @@ class FolderCopy:
         return content.hexdigest()
 
     def _read(self, digests: dict[str, bytes], path: str) -> bytes:
+        """Read a file, and note its sha256."""
         data = (self.source / path).read_bytes()
         digests[path] = hashlib.sha256(data).digest()
         return data

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-from puregen_transforms.data.images import ImageProblemError
+from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError
 from puregen_transforms.data.reserved_names import METADATA_NAMES
 from puregen_transforms.whole_sets.metadata import check_metadata
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 from puregen_transforms.whole_sets.summary import Skipped
 from puregen_transforms.whole_sets.target_names import choose_target_names
 from puregen_transforms.whole_sets.treatment import ALL_PURIFIED, FOLDER, Treatment
+
+if TYPE_CHECKING:
+    from puregen_transforms.data.image_folder import ImageFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +28,8 @@ class FolderPlan:
 
     Args:
         targets: new path of each image.
-        formats: format each image is written in.
+        formats: format of each image that is purified or converted.
+        converted: images that are converted alone.
         others: files to copy.
         folders: every folder below the top, parents first.
         problems: images whose header already cannot be read.
@@ -44,6 +49,7 @@ class FolderPlan:
     folders: tuple[str, ...]
     problems: tuple[Skipped, ...]
     clashes: tuple[str, ...]
+    converted: frozenset[str] = frozenset()
     hidden: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
@@ -59,35 +65,28 @@ class FolderPlan:
 
 
 def plan_folder(
-    source: Path,
+    folder: ImageFolder,
     *,
     splits: Collection[str] = (),
     columns: Collection[str] = (),
-    follow_links: bool = False,
     treatment: Treatment = ALL_PURIFIED,
     storage: Storage = LOSSLESS,
 ) -> FolderPlan:
     """Look at every file of a folder; of images, only headers are read.
 
     Args:
-        source: the folder; `ImageFolder` says how it is read.
+        folder: from `ImageFolder.scan`.
         splits: take only the files of these splits; none named takes all.
         columns: of images to purify, where metadata name several; other images are copied as they are.
-        follow_links: take also what links lead to elsewhere.
         treatment: of images by path: those to leave out, or to keep as they are; of other columns, those to leave out.
-        storage: of the purified images.
+        storage: of the purified images; others that it converts are stored so, too.
 
     Raises:
-        FileNotFoundError: there is no image.
-        ValueError: a split or a column that is not there, metadata that do not fit, an archive with images inside, or
-            names that would meet or become too long.
+        ValueError: a split or a column that is not there, metadata that do not fit, or names that would meet or become
+            too long.
     """
-    from puregen_transforms.data.image_folder import ImageFolder  # with `datasets`, which not all who come here need
-
-    folder = ImageFolder.scan(source, follow_links=follow_links)
     folder.check_splits(splits)
     inputs = folder.inputs(splits, columns)
-    formats: dict[str, str] = {}
     problems = [
         Skipped(place={"file": path}, reason=reason)
         for path, reason in folder.problems.items()
@@ -96,19 +95,14 @@ def plan_folder(
     left_out = {path: reason for path in inputs if (reason := treatment.reason(FOLDER, path)) is not None}
     gone = [path for path in folder.images if treatment.reason(FOLDER, path) is not None]
     there = [path for path in inputs if path not in folder.problems and path not in left_out]
-    for path in (path for path in there if treatment.purifies(FOLDER, path)):
-        try:
-            with (source / path).open("rb") as file:
-                formats[path] = storage.format_of(path, file)
-        except OSError as error:
-            problem = ImageProblemError(f"it cannot be read ({error.strerror or error})")
-            problems.append(Skipped(place={"file": path}, reason=str(problem)))
-        except ImageProblemError as problem:
-            problems.append(Skipped(place={"file": path}, reason=str(problem)))
+    purified = {path for path in there if treatment.purifies(FOLDER, path)}
+    formats, unreadable = _formats(folder.top, there if storage.convert else sorted(purified), purified, storage)
+    problems += unreadable
     known = {*inputs, *folder.problems}
     others = [path for path in sorted((*folder.others, *folder.images)) if path not in known]
     others = [path for path in others if folder.in_split(path, splits) and treatment.reason(FOLDER, path) is None]
-    kept = [path for path in there if not treatment.purifies(FOLDER, path)]
+    broken = {problem.place["file"] for problem in problems}
+    kept = [path for path in there if path not in purified and path not in formats and path not in broken]
     folders, used = folder.folders, folders_of([*formats, *kept, *others])
     if splits:
         folders = tuple(path for path in folders if path in used)
@@ -118,7 +112,7 @@ def plan_folder(
     wished = {path: storage.name_of(path, image_format) for path, image_format in formats.items()}
     targets, clashes = choose_target_names(wished, taken=[*others, *folders, *kept])
     targets |= {path: path for path in kept}
-    check_metadata(source, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
+    check_metadata(folder.top, [path for path in others if PurePosixPath(path).name in METADATA_NAMES], targets)
     return FolderPlan(
         targets=targets,
         formats=formats,
@@ -126,6 +120,7 @@ def plan_folder(
         folders=folders,
         problems=tuple(problems),
         clashes=tuple(clashes),
+        converted=frozenset(formats) - purified,
         hidden=folder.hidden,
         splits=tuple(splits),
         columns=tuple(columns),
@@ -133,6 +128,36 @@ def plan_folder(
         treatment=treatment,
         left_out=left_out,
     )
+
+
+def _formats(
+    top: Path, paths: Iterable[str], purified: Collection[str], storage: Storage
+) -> tuple[dict[str, str], list[Skipped]]:
+    """Choose the formats of the images that are purified or converted, by their headers.
+
+    Args:
+        top: the folder.
+        paths: of images.
+        purified: those of them that are purified.
+        storage: see `plan_folder`.
+
+    Returns:
+        The formats by path, and the images that cannot be read.
+    """
+    formats: dict[str, str] = {}
+    problems = []
+    for path in paths:
+        try:
+            with (top / path).open("rb") as file:
+                if path in purified:
+                    formats[path] = storage.format_of(path, file)
+                elif storage.stores_anew(file):
+                    formats[path] = storage.format_of(path, file, largest=LARGEST_LOOKED_AT)
+        except OSError as error:
+            problems.append(Skipped(place={"file": path}, reason=f"it cannot be read ({error.strerror or error})"))
+        except ImageProblemError as problem:
+            problems.append(Skipped(place={"file": path}, reason=str(problem)))
+    return formats, problems
 
 
 def folders_of(paths: Collection[str]) -> set[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from puregen_transforms.data.cells import ANYWHERE, Places
 from puregen_transforms.data.columns import check_same_features, choose_image_columns
+from puregen_transforms.data.image_folder import ImageFolder
 from puregen_transforms.data.local import local_path
 from puregen_transforms.data.sources import TableSplit, is_image_folder, open_tables
 from puregen_transforms.data.split_names import check_split_names
@@ -45,21 +46,13 @@ def copy_of(
         OSError: the source cannot be read.
     """
     check_apart(local_path(source), destination)
-    single_file = destination.suffix == ".parquet"
     if is_image_folder(source):
-        if single_file:
-            raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
-        folder = Path(source).expanduser()
-        plan = plan_folder(
-            folder, splits=splits, columns=columns, follow_links=follow_links, treatment=treatment, storage=storage
-        )
-        return FolderCopy(source=folder, plan=plan)
+        check_destination_of_images(destination)
+        folder = ImageFolder.scan(Path(source).expanduser(), follow_links=follow_links)
+        plan = plan_folder(folder, splits=splits, columns=columns, treatment=treatment, storage=storage)
+        return FolderCopy(source=folder.top, plan=plan)
     tables = open_tables(source, splits=splits, follow_links=follow_links)
-    if single_file and len(tables) > 1:
-        raise ValueError(
-            f"Expected one split for a single file, but got {list(tables)}; choose a split, or name a "
-            "folder as the destination."
-        )
+    check_destination_of_tables(destination, tables)
     places = Places.of_source(source, follow_links=follow_links)
     return table_copy(tables, columns, places, treatment=treatment, storage=storage)
 
@@ -91,6 +84,29 @@ def table_copy(
     if not any(table.rows for table in tables.values()):
         raise ValueError("Expected at least one row, but the data set is empty.")
     return TableCopy(tables=tables, columns=chosen, places=places, treatment=treatment, storage=storage)
+
+
+def check_destination_of_images(destination: Path) -> None:
+    """Refuse a single file for a folder of images.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if destination.suffix == ".parquet":
+        raise ValueError(f"Expected a folder as the destination of a folder of images, but got {destination}.")
+
+
+def check_destination_of_tables(destination: Path, splits: Collection[str]) -> None:
+    """Refuse a single file for several splits.
+
+    Raises:
+        ValueError: it is one.
+    """
+    if destination.suffix == ".parquet" and len(splits) > 1:
+        raise ValueError(
+            f"Expected one split for a single file, but got {list(splits)}; choose a split, or name a folder as the "
+            "destination."
+        )
 
 
 def check_apart(source: Path | None, destination: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,7 +12,8 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from puregen_transforms.data.images import ImageProblemError, Purify, decode_input
+from puregen_transforms._limits import LARGEST_IMAGE
+from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, Purify, decode_input
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 
 Key = TypeVar("Key")
@@ -31,6 +32,7 @@ class EncodedImage(Generic[Key]):
         image_format: to write it in.
         mode: converts it to this one, where that is asked for.
         storage: see `Storage`.
+        is_purified: whether it is purified, rather than merely converted.
     """
 
     key: Key
@@ -38,6 +40,7 @@ class EncodedImage(Generic[Key]):
     image_format: str = "PNG"
     mode: str | None = None
     storage: Storage = LOSSLESS
+    is_purified: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +87,7 @@ def repair(
             yield from (Repaired(key=source.key, problem=str(problem)) for source, problem in bad)
             if bad:
                 done(len(bad))
-            results = _purify_all([picture for _, picture in good], purify, at_once, done)
+            results = _purify_all(good, purify, at_once, done)
             yield from encoded
             encoded = pool.map(_encode_one, good, results)
         yield from encoded
@@ -102,7 +105,8 @@ def _decoded(
 def decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
     """Read and decode an image, or return the problem with it."""
     try:
-        image = decode_input(source.read(), mode=source.mode, convert=source.storage.convert)
+        largest = LARGEST_IMAGE if source.is_purified else LARGEST_LOOKED_AT
+        image = decode_input(source.read(), mode=source.mode, largest=largest, convert=source.storage.convert)
         return source.storage.fitted(image, source.image_format)
     except ImageProblemError as problem:
         return problem
@@ -127,21 +131,29 @@ def _chunks(
 
 
 def _purify_all(
-    pictures: list[Image.Image], purify: Purify, at_once: Callable[[int], int], done: Callable[[int], None]
+    good: list[tuple[EncodedImage[Key], Image.Image]],
+    purify: Purify,
+    at_once: Callable[[int], int],
+    done: Callable[[int], None],
 ) -> list[Image.Image | ImageProblemError]:
-    """Purify a list in batches, those of like size together."""
-    results: dict[int, Image.Image | ImageProblemError] = {}
-    for places in _batches([picture.width * picture.height for picture in pictures], at_once):
-        results.update(zip(places, _purify_each([pictures[place] for place in places], purify), strict=True))
+    """Purify a list in batches, those of like size together; what is merely converted stays as it was decoded."""
+    pixels = {place: picture.width * picture.height for place, (one, picture) in enumerate(good) if one.is_purified}
+    results: dict[int, Image.Image | ImageProblemError] = {
+        place: picture for place, (_, picture) in enumerate(good) if place not in pixels
+    }
+    if results:
+        done(len(results))
+    for places in _batches(pixels, at_once):
+        results.update(zip(places, _purify_each([good[place][1] for place in places], purify), strict=True))
         done(len(places))
-    return [results[place] for place in range(len(pictures))]
+    return [results[place] for place in range(len(good))]
 
 
-def _batches(pixels: list[int], at_once: Callable[[int], int]) -> Iterator[list[int]]:
+def _batches(pixels: Mapping[int, int], at_once: Callable[[int], int]) -> Iterator[list[int]]:
     """Group the places of images into batches, each full where its images' shares of `at_once` add up to 1."""
     batch: list[int] = []
     share = Fraction()
-    for place in sorted(range(len(pixels)), key=pixels.__getitem__):
+    for place in sorted(pixels, key=pixels.__getitem__):
         own = Fraction(1, at_once(pixels[place]))
         if batch and share + own > 1:
             yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -24,9 +23,13 @@ from puregen_transforms.whole_sets.copy_folder import CopyFolder
 from puregen_transforms.whole_sets.dataset_copy import Part, PartRecord, PurifyOptions
 from puregen_transforms.whole_sets.disk_space import mean_bytes
 from puregen_transforms.whole_sets.repair import EncodedImage, Repaired, decode_one, repair
+from puregen_transforms.whole_sets.row_digest import RowDigest
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 from puregen_transforms.whole_sets.summary import Skipped, UnreadableImageError
 from puregen_transforms.whole_sets.treatment import ALL_PURIFIED, Treatment
+
+SLICE_ROWS = 256
+"""Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
 
 SLICE_BYTES = 2**25
 """Encoded images in memory at once; decoding and PNG may take ten times as much."""
@@ -35,7 +38,7 @@ ImageModes = Mapping[str, str | None]
 """Columns of images by name, each with the mode that its type asks for."""
 
 DATA_FOLDER = "data"
-"""Where `datasets` looks for the files of splits."""
+"""Folder in which `datasets` looks for the files of splits."""
 
 
 def write_part(
@@ -66,7 +69,7 @@ def write_part(
         UnreadableImageError: an image cannot be repaired, and is not to be skipped.
         OSError: the file cannot be written.
     """
-    content = Content(places)
+    content = RowDigest(places)
     waiting: deque[_Rows] = deque()
 
     read_rows = 0
@@ -162,6 +165,8 @@ def decoded_images(
     for table in tables:
         rows = _Rows(table, start, columns, places, split, treatment, storage)
         for source in rows.sources():
+            if not source.is_purified:
+                continue
             image = decode_one(source)
             if isinstance(image, PIL.Image.Image):
                 yield image
@@ -233,46 +238,6 @@ def mean_pixels(
     return [sum(pixels) // len(pixels) for pixels in found.values() if pixels]
 
 
-class Content:
-    """A running sha256 of the content of rows, however they are cut into tables.
-
-    Args:
-        places: where the rows may name files.
-    """
-
-    def __init__(self, places: Places = ANYWHERE) -> None:
-        self._found = hashlib.sha256()
-        self._places = places
-
-    def add(self, table: pa.Table) -> None:
-        """Hash more rows; images that are only named are read."""
-        for row in table.to_pylist():
-            for value in row.values():
-                self._add(value)
-
-    def _add(self, value: Any) -> None:
-        if isinstance(value, dict) and set(value) == {"bytes", "path"} and value["bytes"] is None and value["path"]:
-            with suppress(OSError, ImageProblemError):
-                value = {**value, "bytes": self._places.read(value)}
-        if isinstance(value, dict):
-            self._found.update(b"{%d" % len(value))
-            for key, item in value.items():
-                self._add(key)
-                self._add(item)
-        elif isinstance(value, list):
-            self._found.update(b"[%d" % len(value))
-            for item in value:
-                self._add(item)
-        else:
-            data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
-            self._found.update(b"%s %d " % (type(value).__name__.encode(), len(data)))
-            self._found.update(data)
-
-    def hexdigest(self) -> str:
-        """Return the hash of the rows so far."""
-        return self._found.hexdigest()
-
-
 def cut_by_bytes(batch: pa.Table) -> Iterator[pa.Table]:
     """Cut a batch of large images into slices."""
     rows = max(1, int(batch.num_rows * min(1.0, SLICE_BYTES / max(1, batch.nbytes))))
@@ -305,20 +270,29 @@ class _Rows:
         self._reasons = {row: reason for row, reason in reasons if reason is not None}
         self._failed = set(self._reasons)
         rest = [row for row in numbers if row not in self._failed]
-        self._purified = [row for row in rest if treatment.purifies(split, first_row + row)]
-        self._kept = [row for row in rest if not treatment.purifies(split, first_row + row)]
-        self._missing = self._images_in(self._purified)
+        filled = [(row, name) for row in rest for name, cells in self._cells.items() if not is_empty(cells[row])]
+        self._purified = {place for place in filled if treatment.purifies(split, first_row + place[0])}
+        others = [place for place in filled if place not in self._purified]
+        converted = {place for place in others if self._is_converted(*place)}
+        self._anew = [place for place in filled if place in self._purified or place in converted]
+        self._kept = [place for place in others if place not in converted]
+        self._missing = len(self._anew)
         self.not_purified = table.num_rows * len(columns) - self._missing
-        self.kept_images = self._images_in(self._kept)
+        self.kept_images = len(self._kept)
+
+    def _is_converted(self, row: int, column: str) -> bool:
+        """Tell whether an image that is not purified is to be converted; what cannot be read is not."""
+        if not self._storage.convert:
+            return False
+        try:
+            return self._storage.stores_anew(BytesIO(self._places.read(self._cells[column][row])))
+        except (OSError, ImageProblemError):
+            return False
 
     @property
     def kept_bytes(self) -> int:
         """Count the bytes of the images that are kept as they are, and stored in the table."""
-        cells = (column[row] for column in self._cells.values() for row in self._kept)
-        return sum(len(cell["bytes"] or b"") for cell in cells if not is_empty(cell))
-
-    def _images_in(self, rows: Iterable[int]) -> int:
-        return sum(not is_empty(cells[row]) for row in rows for cells in self._cells.values())
+        return sum(len(self._cells[name][row]["bytes"] or b"") for row, name in self._kept)
 
     def left_out(self) -> Iterator[Skipped]:
         """Name the rows that are left out."""
@@ -331,17 +305,17 @@ class _Rows:
         return not self._missing
 
     def sources(self) -> Iterator[EncodedImage[tuple[_Rows, int, str]]]:
-        """Yield the images, row by row."""
-        for row in self._purified:
-            for name, cells in self._cells.items():
-                if not is_empty(cells[row]):
-                    yield EncodedImage(
-                        key=(self, row, name),
-                        read=partial(self._places.read, cells[row]),
-                        image_format=self._storage.format_for(cells[row]["path"]),
-                        mode=self._modes[name],
-                        storage=self._storage,
-                    )
+        """Yield the images that are purified or converted, row by row."""
+        for row, name in self._anew:
+            cell = self._cells[name][row]
+            yield EncodedImage(
+                key=(self, row, name),
+                read=partial(self._places.read, cell),
+                image_format=self._storage.format_for(cell["path"]),
+                mode=self._modes[name],
+                storage=self._storage,
+                is_purified=(row, name) in self._purified,
+            )
 
     def put(self, row: int, name: str, repaired: Repaired[Any]) -> None:
         """Take in one image; a row with one that could not be repaired is left out."""
@@ -358,18 +332,18 @@ class _Rows:
             UnreadableImageError: an image that is kept, and only named in the table, cannot be read.
         """
         table = self._table
-        for name, cells in self._cells.items():
-            for row in self._kept:
-                cells[row] = self._as_it_is(row, name, cells[row])
+        for row, name in self._kept:
+            self._cells[name][row] = self._as_it_is(row, name)
         for name, cells in self._cells.items():
             column = pa.array(cells, type=Image.pa_type, size=table.num_rows)
             table = table.set_column(table.schema.get_field_index(name), table.schema.field(name), column)
         kept = [row for row in range(table.num_rows) if row not in self._failed]
         return table.take(pa.array(kept, pa.int64())) if self._failed else table
 
-    def _as_it_is(self, row: int, column: str, cell: Cell | None) -> Cell | None:
+    def _as_it_is(self, row: int, column: str) -> Cell:
         """Keep a cell; what it only names is stored in it, as the copy may go elsewhere."""
-        if cell is None or is_empty(cell) or cell["bytes"] is not None:
+        cell: Cell = self._cells[column][row]
+        if cell["bytes"] is not None:
             return cell
         try:
             return {"bytes": self._places.read(cell), "path": PurePosixPath(cell["path"]).name}

@@ -126,7 +126,7 @@ def values_of(sample: Any, kind: str, names: Sequence[str], row: int) -> list[An
 
 
 def form_of(value: Any, is_input: bool) -> str:
-    """Name the form of a value: what is needed, beside what a table holds, to give out the same.
+    """Name the type of a value, so that the same can be made of what a table holds; "json" where none holds it.
 
     Args:
         value: a part of a sample.

@@ -9,12 +9,14 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms.data.images import (
     IMAGE_SUFFIXES,
     MODES,
     ImageProblemError,
     as_rgb,
     encode,
+    is_converted,
     read_header,
 )
 
@@ -22,7 +24,7 @@ FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 """Formats that may be asked for, and their names in Pillow."""
 
 QUALITY = 95
-"""Of JPEG, unless another is asked for."""
+"""Default quality of JPEG."""
 
 HELD = {
     "JPEG": (("RGB", "L"), 65_500),
@@ -115,13 +117,26 @@ class Storage:
         """Return what `DatasetCopy.describe` says of it: nothing by default."""
         return {"storage": found} if (found := self.to_dict()) else {}
 
-    def format_of(self, path: str, file: BinaryIO) -> str:
+    def stores_anew(self, file: BinaryIO) -> bool:
+        """Tell whether an image that is not purified is stored as it is read, rather than byte for byte.
+
+        Raises:
+            ImageProblemError: it is no image that can be read.
+        """
+        return self.convert and is_converted(file)
+
+    def format_of(self, path: str, file: BinaryIO, *, largest: int = LARGEST_IMAGE) -> str:
         """Choose the format of an image in a folder; of its file only the header is read.
+
+        Args:
+            path: of the image.
+            file: of the image.
+            largest: number of pixels.
 
         Raises:
             ImageProblemError: the image cannot be purified, or not be stored in that format.
         """
-        header = read_header(file, convert=self.convert)
+        header = read_header(file, largest=largest, convert=self.convert)
         if self.image_format is None and not self.keep_names:
             is_own = header.is_lossless and header.mode in HELD[header.image_format][0]
             return header.image_format if is_own else "PNG"

@@ -25,6 +25,7 @@ from puregen_transforms.whole_sets.dataset_copy import (
 )
 from puregen_transforms.whole_sets.rows import (
     DATA_FOLDER,
+    SLICE_ROWS,
     cut_by_bytes,
     decoded_images,
     image_modes,
@@ -32,7 +33,6 @@ from puregen_transforms.whole_sets.rows import (
     write_part,
 )
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
-from puregen_transforms.whole_sets.table_copy import SLICE_ROWS
 
 _LOOKED_AT = 8
 """Rows whose images' sizes are looked at before the work."""

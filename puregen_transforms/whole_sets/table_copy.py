@@ -24,9 +24,10 @@ from puregen_transforms.whole_sets.dataset_copy import (
     PurifyOptions,
     check_part_rows,
 )
+from puregen_transforms.whole_sets.row_digest import RowDigest
 from puregen_transforms.whole_sets.rows import (
     DATA_FOLDER,
-    Content,
+    SLICE_ROWS,
     ImageModes,
     cut_by_bytes,
     decoded_images,
@@ -37,9 +38,6 @@ from puregen_transforms.whole_sets.rows import (
 )
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 from puregen_transforms.whole_sets.treatment import ALL_PURIFIED, Treatment
-
-SLICE_ROWS = 256
-"""Rows in memory at once, and in a row group: a reader at random places decodes a whole one."""
 
 MOST_PARTS = 99_999
 """`datasets` knows the files of a split by numbers of five digits."""
@@ -141,7 +139,7 @@ class TableCopy:
 
     def source_digest(self, part: Part) -> str:
         """Hash all that a part is made from."""
-        content = Content(self.places)
+        content = RowDigest(self.places)
         for table in self._slices(part):
             content.add(table)
         return content.hexdigest()

@@ -12,15 +12,15 @@ Key = int | str
 """A row of a split by its number; an image of a folder by its path, in the split ""."""
 
 TREATMENT = "treatment"
-"""Its name among what a manifest says of a source."""
+"""Key of a treatment in the source's record of a manifest."""
 
 FOLDER = ""
-"""The split that images of a folder are in, which their paths alone name."""
+"""Stands for the split in a folder of images, where a path names each image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Treatment:
-    """What becomes of each row of a source.
+    """The rows of a source to leave out, and those to purify.
 
     Args:
         left_out: by split and row, why.

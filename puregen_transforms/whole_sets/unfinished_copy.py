@@ -19,9 +19,9 @@ from filelock import FileLock, Timeout
 from puregen_transforms._files import below, hash_file, is_regular, read_json, write_atomically
 from puregen_transforms._text import shown
 from puregen_transforms.data.atomic import check_free, make_parents, move_to_free, remove_if_empty, try_writing
+from puregen_transforms.data.reserved_names import SKIPPED
 from puregen_transforms.whole_sets.copy_folder import CopyFolder
 from puregen_transforms.whole_sets.dataset_copy import PartRecord
-from puregen_transforms.whole_sets.folder_copy import SKIPPED
 from puregen_transforms.whole_sets.manifest import (
     PART_ROWS_SETTING,
     SETTLED,

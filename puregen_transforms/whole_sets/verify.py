@@ -73,7 +73,7 @@ def problems_of(copy: Path, *, sha256: str | None = None) -> Iterator[str]:
 
 @dataclass
 class _Expected:
-    """What the records of a copy have to add up to.
+    """The rows that the records of a copy have to add up to.
 
     Args:
         rows: of each split, where that is known; None of a stream.

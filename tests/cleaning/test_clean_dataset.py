@@ -9,6 +9,8 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.v2 import functional as F
 
 from puregen_transforms import CleanedDataset, PureGen, PurifiedDataset, clean_dataset
+from puregen_transforms.data.image_folder import ImageFolder as FolderOfImages
+from puregen_transforms.data.parquet_files import ParquetSplit
 from puregen_transforms.data.sources import open_source
 from puregen_transforms.detection import whole_search
 from puregen_transforms.detection.searches import SEARCHES, UNLEARNABLE, Search
@@ -86,6 +88,30 @@ class TestDatasets:
         assert len(found.removed["train"]) == len(POISONED)
         in_memory = cleaned(folder)
         assert len(in_memory.kept["train"]) == len(KEPT)
+
+
+@pytest.mark.parametrize("form", ["folder", "table"])
+def test_a_source_is_opened_once_to_be_searched_and_copied(folder, table, tmp_path, monkeypatch, form):
+    opened = []
+
+    def count(kind, name):
+        before = getattr(kind, name)
+
+        def counted(given, **options):
+            opened.append(given)
+            return before(given, **options)
+
+        monkeypatch.setattr(kind, name, counted)
+
+    if form == "table":
+        table.to_parquet(tmp_path / "set.parquet")
+        count(ParquetSplit, "open")
+        cleaned(tmp_path / "set.parquet", tmp_path / "out", flagged="quarantine")
+        assert opened == [[tmp_path / "set.parquet"]]
+    else:
+        count(FolderOfImages, "scan")
+        cleaned(folder, tmp_path / "out", flagged="quarantine")
+        assert opened == [folder, tmp_path / "out"], "and the copy, to give it out"
 
 
 class TestTorch:

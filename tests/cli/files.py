@@ -20,6 +20,10 @@ def encoded(image, image_format="PNG", **settings):
     return buffer.getvalue()
 
 
+def opened(data):
+    return PILImage.open(io.BytesIO(data))
+
+
 def put(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode())

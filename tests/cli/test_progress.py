@@ -4,15 +4,6 @@ import pytest
 from rich.console import Console
 
 from puregen_transforms.cli.progress import Rate, _Lines, shown_progress
-from puregen_transforms.whole_sets.summary import duration
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "1 s"), (59, "59 s"), (90, "2 min"), (3599, "1 h 0 min"), (35_400, "9 h 50 min"), (1e6, "11 d 13 h")],
-)
-def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words
 
 
 class TestRate:

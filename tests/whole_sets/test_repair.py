@@ -1,9 +1,11 @@
 from functools import partial
 
 from PIL import Image as PILImage
+from PIL import ImageOps
 
-from puregen_transforms.data.images import encode
+from puregen_transforms.data.images import decode, encode
 from puregen_transforms.whole_sets.repair import EncodedImage, repair
+from puregen_transforms.whole_sets.storage import Storage
 
 
 def encoded(pictures):
@@ -58,3 +60,16 @@ def test_images_of_several_sizes_share_a_batch():
     found = list(repair(images, purify, at_once=lambda pixels: 4 if pixels < 5 else 2))
     assert sizes == [[2, 2, 3], [8, 9], [10, 11]], "each alone would leave threads idle"
     assert [result.key for result in found] == list(range(7))
+
+
+def test_what_is_merely_converted_is_not_purified():
+    palette = PILImage.new("RGB", (8, 8), (9, 9, 9)).quantize(2)
+    storage = Storage(convert=True)
+    images = [
+        EncodedImage(key=key, read=partial(encode, palette), storage=storage, is_purified=key == 1) for key in range(3)
+    ]
+    reported = []
+    found = list(repair(images, lambda given: [ImageOps.invert(one) for one in given], done=reported.append))
+    colors = [decode(result.data).getpixel((0, 0)) for result in found]
+    assert colors == [(9, 9, 9), (246, 246, 246), (9, 9, 9)]
+    assert sum(reported) == 3
