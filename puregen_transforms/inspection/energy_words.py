@@ -27,12 +27,12 @@ def headline(findings: Findings, images: int) -> str:
     """
     if findings.level == SUSPICIOUS:
         carriers = len({row for pattern in findings.patterns for row in pattern.carriers})
-        return f"Suspicious: {carriers} of {images} images share a hidden pattern{_where(findings.classes)}."
+        return f"Suspicious: {carriers:,} of {images:,} images share a hidden pattern{_where(findings.classes)}."
     if findings.level == CLEAR:
-        return f"No hidden pattern and no unusual energies were found in {images} images."
+        return f"No hidden pattern and no unusual energies were found in {images:,} images."
     if findings.aligned:
-        return f"Most of the {images} images share a pattern: poisoned throughout, or alike by nature."
-    return f"No hidden pattern was found in {images} images, but something is unusual."
+        return f"Most of the {images:,} images share a pattern: poisoned throughout, or alike by nature."
+    return f"No hidden pattern was found in {images:,} images, but something is unusual."
 
 
 def _where(classes: Sequence[GroupFinding]) -> str:
@@ -81,19 +81,19 @@ def _clear_reasons(findings: Findings, images: int) -> list[str]:
         )
     else:
         found.append("There were too few images to search for a shared pattern.")
-    found.append(f"Images with an unusually high energy for their class: {findings.whole.outliers} of {images}.")
+    found.append(f"Images with an unusually high energy for their class: {findings.whole.outliers:,} of {images:,}.")
     return found
 
 
 def _pattern_reason(number: int, pattern: FoundPattern) -> str:
     return (
-        f"Pattern {number}: {len(pattern.carriers)} images pull the energy in one direction, whatever they show "
+        f"Pattern {number}: {len(pattern.carriers):,} images pull the energy in one direction, whatever they show "
         f"(mean cosine of two of them {pattern.similarity:.2f}; unrelated images have 0.00)."
     )
 
 
 def _class_reason(group: GroupFinding) -> str:
-    text = f"In {title(group)} {group.carriers} of {group.images} images carry a shared pattern"
+    text = f"In {title(group)} {group.carriers:,} of {group.images:,} images carry a shared pattern"
     if group.pattern_p is None or group.pattern_p >= SIGNIFICANCE:
         return f"{text}."
     return (
@@ -104,7 +104,7 @@ def _class_reason(group: GroupFinding) -> str:
 
 def _outlier_reason(group: GroupFinding) -> str:
     return (
-        f"In {title(group)} {group.outliers} of {group.images} images have energies far above what is usual here "
+        f"In {title(group)} {group.outliers:,} of {group.images:,} images have energies far above what is usual here "
         f"(corrected p-value: {in_words(group.outlier_p)})."
     )
 

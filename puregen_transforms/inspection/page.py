@@ -29,6 +29,9 @@ PAGE, NUMBERS, SEARCHES = "report.html", "verdict.json", "searches"
 _TEMPLATES = Path(__file__).parent
 _SHOWN_IMAGES, _SHOWN_CLASSES, _SHOWN_MARKS = 12, 5, 8
 
+_URGENT = (UNLEARNABLE, POISON, DOUBT, MISLABELED)
+"""What searches mean, in the order in which a page tells of them."""
+
 KINDS = {POISON: "poison", DOUBT: "doubtful", MISLABELED: "mislabeled", UNLEARNABLE: "made unlearnable"}
 
 
@@ -102,7 +105,11 @@ def page(verdict: Verdict, origin: Origin, classes: Sequence[str], *, inspection
     return environment.get_template("page.html").render(
         style=STYLE,
         verdict=verdict,
-        findings=[_finding(one, verdict, origin, classes) for one in verdict.made if _found(one)],
+        findings=[
+            _finding(one, verdict, origin, classes)
+            for one in sorted(verdict.made, key=lambda one: _URGENT.index(one.search.means))
+            if _found(one)
+        ],
         marks=[_mark(mark) for one in verdict.made for mark in one.report.marks if not mark.suspicious],
         silent=[one.search for one in verdict.made if not _found(one)],
         facts=origin.facts,

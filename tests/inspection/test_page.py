@@ -4,9 +4,12 @@ import re
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from puregen_transforms.data.demo import CLASSES, add_trigger, load_demo
 from puregen_transforms.detection import DetectionReport
+from puregen_transforms.detection.searches import SEARCHES
+from puregen_transforms.detection.verdict import Searched, conclude
 from puregen_transforms.inspection.audit import inspect_images
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.inspection.page import page, write_inspection
@@ -98,3 +101,22 @@ def test_a_page_without_labels_or_findings(tiny_checkpoint):
     assert "The hidden pattern" not in html
     assert "How purification moves them" not in html
     assert "None" not in html.replace(inspection.verdict.headline, "")
+
+
+def test_poison_is_told_of_before_wrong_labels():
+    reports = {"label_disagreement": [2, 3], "class_split": [0, 1]}
+    made = [
+        Searched(
+            search=next(search for search in SEARCHES if search.name == name),
+            report=DetectionReport(
+                scores=torch.zeros(4).index_fill(0, torch.tensor(rows), 1.5),
+                flagged=torch.zeros(4, dtype=torch.bool).index_fill(0, torch.tensor(rows), True),
+                classes=(),
+            ),
+        )
+        for name, rows in reports.items()
+    ]
+    verdict = conclude(made, [], 4, labels=torch.zeros(4, dtype=torch.int64))
+    origin = Origin(images=load_demo().images[:4], facts={}, name_of=str)
+    text = page(verdict, origin, ["dog"] * 4)
+    assert text.index("a part of a class that a classifier") < text.index("labels that do not fit")
