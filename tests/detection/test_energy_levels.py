@@ -4,7 +4,14 @@ import torch
 
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.detection import SuspectSet, detect, search_set
-from puregen_transforms.detection.energy_levels import high_energies, judge_classes, judge_group, score_energies
+from puregen_transforms.detection.energy_levels import (
+    SURE,
+    high_energies,
+    judge_classes,
+    judge_group,
+    score_energies,
+)
+from puregen_transforms.detection.findings import SIGNIFICANCE
 
 LABELS = torch.arange(2000) % 4
 
@@ -34,6 +41,18 @@ def test_a_class_with_too_many_is_flagged_and_the_others_are_not():
     assert found[poisoned].float().mean() > 0.95
     assert not found[LABELS != 2].any()
     assert found.sum() <= len(poisoned) + 3
+
+
+def test_a_few_outliers_that_one_clean_set_in_a_hundred_has_are_no_doubt():
+    energies = natural()
+    energies[(LABELS == 2).nonzero().flatten()[:4]] += 12
+    members = {label: (label == LABELS).nonzero().flatten() for label in range(4)}
+    (worst, *_) = sorted(
+        judge_classes(energies, score_energies(energies, members), members, ()), key=lambda one: one.outlier_p
+    )
+    assert (worst.label, worst.outliers) == (2, 4)
+    assert SURE < worst.outlier_p < SIGNIFICANCE
+    assert not judged(energies).any()
 
 
 def test_outliers_of_all_classes_are_flagged_where_there_are_no_labels():
