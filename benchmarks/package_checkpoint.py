@@ -2,8 +2,8 @@
 
     uv run python benchmarks/package_checkpoint.py RUN_FOLDER NAME --data "one sentence on the training data"
 
-A DDPM is stored in half precision. What the packaged weights do is measured by `purify_quality.py`, and put into the
-record by `record_quality.py`.
+A DDPM and a denoiser are stored in half precision. What the packaged weights do is measured by `purify_quality.py`,
+and put into the record by `record_quality.py`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from puregen_transforms.evaluate.records import write_record
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.catalogue import PACKAGED_CHECKPOINTS
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.models.denoiser_inference import FrozenDenoiser
 from puregen_transforms.models.file_names import CONFIG_FILE, EBM_WEIGHTS_FILE
-from puregen_transforms.models.saving import save_ddpm
+from puregen_transforms.models.saving import save_ddpm, save_denoiser
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.checkpoint import load_state
 from puregen_transforms.train.generator_run import read_log
@@ -84,6 +86,28 @@ def package_ddpm(run: Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def package_denoiser(run: Path, folder: Path) -> dict[str, Any]:
+    """Store a denoiser in half precision; returns its part of the record."""
+    save_denoiser(load_denoiser(resolve_denoiser(run)), folder, dtype=torch.float16)
+    checkpoint = resolve_denoiser(folder)
+    model = load_denoiser(checkpoint)
+    return {
+        "kind": "denoiser",
+        "config": model.config.to_dict(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "weights_bytes": checkpoint.weights.stat().st_size,
+        "weights_sha256": checkpoint.sha256,
+        # Recomputed by the tests: root mean square of what it takes off clean images.
+        "demo_change": demo_change(FrozenDenoiser(model)),
+    }
+
+
+def demo_change(denoiser: FrozenDenoiser) -> list[float]:
+    """Root mean square of what a denoiser takes off eight demo images for noise of 25/255."""
+    images = to_signed(load_demo().images[:8])
+    return (denoiser(images, 25 / 127.5) - images).square().mean((1, 2, 3)).sqrt().tolist()
+
+
 def demo_noise(unet: FrozenUNet) -> list[float]:
     """Root mean square of the predicted noise in eight demo images, at timestep 50."""
     with torch.no_grad():
@@ -102,7 +126,8 @@ def main() -> None:
     folder = PACKAGED_CHECKPOINTS / arguments.name
     folder.mkdir(parents=True, exist_ok=True)
     _, state = load_state(arguments.run)
-    about = package_ebm(arguments.run, folder) if state["kind"] == "ebm" else package_ddpm(arguments.run, folder)
+    package = {"ebm": package_ebm, "ddpm": package_ddpm, "denoiser": package_denoiser}[state["kind"]]
+    about = package(arguments.run, folder)
     training = training_record(arguments.run, arguments.data, arguments.machine)
     write_record(folder / "record.json", {"name": arguments.name, **about, "training": training})
     draw_training_curves(ROOT / "hub_cards" / arguments.name / "training.png", read_log(arguments.run))

@@ -15,10 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import clean_verdicts
 import dynamics_tradeoff
 import inspect_false_alarms
 import mean_color
 import overview
+import photograph_quality
+import photograph_verdicts
 import purify_quality
 import purify_speed
 import reproducibility
@@ -43,14 +46,20 @@ MEAN_COLOR = RESULTS / "mean_color.json"
 INSPECT = RESULTS / "inspect.json"
 NARCISSUS = RESULTS / "narcissus.json"
 OVERVIEW = ("narcissus", "gradient_matching", "triggers", "detection")
+VERDICTS = {
+    "clean_verdicts": clean_verdicts.markdown,
+    "photograph_verdicts": photograph_verdicts.markdown,
+    "photograph_quality": photograph_quality.markdown,
+}
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")
 
 
 def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
     """Collect what was measured of one kind of generator, beside JPEG."""
+    methods = {"ebm": "ebm", "ddpm": "ddpm", "denoiser": "onestep"}[kind], "jpeg"
     sets = {
-        name: {method: row for method, row in rows.items() if row["recipe"]["method"] in (kind, "jpeg")}
+        name: {method: row for method, row in rows.items() if row["recipe"]["method"] in methods}
         for name, rows in measured["sets"].items()
     }
     return {**{key: measured[key] for key in KEPT}, "sets": sets}
@@ -58,7 +67,11 @@ def quality_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 def victims_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
     """Collect what classifiers learned behind one kind of generator, beside none."""
-    wanted = {"ebm": ("none", "PureGen-EBM", "PureGen-inspect"), "ddpm": ("none", "PureGen-DDPM")}[kind]
+    wanted = {
+        "ebm": ("none", "PureGen-EBM", "PureGen-inspect"),
+        "ddpm": ("none", "PureGen-DDPM"),
+        "denoiser": ("none", "PureGen-onestep"),
+    }[kind]
     rows = [
         {"defense": name, "attack": group, **asdict(summarize(cells))}
         for name, groups in grouped(measured["cells"]).items()
@@ -71,7 +84,8 @@ def victims_of(kind: str, measured: dict[str, Any]) -> dict[str, Any]:
 
 def of_these_weights(results: list[dict[str, Any]], record: dict[str, Any]) -> list[dict[str, Any]]:
     """Choose the results that were measured with a checkpoint's weights."""
-    return [result for result in results if result["weights_sha256"][record["kind"]] == record["weights_sha256"]]
+    kind, sha256 = record["kind"], record["weights_sha256"]
+    return [result for result in results if result["weights_sha256"].get(kind) == sha256]
 
 
 def protocol_tables() -> dict[str, str]:
@@ -92,6 +106,7 @@ def all_tables() -> dict[str, str]:
         "inspect": inspect_false_alarms.markdown(_read(INSPECT)),
         "purify_speed": purify_speed.markdown(_read(SPEED)),
         "reproducibility": reproducibility.markdown(_read(REPRODUCIBILITY), _read(REPRODUCIBILITY_AVX2)),
+        **{name: made(_read(path)) for name, made in VERDICTS.items() if (path := RESULTS / f"{name}.json").exists()},
         "whole_sets": whole_sets.markdown(_read(WHOLE_SETS)),
     }
 

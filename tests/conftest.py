@@ -12,8 +12,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from puregen_transforms.models.config import EBMConfig
+from puregen_transforms.models.config import DenoiserConfig, EBMConfig
+from puregen_transforms.models.denoiser import Denoiser
 from puregen_transforms.models.ebm import EBM
+from puregen_transforms.models.saving import save_denoiser
 
 SHARED_DATA = Path(__file__).parents[2] / "shared/data"
 
@@ -75,6 +77,18 @@ def tiny_ddpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
             norm_num_groups=4,
         )
     DDPMPipeline(unet, DDPMScheduler()).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_denoiser(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A denoiser with random weights."""
+    folder = tmp_path_factory.mktemp("denoiser")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Denoiser(DenoiserConfig(widths=(8, 12), blocks=1))
+        torch.nn.init.normal_(model.tail.weight, std=0.1)
+    save_denoiser(model, folder)
     return folder
 
 

@@ -10,9 +10,11 @@ from puregen_transforms.evaluate.metrics import auroc, psnr, survival
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.cards import load_record
-from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_EBM
+from puregen_transforms.hub.catalogue import DEFAULT_DDPM, DEFAULT_DENOISER, DEFAULT_EBM
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
+from puregen_transforms.models.denoiser_inference import FrozenDenoiser
 from puregen_transforms.models.unet_inference import FrozenUNet
 
 
@@ -37,6 +39,13 @@ def test_predicted_noise_is_that_recorded_when_it_was_packaged(demo):
     with torch.no_grad():
         predicted = unet(to_signed(demo.images[: len(recorded)]), 50)
     torch.testing.assert_close(predicted.square().mean((1, 2, 3)).sqrt(), recorded, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_denoiser_takes_off_is_what_was_recorded_when_it_was_packaged(demo):
+    recorded = torch.tensor(load_record(DEFAULT_DENOISER)["demo_change"])
+    images = to_signed(demo.images[: len(recorded)])
+    change = FrozenDenoiser(load_denoiser(resolve_denoiser()))(images, 25 / 127.5) - images
+    torch.testing.assert_close(change.square().mean((1, 2, 3)).sqrt(), recorded, rtol=1e-4, atol=1e-5)
 
 
 def test_energy_separates_the_demo_trigger(purify, demo):
@@ -92,6 +101,15 @@ def test_eclipse_removes_the_little_noise_that_it_adds(demo):
         assert psnr(purify(batch), batch).mean() >= least, "noised it was about 32 dB"
 
 
+def test_the_default_denoiser_takes_off_what_it_adds(demo):
+    batch = demo.images[:32]
+    for strength, least in (("light", 33), ("standard", 27), ("strong", 22)):
+        purify = PureGen("onestep", strength=strength, seed=0)
+        purified = purify(batch)
+        assert psnr(purified, batch).mean() >= least, "noised it was about 28, 20 and 14 dB"
+        assert torch.equal(purify(batch[3]), purified[3]), "alone as in a batch"
+
+
 def test_every_default_method_weakens_the_demo_trigger(demo):
     """At a few steps each, so that the test is quick; the full settings are measured by a benchmark."""
     clean, poisoned, ids = demo.images[:32], demo.poisoned()[:32], torch.arange(32)
@@ -101,6 +119,7 @@ def test_every_default_method_weakens_the_demo_trigger(demo):
         PureGen("naive", ebm_steps=10, ddpm_inference_steps=3, seed=0),
         PureGen("reps", ebm_steps=2, ddpm_steps=20, ddpm_inference_steps=2, reps=2, seed=0),
         PureGen("filt", ddpm_inference_steps=3, energy_threshold=-1.0, seed=0),
+        PureGen("onestep", seed=0),
     ]
     for purify in methods:
         cleaned, purified = (purify.purifier(images, sample_ids=ids, seed=0) for images in (clean, poisoned))

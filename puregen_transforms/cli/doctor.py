@@ -206,10 +206,15 @@ def _processor_name() -> str:
 
 def _checkpoint() -> Iterator[Finding]:
     from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+    from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
     from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
-    ebm, ddpm = resolve_ebm(None), resolve_ddpm(None)
-    loaded = (("checkpoint", ebm, load_ebm(ebm)), ("ddpm checkpoint", ddpm, load_unet(ddpm)))
+    ebm, ddpm, denoiser = resolve_ebm(None), resolve_ddpm(None), resolve_denoiser(None)
+    loaded = (
+        ("checkpoint", ebm, load_ebm(ebm)),
+        ("ddpm checkpoint", ddpm, load_unet(ddpm)),
+        ("denoiser checkpoint", denoiser, load_denoiser(denoiser)),
+    )
     for title, checkpoint, network in loaded:
         parameters = sum(parameter.numel() for parameter in network.parameters())
         yield Finding(

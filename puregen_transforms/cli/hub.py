@@ -48,14 +48,14 @@ def push(
 
 @app.command("list")
 def list_checkpoints() -> None:
-    """List the names that `checkpoint=` (EBM) and `ddpm_checkpoint=` (DDPM) know."""
-    from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
+    """List the names that `checkpoint=` (EBM), `ddpm_checkpoint=` (DDPM) and `denoiser_checkpoint=` know."""
+    from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_DENOISER, DEFAULT_EBM
 
     width = max(map(len, CATALOGUE))
     for name, entry in CATALOGUE.items():
         place = "packaged" if entry.packaged else f"Hub: {entry.repo_id}"
-        default = " (default)" if name in (DEFAULT_EBM, DEFAULT_DDPM) else ""
-        say(f"{name:<{width}}  {entry.kind.upper():<4}  {place}{default}")
+        default = " (default)" if name in (DEFAULT_EBM, DEFAULT_DDPM, DEFAULT_DENOISER) else ""
+        say(f"{name:<{width}}  {entry.kind.upper():<8}  {place}{default}")
 
 
 @app.command("card")

@@ -36,6 +36,7 @@ MEASURED_AT_ONCE = 256
         "PureGenConfig": METHOD,
         "checkpoint": NETWORKS,
         "ddpm_checkpoint": NETWORKS,
+        "denoiser_checkpoint": NETWORKS,
         "seed": RUNNING,
         "dtype": RUNNING,
     },

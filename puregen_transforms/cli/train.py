@@ -17,9 +17,17 @@ from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.train_vab import train_vab
 from puregen_transforms.data.local import check_path
-from puregen_transforms.models.config import EBMConfig, UNetConfig
+from puregen_transforms.models.config import DenoiserConfig, EBMConfig, UNetConfig
 from puregen_transforms.purifier.puregen_config import DType
-from puregen_transforms.train.config import DDPM_PRESETS, EBM_PRESETS, DDPMTraining, EBMTraining, Preset
+from puregen_transforms.train.config import (
+    DDPM_PRESETS,
+    DENOISER_PRESETS,
+    EBM_PRESETS,
+    DDPMTraining,
+    DenoiserTraining,
+    EBMTraining,
+    Preset,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +44,10 @@ app.command("vab")(train_vab)
 PANELS = {
     "EBMTraining": METHOD,
     "DDPMTraining": METHOD,
+    "DenoiserTraining": METHOD,
     "EBMConfig": NETWORKS,
     "UNetConfig": NETWORKS,
+    "DenoiserConfig": NETWORKS,
     "image_size": DATA,
     "sparse": DATA,
     "copies": DATA,
@@ -176,6 +186,50 @@ def train_ddpm(
         _train(trainer, output, start=start, save_every=save_every, precision=precision)
 
 
+@app.command("denoiser")
+@options_of(DenoiserConfig, DenoiserTraining, panels=PANELS, presets=DENOISER_PRESETS, without=("largest_gradient",))
+def train_denoiser(
+    source: SourceArgument,
+    output: OutputArgument,
+    preset: PresetOption = "paper",
+    more: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SRC", help="Further images, of another size or kind; repeat it.", rich_help_panel=DATA),
+    ] = None,
+    split: SplitOption = "train",
+    column: ColumnOption = None,
+    save_every: SaveEveryOption = 250,
+    cpu: CpuOption = False,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(help="Arithmetic of the network.", rich_help_panel=RUNNING),
+    ] = "auto",
+    **settings: Any,
+) -> None:
+    """Train the network of the method `onestep`, which takes noise off images of any size in one call.
+
+    Each set gives as many updates as any other, whatever its size: patches of small images, and patches of large ones
+    at several scales.
+    """
+    with explain_errors():
+        sources = [source, *(more or [])]
+        for one in sources:
+            check_path(one)
+        import torch
+        from accelerate import Accelerator
+
+        from puregen_transforms.purifier.device import choose_device, choose_dtype
+        from puregen_transforms.train.denoiser import DenoiserTrainer
+
+        network, training = DENOISER_PRESETS[preset]
+        network, training = changed(network, settings), changed(training, settings)
+        precision = choose_dtype(dtype, choose_device("cpu" if cpu else None))
+        accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if precision == torch.bfloat16 else "no")
+        sets = [_read_sizes(one, split=split, column=column) for one in sources]
+        trainer = DenoiserTrainer(sets, training, network, accelerator)
+        _train(trainer, output, start=None, save_every=save_every, precision=precision)
+
+
 def _load_initial_ebm(reference: str, network: EBMConfig) -> tuple[Mapping[str, Tensor], str]:
     from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 
@@ -212,6 +266,18 @@ def _read_images(source: str, *, split: str, column: str | None, image_size: int
     return load_image_tensor(source, split=split, column=column, image_size=image_size)
 
 
+def _read_sizes(source: str, *, split: str, column: str | None) -> list[Tensor]:
+    """Read images as they are: (3, H, W) uint8 each."""
+    import numpy as np
+    import torch
+
+    from puregen_transforms.data.sources import iterate_images
+
+    PlainConsole(stderr=True).print(f"Reading {source} …")
+    found = iterate_images(source, splits=[split], columns=[column] if column else [])
+    return [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) for image in found]
+
+
 def _read_labels(source: str, *, split: str, column: str | None) -> Tensor | None:
     import torch
 
@@ -222,7 +288,7 @@ def _read_labels(source: str, *, split: str, column: str | None) -> Tensor | Non
 
 
 def _train(
-    trainer: Trainer,
+    trainer: Trainer[Any],
     output: Path,
     *,
     start: tuple[Mapping[str, Tensor], str] | None,

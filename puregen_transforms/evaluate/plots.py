@@ -286,7 +286,7 @@ _CURVES: dict[str, dict[str, Callable[[Mapping[str, float]], float]]] = {
         "move of a chain in one update (rms, range is 2 wide)": lambda row: row["chain_distance"],
     },
     "ddpm": {
-        "mean square error of the predicted noise": lambda row: row["loss"],
+        "error of the predicted noise": lambda row: row["loss"],
         "gradient norm": lambda row: row["gradient_norm"],
     },
 }
@@ -297,7 +297,7 @@ def _kind_of(log: Sequence[Mapping[str, float]]) -> str:
 
 
 def draw_training_curves(path: Path, log: Sequence[Mapping[str, float]]) -> None:
-    """Draw what `puregen train` logged of an energy network or a noise predictor, smoothed over 100 updates."""
+    """Draw what `puregen train` logged of a network, smoothed over 100 updates."""
     updates = [row["update"] for row in log]
     curves = {title: [measure(row) for row in log] for title, measure in _CURVES[_kind_of(log)].items()}
     figure = new_figure(9, 0.2 + 2.1 * len(curves))

@@ -9,7 +9,11 @@ from typing import Any
 from puregen_transforms.hub.catalogue import CATALOGUE, Kind
 from puregen_transforms.hub.checkpoints import find_checkpoint
 
-_CHECKPOINTS: dict[str, Kind] = {"checkpoint": "ebm", "ddpm_checkpoint": "ddpm"}
+_CHECKPOINTS: dict[str, Kind] = {
+    "checkpoint": "ebm",
+    "ddpm_checkpoint": "ddpm",
+    "denoiser_checkpoint": "denoiser",
+}
 """Settings that name a checkpoint, and of what kind."""
 
 

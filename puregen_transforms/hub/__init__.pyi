@@ -7,6 +7,9 @@ from .ddpm import DDPMCheckpoint as DDPMCheckpoint
 from .ddpm import alpha_bars as alpha_bars
 from .ddpm import load_unet as load_unet
 from .ddpm import resolve_ddpm as resolve_ddpm
+from .denoiser import DenoiserCheckpoint as DenoiserCheckpoint
+from .denoiser import load_denoiser as load_denoiser
+from .denoiser import resolve_denoiser as resolve_denoiser
 from .ebm import EBMCheckpoint as EBMCheckpoint
 from .ebm import load_ebm as load_ebm
 from .ebm import resolve_ebm as resolve_ebm

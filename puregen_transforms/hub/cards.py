@@ -11,12 +11,12 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from puregen_transforms._files import write_atomically
-from puregen_transforms.hub.catalogue import CATALOGUE
+from puregen_transforms.hub.catalogue import CATALOGUE, KINDS
 from puregen_transforms.hub.layout import RECORD_FILE
 
-_TEMPLATES = {kind: Path(__file__).with_name(f"card_{kind}.md") for kind in ("ebm", "ddpm")}
+_TEMPLATES = {kind: Path(__file__).with_name(f"card_{kind}.md") for kind in KINDS}
 _PICTURES = {"grid": "before_and_after.png", "curves": "training.png"}
-_TAGS = {"ebm": ["energy-based-model"], "ddpm": ["diffusion", "ddpm"]}
+_TAGS = {"ebm": ["energy-based-model"], "ddpm": ["diffusion", "ddpm"], "denoiser": ["denoising"]}
 
 
 def load_record(name: str) -> dict[str, Any]:

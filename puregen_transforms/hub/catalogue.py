@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-Kind = Literal["ebm", "ddpm"]
+Kind = Literal["ebm", "ddpm", "denoiser"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 PACKAGED_CHECKPOINTS = Path(__file__).parents[1] / "assets" / "checkpoints"
 
@@ -17,7 +19,7 @@ class CatalogueEntry:
     """One published checkpoint.
 
     Args:
-        name: what users write as `checkpoint=` (an EBM) or `ddpm_checkpoint=` (a DDPM).
+        name: what users write as `checkpoint=` (an EBM), `ddpm_checkpoint=` or `denoiser_checkpoint=`.
         kind: of network.
         packaged: shipped inside this package, in `assets/checkpoints/<name>/`; loads without a network.
         repo_id: Hub repository `owner/name`, for an entry that is not packaged.
@@ -46,6 +48,7 @@ class CatalogueEntry:
 
 DEFAULT_EBM = "ebm-imagenet32-nf64-v2"
 DEFAULT_DDPM = "ddpm-imagenet32-32-128"
+DEFAULT_DENOISER = "denoiser-photographs-48-128"
 
 _ENTRIES = (
     CatalogueEntry(
@@ -64,6 +67,12 @@ _ENTRIES = (
         kind="ddpm",
         packaged=True,
         sha256="e9fb6b84f660dab0c145c3da2130c49104dea7a2fb068201bce2c695c65eff60",
+    ),
+    CatalogueEntry(
+        name=DEFAULT_DENOISER,
+        kind="denoiser",
+        packaged=True,
+        sha256="d725f3511f7a822c68b310512ed232e16fed59dc79655d6c52c39fe42af961e1",
     ),
     # The paper authors' own weights. They follow `main`, as no commit has been reviewed here.
     CatalogueEntry(

@@ -13,6 +13,7 @@ from puregen_transforms._files import is_regular, read_json
 from puregen_transforms.hub.catalogue import Kind
 from puregen_transforms.models.file_names import (
     CONFIG_FILE,
+    DENOISER_WEIGHTS_FILE,
     EBM_WEIGHTS_FILE,
     HALF_UNET_WEIGHTS_FILE,
     INDEX_FILE,
@@ -34,17 +35,20 @@ ALTERNATIVES: Mapping[Kind, Sequence[str]] = {
         f"{SCHEDULER_FOLDER}/{SCHEDULE_FILE}",
         SCHEDULE_FILE,
     ),
+    "denoiser": (),
 }
 """Files whose absence decides which others make a checkpoint; see `files_of`."""
 
 _ARGUMENTS: Mapping[Kind, tuple[str, str]] = {
     "ebm": ("an EBM checkpoint", "checkpoint"),
     "ddpm": ("a DDPM checkpoint", "ddpm_checkpoint"),
+    "denoiser": ("a denoiser checkpoint", "denoiser_checkpoint"),
 }
 
 DESCRIPTIONS: Mapping[Kind, str] = {
     "ebm": f"{CONFIG_FILE} and {EBM_WEIGHTS_FILE}",
     "ddpm": f"a diffusers pipeline of a UNet2DModel, or with {CONFIG_FILE} and {UNET_WEIGHTS_FILE}",
+    "denoiser": f"{CONFIG_FILE} and {DENOISER_WEIGHTS_FILE}",
 }
 """The content of a checkpoint's folder, in words."""
 
@@ -85,6 +89,8 @@ def files_of(kind: Kind, exists: Callable[[str], bool]) -> CheckpointFiles:
     """
     if kind == "ebm":
         return CheckpointFiles(kind=kind, config=CONFIG_FILE, weights=EBM_WEIGHTS_FILE)
+    if kind == "denoiser":
+        return CheckpointFiles(kind=kind, config=CONFIG_FILE, weights=DENOISER_WEIGHTS_FILE)
     index = INDEX_FILE if exists(INDEX_FILE) else None
     pipeline = exists(f"{UNET_FOLDER}/{CONFIG_FILE}") or (index is not None and not exists(CONFIG_FILE))
     folder = f"{UNET_FOLDER}/" if pipeline else ""
@@ -136,6 +142,8 @@ def wrong_kind_error(what: str, kind: Kind, expected: Sequence[Kind]) -> ValueEr
 def _apparent_kind(names: Collection[str]) -> Kind | None:
     if any(PurePosixPath(name).name.startswith(("diffusion_pytorch_model.", INDEX_FILE)) for name in names):
         return "ddpm"
+    if DENOISER_WEIGHTS_FILE in names:
+        return "denoiser"
     return "ebm" if EBM_WEIGHTS_FILE in names else None
 
 

@@ -8,12 +8,10 @@ import tempfile
 from pathlib import Path
 
 from puregen_transforms._files import below, write_atomically
-from puregen_transforms.hub.catalogue import Kind
+from puregen_transforms.hub.catalogue import KINDS
 from puregen_transforms.hub.checkpoints import Checkpoint, find_checkpoint
 from puregen_transforms.hub.layout import CARD_FILE, RECORD_FILE
 from puregen_transforms.hub.references import Reference, locate, split_revision
-
-KINDS: tuple[Kind, ...] = ("ebm", "ddpm")
 
 
 def push_checkpoint(
@@ -89,7 +87,7 @@ def pull_checkpoint(
     Raises:
         FileExistsError: there is something under that name already.
         FileNotFoundError, PermissionError, ConnectionError, ValueError: as `resolve_ebm` and `load_ebm`,
-            or `resolve_ddpm` and `load_unet`.
+            or those of the other kinds.
     """
     folder = Path(folder)
     if os.path.lexists(folder):
@@ -115,11 +113,15 @@ def pull_checkpoint(
 
 
 def _load(found: Checkpoint) -> None:
-    """Load a checkpoint of either kind, for its errors."""
+    """Load a checkpoint of any kind, for its errors."""
     from puregen_transforms.hub.ddpm import load_unet, read_ddpm  # with torch, which a wrong name needs not
+    from puregen_transforms.hub.denoiser import load_denoiser, read_denoiser
     from puregen_transforms.hub.ebm import load_ebm, read_ebm
 
-    if found.files.kind == "ebm":
-        load_ebm(read_ebm(found))
-    else:
-        load_unet(read_ddpm(found))
+    match found.files.kind:
+        case "ebm":
+            load_ebm(read_ebm(found))
+        case "ddpm":
+            load_unet(read_ddpm(found))
+        case "denoiser":
+            load_denoiser(read_denoiser(found))

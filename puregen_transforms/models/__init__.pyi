@@ -1,6 +1,10 @@
 from .classifiers import build_classifier as build_classifier
+from .config import DenoiserConfig as DenoiserConfig
 from .config import EBMConfig as EBMConfig
 from .config import UNetConfig as UNetConfig
+from .denoiser import Denoiser as Denoiser
+from .denoiser_inference import FrozenDenoiser as FrozenDenoiser
+from .denoiser_inference import InvariantDenoiser as InvariantDenoiser
 from .ebm import EBM as EBM
 from .ebm_inference import FrozenEBM as FrozenEBM
 from .ebm_inference import InvariantEBM as InvariantEBM
@@ -8,6 +12,7 @@ from .saved_classifier import SavedClassifier as SavedClassifier
 from .saved_classifier import load_classifier as load_classifier
 from .saved_classifier import save_classifier as save_classifier
 from .saving import save_ddpm as save_ddpm
+from .saving import save_denoiser as save_denoiser
 from .saving import save_ebm as save_ebm
 from .unet import build_unet as build_unet
 from .unet_inference import FrozenUNet as FrozenUNet

@@ -95,3 +95,35 @@ class UNetConfig:
             "up_block_types": ["AttnUpBlock2D" if here else "UpBlock2D" for here in reversed(attended)],
             "norm_num_groups": self.groups,
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserConfig:
+    """Shape of a `Denoiser`.
+
+    Args:
+        widths: channels at a half, a quarter and an eighth of the image's side, and so on.
+        blocks: residual blocks at each of them, on the way down and again on the way up.
+    """
+
+    widths: tuple[int, ...] = (48, 96, 128)
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        values = (*self.widths, self.blocks)
+        sound = all(isinstance(value, int) and not isinstance(value, bool) for value in values)
+        if not self.widths or not sound or not all(1 <= value <= LARGEST for value in values):
+            raise ValueError(
+                f"Expected denoiser `widths` and `blocks` to be positive integers up to {LARGEST}, but got "
+                f"{list(self.widths)} and {self.blocks!r}."
+            )
+
+    @property
+    def side_multiple(self) -> int:
+        """What height and width must be multiples of; other images are padded."""
+        return int(2 ** len(self.widths))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the shape, JSON-ready."""
+        return {"widths": list(self.widths), "blocks": self.blocks}

@@ -12,9 +12,11 @@ from safetensors.torch import save
 from torch import nn
 
 from puregen_transforms._files import write_atomically
+from puregen_transforms.models.denoiser import Denoiser
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.file_names import (
     CONFIG_FILE,
+    DENOISER_WEIGHTS_FILE,
     EBM_WEIGHTS_FILE,
     INDEX_FILE,
     SCHEDULE_FILE,
@@ -45,6 +47,21 @@ def save_ebm(model: EBM, folder: Path) -> None:
         ValueError: a weight is not finite.
     """
     write_atomically(folder / EBM_WEIGHTS_FILE, pack_weights(model, torch.float32))
+    write_atomically(folder / CONFIG_FILE, to_json(model.config.to_dict()))
+
+
+def save_denoiser(model: Denoiser, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+    """Write a denoiser and its configuration, each file whole or not at all.
+
+    Args:
+        model: the network.
+        folder: made if it is not there; files of these names are replaced.
+        dtype: of the weights in the file.
+
+    Raises:
+        ValueError: a weight is not finite or too large for `dtype`.
+    """
+    write_atomically(folder / DENOISER_WEIGHTS_FILE, pack_weights(model, dtype))
     write_atomically(folder / CONFIG_FILE, to_json(model.config.to_dict()))
 
 

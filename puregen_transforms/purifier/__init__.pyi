@@ -2,6 +2,7 @@ from .config import DiffusionConfig as DiffusionConfig
 from .config import LangevinConfig as LangevinConfig
 from .pipeline import Purifier as Purifier
 from .puregen_config import PureGenConfig as PureGenConfig
+from .stages import DenoiserStage as DenoiserStage
 from .stages import DiffusionStage as DiffusionStage
 from .stages import FilterStage as FilterStage
 from .stages import JPEGStage as JPEGStage

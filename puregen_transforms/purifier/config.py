@@ -118,7 +118,9 @@ def check_count(name: str, value: Any, *, smallest: int | None, largest: int | N
     raise ValueError(f"Expected `{name}` to be an integer{bound}, but got {value!r}.")
 
 
-def check_positive(name: str, value: Any) -> None:
-    """Raise ValueError unless `value` is a finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"Expected `{name}` above 0, but got {value!r}.")
+def check_positive(name: str, value: Any, *, largest: float | None = None) -> None:
+    """Raise ValueError unless `value` is a finite number above 0, and at most `largest`."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 < value < math.inf or (largest is not None and value > largest):
+        bound = "" if largest is None else f" and up to {largest:g}"
+        raise ValueError(f"Expected `{name}` above 0{bound}, but got {value!r}.")

@@ -20,11 +20,15 @@ from puregen_transforms.purifier.config import (
     unknown_options,
 )
 
-Method = Literal["ebm", "ddpm", "naive", "reps", "filt", "adaptive", "eclipse", "jpeg"]
+Method = Literal["ebm", "ddpm", "naive", "reps", "filt", "adaptive", "eclipse", "onestep", "jpeg"]
 Dynamics = Literal["paper", "cooled", "annealed"]
+Strength = Literal["light", "standard", "strong"]
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 METHODS = get_args(Method)
+
+LARGEST_NOISE = 128.0
+"""Of "onestep", in units of 1/255: beyond it little is left of an image."""
 
 ALGORITHM_VERSION = 3
 """Raised whenever the same options and weights give other pixels, so that caches of old results are not reused."""
@@ -35,6 +39,9 @@ DYNAMICS: Mapping[Dynamics, LangevinConfig] = {
     "annealed": LangevinConfig(noise="annealed"),
 }
 """Langevin steps by name: noise, and temperature unless one is given. "paper" is exactly the published chain."""
+
+STRENGTHS: Mapping[Strength, float] = {"light": 10.0, "standard": 25.0, "strong": 50.0}
+"""Noise of "onestep" by name: its standard deviation, in units of 1/255."""
 
 _EBM = {"checkpoint": None, "dynamics": "paper", "temperature": None}
 _DDPM = {
@@ -67,6 +74,7 @@ METHOD_OPTIONS: Mapping[Method, Mapping[str, Any]] = {
         "energy_threshold": None,
     },
     "eclipse": {**_DDPM, "ddpm_steps": 12},
+    "onestep": {"denoiser_checkpoint": None, "strength": "standard", "noise_level": None},
     "jpeg": {"jpeg_quality": 75},
 }
 """The options each method uses, with the paper's values for training from scratch (Table 10, appendix D.2).
@@ -94,11 +102,15 @@ class PureGenConfig:
             "filt" purifies only the share of a data set with the highest energies; "adaptive" gives an image as much
             as its energy says it needs: Langevin steps if it is suspicious, diffusion if it still is, and twice the
             diffusion steps if that was not enough; "eclipse" is "ddpm" with little noise, for sets made unlearnable:
-            its other half is `eclipse_compensation` in training; "jpeg" is JPEG compression, the baseline.
+            its other half is `eclipse_compensation` in training; "onestep" adds noise to an image of any size and
+            takes it off again with one call of a small network: for photographs; "jpeg" is JPEG compression, the
+            baseline.
         checkpoint: energy network: a catalogue name, a Hub repository owner/name or owner/name@revision (a branch, tag
             or commit), or a folder; default: the one in the package.
         ddpm_checkpoint: diffusion network: a catalogue name, a Hub repository owner/name or owner/name@revision, or a
             folder; default: the one in the package.
+        denoiser_checkpoint: network of "onestep": a catalogue name, a Hub repository owner/name or
+            owner/name@revision, or a folder; default: the one in the package.
         ebm_steps: Langevin steps; default: the paper's number for the method, 150 for "ebm".
         dynamics: noise and temperature of the Langevin steps: "paper" is exactly the published chain; "cooled", the
             default of "ebm", is that chain at half the temperature; "annealed" lets its noise fall to none.
@@ -113,6 +125,9 @@ class PureGenConfig:
             "filt", 0.1 for "adaptive".
         energy_threshold: raw energy from which "filt" and "adaptive" act on an image; default: set by a first pass over
             the data set (`PureGen.fit`).
+        strength: how much noise "onestep" adds, by name; default: standard.
+        noise_level: how much it adds, as a standard deviation in units of 1/255, up to 128; default: that of the
+            strength.
         jpeg_quality: quality of "jpeg", 1 to 100; default: 75.
         dtype: arithmetic of the networks; "auto" takes bfloat16 where the device is known to have it in hardware, else
             float32.
@@ -126,6 +141,7 @@ class PureGenConfig:
     method: Method = "ebm"
     checkpoint: str | None = None
     ddpm_checkpoint: str | None = None
+    denoiser_checkpoint: str | None = None
     ebm_steps: int | None = None
     dynamics: Dynamics | None = None
     temperature: float | None = None
@@ -135,6 +151,8 @@ class PureGenConfig:
     reps: int | None = None
     filter_fraction: float | None = None
     energy_threshold: float | None = None
+    strength: Strength | None = None
+    noise_level: float | None = None
     jpeg_quality: int | None = None
     dtype: DType = "auto"
     seed: int | None = None
@@ -155,6 +173,12 @@ class PureGenConfig:
             check_choice("dynamics", self.dynamics, get_args(Dynamics))
             if self.temperature is None:
                 object.__setattr__(self, "temperature", DYNAMICS[self.dynamics].temperature)
+        if self.strength is not None:
+            check_choice("strength", self.strength, get_args(Strength))
+            if self.noise_level is None:
+                object.__setattr__(self, "noise_level", STRENGTHS[self.strength])
+        if self.noise_level is not None:
+            check_positive("noise_level", self.noise_level, largest=LARGEST_NOISE)
         for name in ("ebm_steps", "ddpm_steps"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), smallest=0)
@@ -173,7 +197,7 @@ class PureGenConfig:
             raise ValueError(f"Expected a finite `energy_threshold`, but got {self.energy_threshold!r}.")
         if self.seed is not None:
             check_count("seed", self.seed, smallest=None)
-        for name in ("checkpoint", "ddpm_checkpoint"):
+        for name in ("checkpoint", "ddpm_checkpoint", "denoiser_checkpoint"):
             if not isinstance(getattr(self, name), (str, NoneType)):
                 raise ValueError(f"Expected `{name}` to be a name or a path, but got {getattr(self, name)!r}.")
         if self.columns is not None:
@@ -188,6 +212,11 @@ class PureGenConfig:
     def uses_ddpm(self) -> bool:
         """Whether the method needs the noise predictor."""
         return "ddpm_checkpoint" in METHOD_OPTIONS[self.method]
+
+    @property
+    def uses_denoiser(self) -> bool:
+        """Whether the method needs the denoiser."""
+        return "denoiser_checkpoint" in METHOD_OPTIONS[self.method]
 
     @property
     def uses_threshold(self) -> bool:
@@ -226,7 +255,8 @@ class PureGenConfig:
 
     def digest(self, weights: Mapping[str, str]) -> str:
         """Name the results: a hash of the options, the sha256 of each network's weights, and the algorithm version."""
-        content = {"recipe": self.to_dict(), "weights": dict(weights), "algorithm": ALGORITHM_VERSION}
+        options = {name: value for name, value in self.to_dict().items() if value is not None}
+        content = {"recipe": options, "weights": dict(weights), "algorithm": ALGORITHM_VERSION}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

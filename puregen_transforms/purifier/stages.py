@@ -96,6 +96,28 @@ class DiffusionStage:
 
 
 @dataclass(frozen=True)
+class DenoiserStage:
+    """Add noise, and take it off again in one call.
+
+    Args:
+        denoise: takes noise of a level off images.
+        level: standard deviation of the noise, in image units.
+    """
+
+    denoise: Callable[[Tensor, float], Tensor]
+    level: float
+
+    @property
+    def bytes_per_pixel(self) -> int:
+        """Bytes of the denoiser's widest activation."""
+        return getattr(self.denoise, "bytes_per_pixel", 0)
+
+    def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
+        """Noise and denoise the images."""
+        return self.denoise(images + self.level * noise(0, images), self.level)
+
+
+@dataclass(frozen=True)
 class FilterStage:
     """Other stages, for suspicious images only.
 

@@ -1,8 +1,11 @@
 from .config import DDPM_PRESETS as DDPM_PRESETS
+from .config import DENOISER_PRESETS as DENOISER_PRESETS
 from .config import EBM_PRESETS as EBM_PRESETS
 from .config import DDPMTraining as DDPMTraining
+from .config import DenoiserTraining as DenoiserTraining
 from .config import EBMTraining as EBMTraining
 from .ddpm import DDPMTrainer as DDPMTrainer
+from .denoiser import DenoiserTrainer as DenoiserTrainer
 from .ebm import EBMTrainer as EBMTrainer
 from .generator_run import read_log as read_log
 from .generator_run import run_training as run_training

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from puregen_transforms.models.config import EBMConfig, UNetConfig
+from puregen_transforms.models.config import DenoiserConfig, EBMConfig, UNetConfig
 from puregen_transforms.models.unet import DEFAULT_SCHEDULE
 
 _DIFFUSION_STEPS: int = DEFAULT_SCHEDULE["num_train_timesteps"]
@@ -140,10 +140,7 @@ class DDPMTraining:
 
     def rate(self, update: int) -> float:
         """Compute the learning rate of an update."""
-        if update < self.warmup:
-            return self.learning_rate * (update + 1) / self.warmup
-        progress = (update - self.warmup) / max(1, self.updates - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+        return _along_a_cosine(self.learning_rate, update, self.warmup, self.updates)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting, JSON-ready."""
@@ -153,6 +150,71 @@ class DDPMTraining:
     def from_dict(cls, values: Mapping[str, Any]) -> DDPMTraining:
         """Rebuild from `to_dict`; a key that no field has is an error."""
         return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenoiserTraining:
+    """Settings of one training run of a denoiser.
+
+    Args:
+        updates: optimizer steps.
+        batch_size: patches in an update, over all processes; of smaller patches as many more as have the same pixels.
+        patch_size: side of the patches in pixels.
+        lowest_noise: standard deviation of the noise, in units of 1/255.
+        highest_noise: the same.
+        learning_rate: highest learning rate of AdamW.
+        warmup: updates over which the rate rises; then it falls to 0 along a cosine.
+        largest_gradient: norm at which the gradient is clipped.
+        ema_decay: decay of the weight average that becomes the result; 0 keeps none.
+        seed: decides the initial weights, data order and noise.
+    """
+
+    updates: int = 200_000
+    batch_size: int = 32
+    patch_size: int = 128
+    lowest_noise: float = 2.0
+    highest_noise: float = 80.0
+    learning_rate: float = 5e-4
+    warmup: int = 500
+    largest_gradient: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("updates", "batch_size", "patch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected `{name}` to be 1 or more, but got {getattr(self, name)}.")
+        for name in ("lowest_noise", "learning_rate", "largest_gradient"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"Expected `{name}` to be above 0, but got {getattr(self, name)}.")
+        if not self.lowest_noise <= self.highest_noise:
+            raise ValueError(
+                f"Expected `highest_noise` of at least {self.lowest_noise:g}, but got {self.highest_noise:g}."
+            )
+        if self.warmup < 0:
+            raise ValueError(f"Expected `warmup` of 0 or more, but got {self.warmup}.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"Expected `ema_decay` in [0, 1), but got {self.ema_decay}.")
+
+    def rate(self, update: int) -> float:
+        """Compute the learning rate of an update."""
+        return _along_a_cosine(self.learning_rate, update, self.warmup, self.updates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every setting, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DenoiserTraining:
+        """Rebuild from `to_dict`; a key that no field has is an error."""
+        return cls(**values)
+
+
+def _along_a_cosine(highest: float, update: int, warmup: int, updates: int) -> float:
+    """Compute a learning rate that rises evenly to the highest, and falls to 0 along a cosine."""
+    if update < warmup:
+        return highest * (update + 1) / warmup
+    return highest * 0.5 * (1 + math.cos(math.pi * (update - warmup) / max(1, updates - warmup)))
 
 
 EBM_PRESETS: Mapping[Preset, tuple[EBMConfig, EBMTraining]] = {
@@ -182,3 +244,12 @@ DDPM_PRESETS: Mapping[Preset, tuple[UNetConfig, DDPMTraining]] = {
     ),
 }
 """Settings as published, and as the packaged ddpm-imagenet32-32-128 was trained, in 1.5 hours on 2 CPU cores."""
+
+DENOISER_PRESETS: Mapping[Preset, tuple[DenoiserConfig, DenoiserTraining]] = {
+    "paper": (DenoiserConfig(widths=(64, 128, 256, 512), blocks=4), DenoiserTraining()),
+    "cpu": (
+        DenoiserConfig(),
+        DenoiserTraining(updates=20_000, batch_size=16, patch_size=64, learning_rate=1e-3, warmup=300),
+    ),
+}
+"""About as large as DRUNet (Zhang et al. 2021), for a GPU, and for hours on 2 CPU cores."""

@@ -23,6 +23,7 @@ from puregen_transforms.models.config import UNetConfig
 from puregen_transforms.models.saving import save_ddpm
 from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
+from puregen_transforms.train.batches import check_squares, draw_images
 from puregen_transforms.train.config import DDPMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.sparse import sparse_rows
@@ -46,7 +47,7 @@ class DDPMStatistics:
         return f"loss {self.loss:.4f}; gradient {self.gradient_norm:.2f}"
 
 
-class DDPMTrainer(Trainer):
+class DDPMTrainer(Trainer[Tensor]):
     """The training of a noise predictor.
 
     Args:
@@ -78,7 +79,7 @@ class DDPMTrainer(Trainer):
             torch.manual_seed(training.seed)
             unet = build_unet(network).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate)
-        super().__init__(images, network.image_size, training, unet, optimizer, accelerator)
+        super().__init__(check_squares(images, network.image_size), training, unet, optimizer, accelerator)
         self.alpha_bars = alpha_bars_of(beta_schedule()).to(self.device)
         self._gradient_rises = SpikeWatch(20)
 
@@ -90,7 +91,7 @@ class DDPMTrainer(Trainer):
         """
         training, generator = self.training, self._generator(self.update)
         rate = training.rate(self.update)
-        data = self._draw_data(training.batch_size, generator)
+        data = draw_images(self.images, training.batch_size, generator)
         timesteps = torch.randint(training.trained_steps, (training.batch_size,), generator=generator)
         noise = torch.randn(data.shape, generator=self._device_generator(self.update), device=self.device)
         images, timesteps, noise = (self._share(t).to(self.device) for t in (data, timesteps, noise))

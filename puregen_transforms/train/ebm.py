@@ -19,6 +19,7 @@ from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.saving import save_ebm
+from puregen_transforms.train.batches import check_squares, draw_images
 from puregen_transforms.train.config import EBMTraining
 from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
@@ -46,7 +47,7 @@ class EBMStatistics:
         )
 
 
-class EBMTrainer(Trainer):
+class EBMTrainer(Trainer[Tensor]):
     """The contrastive training of an energy network.
 
     Args:
@@ -75,7 +76,7 @@ class EBMTrainer(Trainer):
             torch.manual_seed(training.seed)
             ebm = EBM(network).to(memory_format=torch.channels_last)
         optimizer = torch.optim.Adam(ebm.parameters(), lr=training.learning_rate)
-        super().__init__(images, network.image_size, training, ebm, optimizer, accelerator)
+        super().__init__(check_squares(images, network.image_size), training, ebm, optimizer, accelerator)
         self.config = network
         self.bank = self._draw_noisy_data(training.bank_size, self._generator(-1))
         self._gradient_rises = SpikeWatch(100)
@@ -149,7 +150,7 @@ class EBMTrainer(Trainer):
         self.bank = state["bank"].clone()
 
     def _draw_noisy_data(self, count: int, generator: torch.Generator) -> Tensor:
-        images = self._draw_data(count, generator)
+        images = draw_images(self.images, count, generator)
         return images.add_(torch.randn(images.shape, generator=generator), alpha=self.training.data_noise)
 
     def _draw_chains(self, data: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import torch
@@ -24,7 +25,7 @@ LOG_FILE = "log.jsonl"
 
 
 def run_training(
-    trainer: Trainer,
+    trainer: Trainer[Any],
     folder: Path,
     *,
     save_every: int = 250,

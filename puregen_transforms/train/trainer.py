@@ -1,20 +1,21 @@
-"""The common part of the training of both generators: data, random draws, weight average, state, processes."""
+"""The common part of the training of generators and denoisers: random draws, weight average, state, processes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from puregen_transforms.functional.images import to_signed
-
 _ON_DEVICE = 1 << 62
+
+ImagesT = TypeVar("ImagesT", bound=Sized)
+"""How the images of the training set are held."""
 
 
 class Statistics(Protocol):
@@ -48,7 +49,7 @@ class Training(Protocol):
         """Return every setting, JSON-ready."""
 
 
-class Trainer(ABC):
+class Trainer(ABC, Generic[ImagesT]):
     """One training run: call `step` until `done`.
 
     Every random draw of an update comes from a generator seeded by (seed, update), and each process
@@ -56,8 +57,7 @@ class Trainer(ABC):
     an exact resume needs, and the number of processes changes nothing but rounding.
 
     Args:
-        images: (N, 3, S, S) uint8, the training set.
-        image_size: the S that the network expects.
+        images: the training set.
         training: settings.
         network: with fresh weights.
         optimizer: of the network.
@@ -68,18 +68,12 @@ class Trainer(ABC):
 
     def __init__(
         self,
-        images: Tensor,
-        image_size: int,
+        images: ImagesT,
         training: Training,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
         accelerator: Accelerator,
     ) -> None:
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (3, image_size, image_size):
-            raise ValueError(
-                f"Expected training images of dtype uint8 and shape (N, 3, {image_size}, {image_size}), "
-                f"but got {images.dtype} {tuple(images.shape)}."
-            )
         if training.batch_size % accelerator.num_processes:
             raise ValueError(
                 f"Expected a `batch_size` that the {accelerator.num_processes} processes can share, "
@@ -201,13 +195,6 @@ class Trainer(ABC):
         """Average values over the processes."""
         means: Tensor = self.accelerator.reduce(torch.stack([value.detach().float() for value in values]), "mean")
         return [float(mean) for mean in means]
-
-    def _draw_data(self, count: int, generator: torch.Generator) -> Tensor:
-        """Draw randomly mirrored training images in [-1, 1], on the CPU."""
-        index = torch.randint(len(self.images), (count,), generator=generator)
-        images = to_signed(self.images[index])
-        mirrored = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
-        return torch.where(mirrored, images.flip(3), images)
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:

@@ -9,14 +9,23 @@ from itertools import chain
 import torch
 
 from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
+from puregen_transforms.hub.denoiser import DenoiserCheckpoint, load_denoiser, resolve_denoiser
 from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
+from puregen_transforms.models.denoiser_inference import InvariantDenoiser
 from puregen_transforms.models.ebm import EBM
 from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.models.unet_inference import InvariantUNet
 from puregen_transforms.purifier.config import DiffusionConfig
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 from puregen_transforms.purifier.puregen_config import PureGenConfig
-from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, JPEGStage, LangevinStage, Stage
+from puregen_transforms.purifier.stages import (
+    DenoiserStage,
+    DiffusionStage,
+    FilterStage,
+    JPEGStage,
+    LangevinStage,
+    Stage,
+)
 
 _STRONGER = 2
 """Factor on the diffusion steps of "adaptive" for an image that the first round has not repaired."""
@@ -51,6 +60,11 @@ class Networks:
         """The noise predictor's files."""
         return resolve_ddpm(self.config.ddpm_checkpoint, cache_dir=self.cache_dir)
 
+    @cached_property
+    def denoiser_checkpoint(self) -> DenoiserCheckpoint:
+        """The denoiser's files."""
+        return resolve_denoiser(self.config.denoiser_checkpoint, cache_dir=self.cache_dir)
+
     @property
     def weights(self) -> dict[str, str]:
         """Sha256 of each network's weights, by the network's kind."""
@@ -59,6 +73,8 @@ class Networks:
             found["ebm"] = self.ebm_checkpoint.sha256
         if self.config.uses_ddpm:
             found["ddpm"] = self.ddpm_checkpoint.sha256
+        if self.config.uses_denoiser:
+            found["denoiser"] = self.denoiser_checkpoint.sha256
         return found
 
     @cached_property
@@ -116,6 +132,9 @@ class Networks:
                     self._filtered(self._diffusion()),
                     self._filtered(self._diffusion(_STRONGER)),
                 ]
+            case "onestep":
+                assert config.noise_level is not None
+                return [DenoiserStage(self._denoiser, config.noise_level / 127.5)]
             case _:
                 assert config.jpeg_quality is not None
                 return [JPEGStage(config.jpeg_quality)]
@@ -128,6 +147,8 @@ class Networks:
                 self._langevin.energy(image)
             if self.config.uses_ddpm:
                 self._noise_predictor(image, 0)
+            if self.config.uses_denoiser:
+                self._denoiser(image, 0.1)
 
     @cached_property
     def _langevin(self) -> LangevinStage:
@@ -141,6 +162,12 @@ class Networks:
         with torch.inference_mode(False):
             unet = load_unet(self.ddpm_checkpoint)
             return InvariantUNet(unet, dtype=choose_dtype(self.config.dtype, self.place), device=self.place)
+
+    @cached_property
+    def _denoiser(self) -> InvariantDenoiser:
+        with torch.inference_mode(False):
+            network = load_denoiser(self.denoiser_checkpoint)
+            return InvariantDenoiser(network, dtype=choose_dtype(self.config.dtype, self.place), device=self.place)
 
     def _diffusion(self, times: int = 1) -> DiffusionStage:
         config = self.config.diffusion

@@ -23,7 +23,14 @@ from puregen_transforms.purifier.batches import default_batch_size, run_in_batch
 from puregen_transforms.purifier.config import Solver, explains_unknown_options
 from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.puregen_config import DType, Dynamics, Method, PureGenConfig, checked_columns
+from puregen_transforms.purifier.puregen_config import (
+    DType,
+    Dynamics,
+    Method,
+    PureGenConfig,
+    Strength,
+    checked_columns,
+)
 from puregen_transforms.transforms.by_size import call_by_size
 from puregen_transforms.transforms.cache import CachedImages, ImageCache, purify_through
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
@@ -75,6 +82,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         *,
         checkpoint: str | os.PathLike[str] | None = None,
         ddpm_checkpoint: str | os.PathLike[str] | None = None,
+        denoiser_checkpoint: str | os.PathLike[str] | None = None,
         ebm_steps: int | None = None,
         ddpm_steps: int | None = None,
         ddpm_solver: Solver | None = None,
@@ -82,6 +90,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         reps: int | None = None,
         filter_fraction: float | None = None,
         energy_threshold: float | None = None,
+        strength: Strength | None = None,
+        noise_level: float | None = None,
         jpeg_quality: int | None = None,
         dynamics: Dynamics | None = None,
         temperature: float | None = None,
@@ -98,6 +108,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             method=method,
             checkpoint=None if checkpoint is None else os.fspath(checkpoint),
             ddpm_checkpoint=None if ddpm_checkpoint is None else os.fspath(ddpm_checkpoint),
+            denoiser_checkpoint=None if denoiser_checkpoint is None else os.fspath(denoiser_checkpoint),
             ebm_steps=ebm_steps,
             dynamics=dynamics,
             temperature=temperature,
@@ -107,6 +118,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             reps=reps,
             filter_fraction=filter_fraction,
             energy_threshold=energy_threshold,
+            strength=strength,
+            noise_level=noise_level,
             jpeg_quality=jpeg_quality,
             dtype=dtype,
             seed=seed,
@@ -119,6 +132,8 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             locate(checkpoint, ("ebm",))
         if ddpm_checkpoint is not None:
             locate(ddpm_checkpoint, ("ddpm",))
+        if denoiser_checkpoint is not None:
+            locate(denoiser_checkpoint, ("denoiser",))
         self._expected_digest: str | None = None
         self.device = None if device is None else parse_device(device)
         self.batch_size = batch_size

@@ -107,7 +107,7 @@ def _settings(line: bytes, path: Path) -> dict[str, Any]:
 SETTLED = ("seed", "energy_threshold")
 """Options that a run settles at its beginning, where they were left open."""
 
-_PLACES = ("checkpoint", "ddpm_checkpoint")
+_PLACES = ("checkpoint", "ddpm_checkpoint", "denoiser_checkpoint")
 
 
 PART_ROWS_SETTING = "rows of a part"
@@ -132,7 +132,7 @@ def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) ->
         if options and before:
             options |= {name: before[name] for name in SETTLED if options[name] is None}
             # Another place for the same weights is the same purifier.
-            options |= {name: before[name] for name in _PLACES}
+            options |= {name: before.get(name) for name in _PLACES if name in options}
         if PART_ROWS_SETTING in earlier["source"]:
             source[PART_ROWS_SETTING] = earlier["source"][PART_ROWS_SETTING]
     return {**settings, "purifier": options, "source": source}

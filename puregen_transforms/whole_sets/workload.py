@@ -26,6 +26,9 @@ MOST_CHOSEN = 10_000
 _DIFFUSION_CALL = 15
 """Langevin steps that take as long as a call of the noise predictor, about, with the packaged networks."""
 
+_DENOISER_CALL = 2
+"""The same of a call of the denoiser."""
+
 _ADAPTIVE_ROUNDS = 3
 """Diffusion steps of "adaptive", as a multiple of its `ddpm_steps`: a second round has twice as many."""
 
@@ -37,7 +40,8 @@ def calls_of(config: PureGenConfig) -> float:
     diffusion = _DIFFUSION_CALL * (config.ddpm_inference_steps or config.ddpm_steps or 0)
     if config.method == "adaptive":
         diffusion *= _ADAPTIVE_ROUNDS
-    return (config.filter_fraction or 1) * (config.reps or 1) * ((config.ebm_steps or 0) + diffusion)
+    once = (config.ebm_steps or 0) + diffusion + _DENOISER_CALL * config.uses_denoiser
+    return (config.filter_fraction or 1) * (config.reps or 1) * once
 
 
 def part_rows_for(source: DatasetCopy, config: PureGenConfig) -> int:

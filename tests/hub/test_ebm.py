@@ -21,6 +21,7 @@ from puregen_transforms.hub import catalogue, references
 from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_EBM, CatalogueEntry
 from puregen_transforms.hub.checkpoints import find_checkpoint
 from puregen_transforms.hub.ddpm import load_unet, resolve_ddpm
+from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
 from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
 from puregen_transforms.hub.layout import CheckpointFiles
 from puregen_transforms.models.config import EBMConfig
@@ -520,7 +521,10 @@ def test_packaged_checkpoints_match_their_pinned_hashes() -> None:
         entry = CATALOGUE[name]
         found = find_checkpoint(name, kinds=[entry.kind])
         assert entry.sha256 == hash_file(found.weights)
-        if entry.kind == "ebm":
-            load_ebm(resolve_ebm(name))
-        else:
-            load_unet(resolve_ddpm(name))
+        match entry.kind:
+            case "ebm":
+                load_ebm(resolve_ebm(name))
+            case "ddpm":
+                load_unet(resolve_ddpm(name))
+            case "denoiser":
+                load_denoiser(resolve_denoiser(name))

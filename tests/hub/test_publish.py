@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.hub import app
-from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_EBM
+from puregen_transforms.hub.catalogue import CATALOGUE, DEFAULT_DDPM, DEFAULT_DENOISER, DEFAULT_EBM
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.hub.publish import pull_checkpoint, push_checkpoint
 from puregen_transforms.models.config import EBMConfig
@@ -197,4 +197,8 @@ def test_command_list(puregen_hub: Command) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert [line.split()[:2] for line in lines] == [[name, entry.kind.upper()] for name, entry in CATALOGUE.items()]
-    assert [line.split()[0] for line in lines if line.endswith("(default)")] == [DEFAULT_EBM, DEFAULT_DDPM]
+    assert [line.split()[0] for line in lines if line.endswith("(default)")] == [
+        DEFAULT_EBM,
+        DEFAULT_DDPM,
+        DEFAULT_DENOISER,
+    ]

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 from puregen_transforms import PureGen
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
+from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
 from puregen_transforms.models.unet_inference import InvariantUNet
 from puregen_transforms.transforms.puregen import content_ids
 
@@ -27,18 +28,21 @@ SMALL = {
     "filt": {"ddpm_steps": 4},
     "adaptive": {"ebm_steps": 2, "ddpm_steps": 2},
     "eclipse": {"ddpm_steps": 5},
+    "onestep": {"strength": "light"},
     "jpeg": {"jpeg_quality": 25},
 }
 
 
 @pytest.fixture
-def make(tiny_checkpoint, tiny_ddpm):
+def make(tiny_checkpoint, tiny_ddpm, tiny_denoiser):
     def make(method, **options):
         settings = {"seed": 0, **SMALL[method], **options}
-        if method not in ("ddpm", "eclipse", "jpeg"):
+        if method not in ("ddpm", "eclipse", "onestep", "jpeg"):
             settings["checkpoint"] = tiny_checkpoint
-        if method not in ("ebm", "jpeg"):
+        if method not in ("ebm", "onestep", "jpeg"):
             settings["ddpm_checkpoint"] = tiny_ddpm
+        if method == "onestep":
+            settings["denoiser_checkpoint"] = tiny_denoiser
         return PureGen(method, **settings)
 
     return make
@@ -131,6 +135,23 @@ def test_sizes_the_unet_does_not_divide_are_padded_and_cropped(make, shape):
     out = make("ddpm")(image)
     assert out.shape == image.shape
     assert not torch.equal(out, image)
+
+
+def test_onestep_is_noise_and_one_call(make, images, tiny_denoiser):
+    x, level = images[:4], 30 / 127.5
+    purified = make("onestep", strength=None, noise_level=30.0, dtype="float32")(x)
+    denoiser = load_denoiser(resolve_denoiser(tiny_denoiser))
+    noisy = to_signed(x) + level * KeyedNoise(0, content_ids(x))(0, to_signed(x))
+    with torch.no_grad():
+        expected = to_uint8(noisy - level * denoiser(noisy, torch.full((4,), level)))
+    assert (purified.int() - expected.int()).abs().max() <= 1
+    assert not torch.equal(purified, make("onestep", strength="strong")(x))
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (1, 1), (65, 40)])
+def test_onestep_takes_any_size(make, shape):
+    image = torch.randint(0, 256, (3, *shape), dtype=torch.uint8)
+    assert make("onestep")(image).shape == image.shape
 
 
 def test_eclipse_with_one_call_is_the_denoiser_itself(make, images):
@@ -273,7 +294,7 @@ def test_adaptive_reports_what_resists(make, images):
 
 
 def test_energies_need_an_energy_network(make, images):
-    for method in ("ddpm", "eclipse", "jpeg"):
+    for method in ("ddpm", "eclipse", "onestep", "jpeg"):
         with pytest.raises(ValueError, match="no energy network"):
             make(method).energy(images[:1])
 
