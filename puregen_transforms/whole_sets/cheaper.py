@@ -1,0 +1,86 @@
+"""Name a cheaper way to purify, where the one that was chosen takes long."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from puregen_transforms import PureGen
+from puregen_transforms.purifier.puregen_config import METHOD_OPTIONS, Method
+from puregen_transforms.whole_sets.summary import duration
+from puregen_transforms.whole_sets.workload import Estimate, seconds_of_an_image
+
+NAMED_FROM = 600.0
+"""Seconds of work from which on a cheaper way is looked for."""
+
+LEAST_GAIN = 2.0
+"""How many times as long the chosen way must take for a cheaper one to be worth a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cheaper:
+    """A way to purify that takes less time than others, and does less.
+
+    Args:
+        options: of the `PureGen`.
+        words: the way, in words.
+        gives_up: what is worse about it, in words.
+        instead_of: methods in whose place it can stand.
+        largest: side in pixels of the largest images that it is timed on, as its memory grows with them; None has no
+            limit.
+    """
+
+    options: Mapping[str, Any]
+    words: str
+    gives_up: str
+    instead_of: tuple[Method, ...]
+    largest: int | None = None
+
+    def fits(self, method: str, side: int) -> bool:
+        """Tell whether it can stand in the place of a method, for images of so many pixels a side."""
+        return method in self.instead_of and (self.largest is None or side <= self.largest)
+
+    def purifier(self, chosen: PureGen) -> PureGen:
+        """Make it, to run where and as the chosen one does, and with its networks."""
+        used = METHOD_OPTIONS[self.options["method"]]
+        own = {name: getattr(chosen.config, name) for name in ("checkpoint", "ddpm_checkpoint") if name in used}
+        return PureGen(**{**own, **self.options}, dtype=chosen.config.dtype, **chosen.runtime)
+
+    @property
+    def flags(self) -> str:
+        """Write it in options of `puregen purify`."""
+        return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in self.options.items())
+
+
+CHEAPER = (
+    Cheaper(
+        options={"method": "ddpm", "ddpm_solver": "ddim", "ddpm_inference_steps": 1},
+        words="a single call of the diffusion network",
+        gives_up="it leaves more of a trigger in the images",
+        instead_of=("ebm", "ddpm", "naive", "reps"),
+        largest=512,
+    ),
+)
+"""The best first. Methods that act by the energy of an image are for those who change few; no other stands for them."""
+
+
+def cheaper_than(chosen: PureGen, expected: Estimate) -> str | None:
+    """Say what a cheaper way would take, timed like the chosen one, and what it gives up.
+
+    Returns:
+        A sentence; None where the work is short, or nothing is much cheaper.
+    """
+    if expected.shown < NAMED_FROM:
+        return None
+    for one in CHEAPER:
+        if not one.fits(chosen.config.method, expected.side):
+            continue
+        try:
+            seconds = seconds_of_an_image(one.purifier(chosen), expected.side)
+        except (ValueError, RuntimeError, OSError):  # images too small for its network, or a network that is not there
+            continue
+        if seconds * LEAST_GAIN <= expected.seconds:
+            other = duration(replace(expected, seconds=seconds).shown)
+            return f"Cheaper: {one.words} ({one.flags}) would take {other}, but {one.gives_up}."
+    return None
