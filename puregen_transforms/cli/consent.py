@@ -7,9 +7,9 @@ import sys
 
 import typer
 
+from puregen_transforms._progress import duration
 from puregen_transforms.cli.errors import FAILED
 from puregen_transforms.cli.output import say
-from puregen_transforms.whole_sets.summary import duration
 
 ASKED_FROM = 3600.0
 """Seconds of work from which on it is asked whether to begin."""

@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from puregen_transforms import PureGen
+from puregen_transforms._progress import duration
 from puregen_transforms.purifier.puregen_config import METHOD_OPTIONS, Method
-from puregen_transforms.whole_sets.summary import duration
-from puregen_transforms.whole_sets.workload import Estimate, seconds_of_an_image
+from puregen_transforms.whole_sets.workload import Estimate, calls_of, images_at_once, seconds_of_an_image
 
 NAMED_FROM = 600.0
 """Seconds of work from which on a cheaper way is looked for."""
+
+LONGEST_TIMING = 60.0
+"""Seconds that timing a cheaper way may take, about."""
 
 LEAST_GAIN = 2.0
 """How many times as long the chosen way must take for a cheaper one to be worth a sentence."""
@@ -27,19 +30,12 @@ class Cheaper:
         words: the way, in words.
         gives_up: what is worse about it, in words.
         instead_of: methods in whose place it can stand.
-        largest: side in pixels of the largest images that it is timed on, as its memory grows with them; None has no
-            limit.
     """
 
     options: Mapping[str, Any]
     words: str
     gives_up: str
     instead_of: tuple[Method, ...]
-    largest: int | None = None
-
-    def fits(self, method: str, side: int) -> bool:
-        """Tell whether it can stand in the place of a method, for images of so many pixels a side."""
-        return method in self.instead_of and (self.largest is None or side <= self.largest)
 
     def purifier(self, chosen: PureGen) -> PureGen:
         """Make it, to run where and as the chosen one does, and with its networks."""
@@ -59,7 +55,6 @@ CHEAPER = (
         words="a single call of the diffusion network",
         gives_up="it leaves more of a trigger in the images",
         instead_of=("ebm", "ddpm", "naive", "reps"),
-        largest=512,
     ),
 )
 """The best first. Methods that act by the energy of an image are for those who change few; no other stands for them."""
@@ -74,13 +69,21 @@ def cheaper_than(chosen: PureGen, expected: Estimate) -> str | None:
     if expected.shown < NAMED_FROM:
         return None
     for one in CHEAPER:
-        if not one.fits(chosen.config.method, expected.side):
+        if chosen.config.method not in one.instead_of:
             continue
-        try:
-            seconds = seconds_of_an_image(one.purifier(chosen), expected.side)
-        except (ValueError, RuntimeError, OSError):  # images too small for its network, or a network that is not there
-            continue
-        if seconds * LEAST_GAIN <= expected.seconds:
+        seconds = _timed(one.purifier(chosen), chosen, expected)
+        if seconds is not None and seconds * LEAST_GAIN <= expected.seconds:
             other = duration(replace(expected, seconds=seconds).shown)
             return f"Cheaper: {one.words} ({one.flags}) would take {other}, but {one.gives_up}."
     return None
+
+
+def _timed(other: PureGen, chosen: PureGen, expected: Estimate) -> float | None:
+    """Time another purifier on images of the same size; None if that takes long, or it cannot purify them."""
+    ahead = calls_of(other.config) / max(1.0, calls_of(chosen.config))
+    if expected.seconds * images_at_once(other, expected.side**2) * ahead > LONGEST_TIMING:
+        return None
+    try:
+        return seconds_of_an_image(other, expected.side)
+    except (ValueError, RuntimeError, OSError):  # images too small for its network, or a network that is not there
+        return None

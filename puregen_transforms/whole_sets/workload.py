@@ -9,13 +9,13 @@ from math import ceil, isqrt
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms._progress import duration
 from puregen_transforms.purifier.batches import LEAST_BYTES_PER_PIXEL, default_batch_size
 from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, LangevinStage, Stage
 from puregen_transforms.whole_sets.dataset_copy import PART_ROWS, DatasetCopy
-from puregen_transforms.whole_sets.summary import duration
 
 PART_WORK = PART_ROWS * 32 * 32 * 150
 """Pixels times Langevin steps of a part: ten minutes on a core without matrix units."""
