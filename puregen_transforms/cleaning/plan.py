@@ -78,7 +78,10 @@ class Plan:
         if self.purification is not None:
             yield f"Time of the purification. {self.purification}"
             if self.rule.others == PURIFY and self.purification.shown >= NAMED_FROM:
-                yield "Cheaper: with --others keep, images in which nothing was found are copied as they are."
+                yield (
+                    "Cheaper: with --others keep, images in which nothing was found are copied as they are, and with "
+                    "them any poison that no search sees."
+                )
         quarantine = f", {self.places.quarantine}" if self.rule.flagged == QUARANTINE else ""
         yield f"To write: {self.places.copy}{quarantine}, and the report in {self.places.report}."
 

@@ -57,7 +57,10 @@ CHEAPER = (
         instead_of=("ebm", "ddpm", "naive", "reps"),
     ),
 )
-"""The best first. Methods that act by the energy of an image are for those who change few; no other stands for them."""
+"""The best first; what each gives up is measured by `benchmarks/purify_quality.py`.
+
+Methods that act on few images, by their energy, and those for sets made unlearnable have no substitute here.
+"""
 
 
 def cheaper_than(chosen: PureGen, expected: Estimate) -> str | None:

@@ -118,7 +118,9 @@ class TestDestination:
             "--checkpoint",
             str(tiny_checkpoint),
             "--steps",
-            "1000000",
+            "5000",
+            "--batch-size",
+            "1",
             "--device",
             "cpu",
         ]
