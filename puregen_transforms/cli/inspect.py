@@ -120,15 +120,8 @@ def inspect(
         )
         clean = read_reserved(reserved, chosen, size)
         suspects = replace(suspects_of(chosen, output, seed, device, silent), reserved=clean)
-        agree_to_search(
-            suspects,
-            # Energies are measured whatever the budget.
-            [SharedPatterns(), *detectors_of(suspects, budget)],
-            epochs=epochs,
-            yes=yes,
-            checkpoint=checkpoint,
-            batch_size=batch_size,
-        )
+        energies = SharedPatterns(checkpoint=checkpoint, batch_size=batch_size)  # measured whatever the budget
+        agree_to_search(suspects, [energies, *detectors_of(suspects, budget)], epochs=epochs, yes=yes)
         with shown_progress(PlainConsole(stderr=True)) as progress:
             inspection = inspect_images(
                 chosen.images,

@@ -46,15 +46,7 @@ def suspects_of(chosen: ChosenSource, output: Path, seed: int, device: str | Non
     )
 
 
-def agree_to_search(
-    suspects: SuspectSet,
-    detectors: Iterable[Detector],
-    *,
-    epochs: int,
-    yes: bool,
-    checkpoint: str | None = None,
-    batch_size: int | None = None,
-) -> None:
+def agree_to_search(suspects: SuspectSet, detectors: Iterable[Detector], *, epochs: int, yes: bool) -> None:
     """Say how long the longest parts of a search will take, and ask where it is much.
 
     A search that an earlier run has begun is not asked about again: how much of it is left is not known.
@@ -64,15 +56,13 @@ def agree_to_search(
         detectors: that will search it.
         epochs: see `time_of`.
         yes: whether the answer was given on the command line.
-        checkpoint: see `time_of`.
-        batch_size: see `time_of`.
 
     Raises:
         typer.Exit: the answer is no.
     """
     from puregen_transforms.detection.search_time import time_of
 
-    found = time_of(suspects, detectors, epochs=epochs, checkpoint=checkpoint, batch_size=batch_size)
+    found = time_of(suspects, detectors, epochs=epochs)
     if not found:
         return
     begun = suspects.state is not None and suspects.state.exists()

@@ -55,28 +55,19 @@ class SearchTime:
         return SearchTime(training=self.training + other.training, energies=self.energies + other.energies)
 
 
-def time_of(
-    suspects: SuspectSet,
-    detectors: Iterable[Detector],
-    *,
-    epochs: int,
-    checkpoint: str | None = None,
-    batch_size: int | None = None,
-) -> SearchTime:
+def time_of(suspects: SuspectSet, detectors: Iterable[Detector], *, epochs: int) -> SearchTime:
     """Estimate the time that searches of a set will take; what an earlier run has left is not counted off.
 
     Args:
         suspects: the set; images of several sizes are taken for a mixture of those that are looked at.
         detectors: that will search it.
         epochs: of the classifier, if one of them needs it.
-        checkpoint: of the energy network; see `SharedPatterns`.
-        batch_size: see `SharedPatterns`.
 
     Returns:
         Nothing of a small set, or one whose images cannot be searched, which the search itself will say.
     """
     detectors = tuple(detectors)
-    by_energy = any(isinstance(detector, EnergyDetector) for detector in detectors)
+    by_energy = next((detector for detector in detectors if isinstance(detector, EnergyDetector)), None)
     trained = suspects.network is None and suspects.labels is not None
     trained = trained and any("network" in detector.needs for detector in detectors)
     try:
@@ -86,9 +77,11 @@ def time_of(
         started = time.monotonic()
         images = [image for row in rows if (image := suspects.read(row)) is not None]
         reading = time.monotonic() - started
+        if not images:
+            return SearchTime()
         crops = [image[:, :LARGEST, :LARGEST] for image in images]
         with torch.random.fork_rng():  # what is random in the search stays as it is without an estimate
-            energies = _seconds_of_energies(crops, suspects.device, checkpoint, batch_size) if by_energy else 0.0
+            energies = _seconds_of_energies(crops, by_energy, suspects.device) if by_energy else 0.0
             training = _seconds_of_an_epoch(crops, suspects) if trained else 0.0
     except (ValueError, RuntimeError):
         return SearchTime()
@@ -110,14 +103,12 @@ def _some_rows(suspects: SuspectSet) -> list[int]:
     return [(2 * place + 1) * len(suspects) // (2 * count) for place in range(count)]
 
 
-def _seconds_of_energies(
-    images: list[Tensor], device: torch.device, checkpoint: str | None, batch_size: int | None
-) -> float:
+def _seconds_of_energies(images: list[Tensor], detector: EnergyDetector, device: torch.device) -> float:
     """Time the energies of some images."""
-    model = load_energy(checkpoint)
+    model = load_energy(detector.checkpoint)
 
     def measure(some: list[Tensor]) -> None:
-        open_meter(some, model, device=device, batch_size=batch_size).energies(silent)
+        open_meter(some, model, device=device, batch_size=detector.batch_size).energies(silent)
 
     measure(images[:1])  # the first call takes longer
     return _seconds(lambda: measure(images))

@@ -14,8 +14,6 @@ from puregen_transforms.detection.energy import SharedPatterns, UnusualEnergies
 from puregen_transforms.detection.search_time import SearchTime, time_of
 from puregen_transforms.detection.stamps import Stamps
 
-EVERY = (Stamps(), UnusualEnergies(), SharedPatterns(), ClassSplit())
-
 
 @pytest.fixture(autouse=True)
 def four_images_are_timed(monkeypatch):
@@ -29,9 +27,14 @@ def suspects(images):
 
 
 @pytest.fixture
-def timed(tiny_checkpoint):
-    def timed(suspects, detectors=EVERY, epochs=12):
-        return time_of(suspects, detectors, epochs=epochs, checkpoint=str(tiny_checkpoint))
+def by_energy(tiny_checkpoint):
+    return UnusualEnergies(checkpoint=str(tiny_checkpoint))
+
+
+@pytest.fixture
+def timed(by_energy):
+    def timed(suspects, *detectors, epochs=12):
+        return time_of(suspects, detectors or (Stamps(), by_energy, SharedPatterns(), ClassSplit()), epochs=epochs)
 
     return timed
 
@@ -56,10 +59,10 @@ def test_time_grows_with_images_and_epochs(suspects, timed, monkeypatch):
     assert timed(suspects, epochs=3).training == pytest.approx(3 * 20 / 4 * 4), "a quarter of each image was looked at"
 
 
-def test_only_what_is_done_counts(suspects, timed):
-    assert not timed(suspects, [Stamps()])
-    assert timed(suspects, [UnusualEnergies()]).training == 0
-    assert timed(suspects, [ClassSplit()]).energies == 0
+def test_only_what_is_done_counts(suspects, timed, by_energy):
+    assert not timed(suspects, Stamps())
+    assert timed(suspects, by_energy).training == 0
+    assert timed(suspects, ClassSplit()).energies == 0
     assert timed(replace(suspects, labels=None)).training == 0
     assert timed(replace(suspects, network=torch.nn.Identity())).training == 0
 
@@ -77,6 +80,7 @@ def test_a_small_set_or_one_that_cannot_be_read_gets_no_estimate(images, suspect
     assert timed(replace(suspects, images=images[:16], labels=None)) == SearchTime()
     assert timed(replace(suspects, images=[None] * 20)) == SearchTime()
     assert timed(replace(suspects, images=["no image"] * 20)) == SearchTime()
+    assert timed(replace(suspects, images=[*[None] * 10, images[0], *[None] * 9])) == SearchTime()
 
 
 def test_the_estimate_changes_nothing_that_is_random(suspects, timed):
