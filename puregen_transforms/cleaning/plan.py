@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from math import isqrt
 
 from puregen_transforms import PureGen
+from puregen_transforms._progress import duration
 from puregen_transforms.cleaning.decision import suspects_of
 from puregen_transforms.cleaning.places import Places, check_places
 from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.detection.search_time import SearchTime, time_of
 from puregen_transforms.detection.searches import SEARCHES, Search
-from puregen_transforms.detection.whole_search import why_left_out
-from puregen_transforms.whole_sets.summary import duration
+from puregen_transforms.detection.whole_search import detectors_of, why_left_out
+from puregen_transforms.whole_sets.cheaper import NAMED_FROM
 from puregen_transforms.whole_sets.treatment import ALL_KEPT, ALL_PURIFIED
 from puregen_transforms.whole_sets.workload import Estimate, estimate
 
@@ -37,6 +39,7 @@ class Plan:
         made: searches to make.
         left_out: searches that are not made, each with the reason.
         seconds: that the search takes on two cores, about.
+        timed: the longest parts of the search, as a few of the images took here.
         purification: how long that takes; None where no image is purified.
         rule: see `Rule`.
         places: where everything would go.
@@ -47,9 +50,15 @@ class Plan:
     made: tuple[Search, ...]
     left_out: Mapping[str, str]
     seconds: float
+    timed: SearchTime
     purification: Estimate | None
     rule: Rule
     places: Places
+
+    @property
+    def total(self) -> float:
+        """Seconds of what was timed: parts of the search, and the purification of as many images as are known."""
+        return self.timed.total + ((self.purification and self.purification.total) or 0.0)
 
     def sentences(self) -> Iterator[str]:
         """Say it in words."""
@@ -63,9 +72,16 @@ class Plan:
             f"Time of the search: {least}{duration(self.seconds)} on two cores, as a budget is named by what 10,000 "
             "images of 32 px take, and time grows with their number and pixels."
         )
+        if self.timed:
+            yield str(self.timed)
         yield f"Flagged images: {_WORDS[self.rule.flagged]}. Others: {_WORDS[self.rule.others]}."
         if self.purification is not None:
             yield f"Time of the purification. {self.purification}"
+            if self.rule.others == PURIFY and self.purification.shown >= NAMED_FROM:
+                yield (
+                    "Cheaper: with --others keep, images in which nothing was found are copied as they are, and with "
+                    "them any poison that no search sees."
+                )
         quarantine = f", {self.places.quarantine}" if self.rule.flagged == QUARANTINE else ""
         yield f"To write: {self.places.copy}{quarantine}, and the report in {self.places.report}."
 
@@ -107,12 +123,14 @@ def plan(
     why = {search.name: [why_left_out(search, one, rule.budget) for one in suspects] for search in SEARCHES}
     images = {split: len(subject.images) for split, subject in source.subjects.items()}
     searched = sum(images.values()) * (rule.size or side) ** 2
+    parts = [time_of(one, detectors_of(one, rule.budget), epochs=rule.epochs) for one in suspects]
     return Plan(
         images=images,
         side=side,
         made=tuple(search for search in SEARCHES if not all(why[search.name])),
         left_out={name: reasons[0] for name, reasons in why.items() if all(reasons)},
         seconds=_START + _SECONDS[rule.budget] * searched / _NAMED_FOR,
+        timed=sum(parts, start=SearchTime()),
         purification=_purification(source, places, rule, device),
         rule=rule,
         places=places,

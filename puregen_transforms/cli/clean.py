@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from puregen_transforms.cli.consent import ask_before
 from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
 from puregen_transforms.cli.data_options import (
     Column,
@@ -24,6 +25,7 @@ from puregen_transforms.cli.data_options import (
     Reserved,
     Seed,
     Source,
+    Yes,
 )
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
@@ -120,6 +122,7 @@ def clean(
             rich_help_panel=RUNNING,
         ),
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Search a data set for poison, and write a copy without it: same layout, labels, order and bytes.
 
@@ -134,7 +137,7 @@ def clean(
         check_path(source)
         from datasets.utils.logging import disable_progress_bar
 
-        from puregen_transforms.cleaning.places import Places
+        from puregen_transforms.cleaning.places import STATE, Places
         from puregen_transforms.cleaning.plan import plan
         from puregen_transforms.cleaning.records import recorded
         from puregen_transforms.cleaning.rule import Rule, check_storage, name_of_reserved
@@ -184,8 +187,11 @@ def clean(
                 err=True,
             )
         else:
-            for sentence in plan(opened, places, rule, reserved=clean_set, device=device).sentences():
+            found = plan(opened, places, rule, reserved=clean_set, device=device)
+            for sentence in found.sentences():
                 say(sentence, err=not dry_run)
+            # Of a search that was killed, it is not known how much is left.
+            ask_before(found.total, yes=yes or dry_run or (places.report / STATE).exists())
         if dry_run:
             say("Nothing was written.")
             return
@@ -209,7 +215,7 @@ def clean(
         words = ["clean", source, str(destination), *(["--doubtful"] if doubtful else [])]
         words += [word for name in split or () for word in ("--split", name)]
         with _explained_rest(places), shown_progress(PlainConsole(stderr=True)) as progress:
-            found = clean(
+            done = clean(
                 opened,
                 places,
                 rule,
@@ -221,8 +227,8 @@ def clean(
                 progress=progress,
                 say=lambda sentence: say(sentence, err=True),
             )
-        _print(found, places, flagged, seconds=time.monotonic() - started)
-        if fail_on_flagged and found.report.level != NOTHING_FOUND:
+        _print(done, places, flagged, seconds=time.monotonic() - started)
+        if fail_on_flagged and done.report.level != NOTHING_FOUND:
             raise typer.Exit(FOUND)
 
 

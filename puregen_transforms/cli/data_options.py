@@ -1,4 +1,4 @@
-"""Options of the commands that open a labelled data set, each documented once."""
+"""Options that several commands on data sets have, each documented once."""
 
 from __future__ import annotations
 
@@ -113,4 +113,13 @@ Seed = Annotated[int, typer.Option(help="Seed of all that is random.", rich_help
 Device = Annotated[
     str | None,
     typer.Option(help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING),
+]
+
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="Begin without asking; on a terminal, work of more than an hour is asked about otherwise.",
+        rich_help_panel=RUNNING,
+    ),
 ]

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from puregen_transforms._progress import silent
 from puregen_transforms._text import shown
 from puregen_transforms.cli.data_options import (
     Column,
@@ -27,6 +28,7 @@ from puregen_transforms.cli.data_options import (
     Reserved,
     Seed,
     Size,
+    Yes,
 )
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
@@ -34,6 +36,7 @@ from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
+    agree_to_search,
     check_output,
     command_line,
     print_verdict,
@@ -101,6 +104,7 @@ def detect(
     fail_on_flagged: Annotated[
         bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Search a data set for poison, and say which images should not be learned.
 
@@ -133,7 +137,7 @@ def detect(
                 source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
             )
             clean = read_reserved(reserved, chosen, size)
-            verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device)
+            verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device, yes=yes)
             verdict = overrule(verdict, decided, chosen.images.digest_of)
             options = {
                 "--decisions": decisions,
@@ -164,6 +168,7 @@ def detect(
         clean = read_reserved(reserved, chosen, size)
         there = {"labels": chosen.labels is not None, "reserved": clean is not None, "network": True}
         check_needs(name, detector, {need for need, given in there.items() if given})
+        agree_to_search(suspects_of(chosen, output, seed, device, silent), [detector], epochs=epochs, yes=yes)
         with shown_progress(PlainConsole(stderr=True)) as progress:
             network = None
             if "network" in detector.needs:
@@ -205,12 +210,15 @@ def _search(
     epochs: int,
     seed: int,
     device: str | None,
+    yes: bool,
 ) -> Verdict:
     """Make every search that fits; what is finished is kept in the folder until all are."""
-    from puregen_transforms.detection.whole_search import search_set, train_small
+    from puregen_transforms.detection.whole_search import detectors_of, search_set, train_small
 
+    suspects = replace(suspects_of(chosen, output, seed, device, silent), reserved=clean)
+    agree_to_search(suspects, detectors_of(suspects, budget), epochs=epochs, yes=yes)
     with shown_progress(PlainConsole(stderr=True)) as progress:
-        suspects = replace(suspects_of(chosen, output, seed, device, progress), reserved=clean)
+        suspects = replace(suspects, progress=progress)
         return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 
+from puregen_transforms._progress import silent
 from puregen_transforms.cli.data_options import (
     Column,
     Convert,
@@ -22,6 +23,7 @@ from puregen_transforms.cli.data_options import (
     Reserved,
     Size,
     Source,
+    Yes,
 )
 from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, NETWORKS, RUNNING
@@ -29,11 +31,13 @@ from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.cli.searching import (
     STATE,
+    agree_to_search,
     check_output,
     command_line,
     print_verdict,
     read_decisions,
     read_reserved,
+    suspects_of,
 )
 from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
@@ -90,6 +94,7 @@ def inspect(
     fail_on_flagged: Annotated[
         bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Search a data set for poison, and look closer: energies, and what purification would help.
 
@@ -100,8 +105,9 @@ def inspect(
     with explain_errors():
         check_path(source)
         from puregen_transforms.detection.decisions import overrule
+        from puregen_transforms.detection.energy import SharedPatterns
         from puregen_transforms.detection.verdict import NOTHING_FOUND
-        from puregen_transforms.detection.whole_search import train_small
+        from puregen_transforms.detection.whole_search import detectors_of, train_small
         from puregen_transforms.inspection.audit import inspect_images
         from puregen_transforms.inspection.origin import Origin
         from puregen_transforms.inspection.page import write_inspection
@@ -113,6 +119,9 @@ def inspect(
             source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
         )
         clean = read_reserved(reserved, chosen, size)
+        suspects = replace(suspects_of(chosen, output, seed, device, silent), reserved=clean)
+        energies = SharedPatterns(checkpoint=checkpoint, batch_size=batch_size)  # measured whatever the budget
+        agree_to_search(suspects, [energies, *detectors_of(suspects, budget)], epochs=epochs, yes=yes)
         with shown_progress(PlainConsole(stderr=True)) as progress:
             inspection = inspect_images(
                 chosen.images,

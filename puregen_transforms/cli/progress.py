@@ -12,7 +12,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from puregen_transforms.whole_sets.summary import duration
+from puregen_transforms._progress import duration
 
 WINDOW = 60.0
 """Seconds of recent work that a rate is of; of slower work, the last step."""

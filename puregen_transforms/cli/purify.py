@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
-from puregen_transforms.cli.data_options import ImageFormat, KeepNames, Quality
+from puregen_transforms.cli.data_options import ImageFormat, KeepNames, Quality, Yes
 from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, options_of
 from puregen_transforms.cli.output import PlainConsole, say
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from puregen_transforms import PureGen
     from puregen_transforms.whole_sets.processes import Processes
     from puregen_transforms.whole_sets.summary import CopyProgress, Summary
+    from puregen_transforms.whole_sets.workload import Estimate
 
 SHOWN_SKIPPED = 20
 MEASURED_AT_ONCE = 256
@@ -124,6 +126,7 @@ def purify(
             rich_help_panel=RUNNING,
         ),
     ] = "accelerate",
+    yes: Yes = False,
     **options: Any,
 ) -> None:
     """Write a purified copy of a data set: same layout, labels, splits and order.
@@ -171,6 +174,7 @@ def purify(
                 processes=processes,
                 progress=progress,
                 say=lambda sentence: say(sentence, err=True),
+                agree=partial(_agree, purifier, yes=yes),
             )
         if not processes.is_first:
             return
@@ -195,6 +199,16 @@ def _purify_with_ray(
     started = time.monotonic()
     outcome = purify_with_ray(source, destination, purifier, id_column=id_column, part_rows=part_rows)
     _report(outcome, destination, seconds=time.monotonic() - started)
+
+
+def _agree(purifier: PureGen, expected: Estimate, *, yes: bool) -> None:
+    """Say what would take less time, and ask where it is much."""
+    from puregen_transforms.cli.consent import ask_before
+    from puregen_transforms.whole_sets.cheaper import cheaper_than
+
+    if (sentence := cheaper_than(purifier, expected)) is not None:
+        say(sentence, err=True)
+    ask_before(expected.total, yes=yes)
 
 
 def _fit(purifier: PureGen, images: Iterator[Image], total: int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,15 @@ from rich.padding import Padding
 from rich.text import Text
 
 from puregen_transforms._text import shown
+from puregen_transforms.cli.consent import ask_before
+from puregen_transforms.cli.output import say
 from puregen_transforms.data.labelled_source import ChosenSource
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
     from puregen_transforms._progress import Progress
     from puregen_transforms.data.image_set import ImageSet
-    from puregen_transforms.detection import SuspectSet
+    from puregen_transforms.detection import Detector, SuspectSet
     from puregen_transforms.detection.decisions import Decisions
     from puregen_transforms.detection.verdict import Verdict
 
@@ -42,6 +44,30 @@ def suspects_of(chosen: ChosenSource, output: Path, seed: int, device: str | Non
         state=output / STATE,
         progress=progress,
     )
+
+
+def agree_to_search(suspects: SuspectSet, detectors: Iterable[Detector], *, epochs: int, yes: bool) -> None:
+    """Say how long the longest parts of a search will take, and ask where it is much.
+
+    A search that an earlier run has begun is not asked about again: how much of it is left is not known.
+
+    Args:
+        suspects: the set.
+        detectors: that will search it.
+        epochs: see `time_of`.
+        yes: whether the answer was given on the command line.
+
+    Raises:
+        typer.Exit: the answer is no.
+    """
+    from puregen_transforms.detection.search_time import time_of
+
+    found = time_of(suspects, detectors, epochs=epochs)
+    if not found:
+        return
+    begun = suspects.state is not None and suspects.state.exists()
+    say(f"{found}{' An earlier run has done some of it.' if begun else ''}", err=True)
+    ask_before(found.total, yes=yes or begun)
 
 
 def read_reserved(source: str | None, chosen: ChosenSource, size: int | None = None) -> ImageSet | None:

@@ -37,8 +37,8 @@ LEAST_IMAGES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class _EnergyDetector(Detector):
-    """What the detectors by the energy network share.
+class EnergyDetector(Detector):
+    """A detector that measures the energy of every image.
 
     Args:
         checkpoint: of the energy network; see `SharedPatterns`.
@@ -63,7 +63,7 @@ class _EnergyDetector(Detector):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharedPatterns(_EnergyDetector):
+class SharedPatterns(EnergyDetector):
     """Flag images whose energy gradients share a direction that chance does not explain.
 
     A perturbation that many images carry pulls their energy gradients the same way, whatever they show. An image's
@@ -89,7 +89,7 @@ class SharedPatterns(_EnergyDetector):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnergyOutliers(_EnergyDetector):
+class EnergyOutliers(EnergyDetector):
     """Flag images whose energy lies far above that of the others, whatever they have in common.
 
     It finds perturbations made for each image by itself, if they are strong enough to be seen one by one and most
@@ -119,7 +119,7 @@ class EnergyOutliers(_EnergyDetector):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnusualEnergies(_EnergyDetector):
+class UnusualEnergies(EnergyDetector):
     """Flag images of high energy in classes that have more of them than chance gives.
 
     It finds perturbations made for each image by itself, as gradient matching makes them, where one class has them:

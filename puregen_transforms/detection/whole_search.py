@@ -161,6 +161,11 @@ def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:
     )
 
 
+def detectors_of(suspects: SuspectSet, budget: str) -> list[Detector]:
+    """List the detectors that a whole search makes of a set, as far as that is known before it."""
+    return [search.detector for search in SEARCHES if not why_left_out(search, suspects, budget)]
+
+
 def why_left_out(search: Search, suspects: SuspectSet, budget: str) -> str:
     """Say why a search is not made of a set, as far as that is known before it; empty if it is made."""
     if not search.is_within(budget):

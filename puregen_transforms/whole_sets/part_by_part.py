@@ -51,6 +51,7 @@ def purify_copy(
     processes: Processes = ONE_PROCESS,
     progress: CopyProgress = lambda done, total, kept: None,
     say: Callable[[str], None] = lambda sentence: None,
+    agree: Callable[[Estimate], None] = lambda expected: None,
 ) -> Summary:
     """Write a purified copy of a data set.
 
@@ -71,6 +72,8 @@ def purify_copy(
         processes: of this run.
         progress: told of images done, and in all.
         say: told, in the first process, what a user should know before the work.
+        agree: told, in the first process, how long the work will take, before it begins. What it raises ends the run,
+            and leaves what was there before.
 
     Returns:
         What was done, by all runs together.
@@ -98,11 +101,13 @@ def purify_copy(
         if processes.is_first:
             if (warning := work.look_for_room()) is not None:
                 say(warning)
+            work.check()
+            if (expected := work.estimate(processes.count)) is not None:
+                say(str(expected))
+                agree(expected)
             work.begin(fit)
         processes.wait()
         work.take_over_settings()
-        if processes.is_first and (expected := work.estimate(processes.count)) is not None:
-            say(str(expected))
         work.purify_parts(processes)
         processes.wait()
         if processes.is_first:
@@ -146,6 +151,14 @@ class _Work:
         # The parts of a single file are joined while they are still there.
         needed *= (2 if self.unfinished.is_file else 1) - finished / self.source.images
         return check_room(self.unfinished.folder, needed)
+
+    def check(self) -> None:
+        """Check that this run can begin, or go on with what an earlier one has left.
+
+        Raises:
+            FileExistsError, ValueError: see `UnfinishedCopy.check`.
+        """
+        self.unfinished.check(filled_in(self.settings, self.unfinished.earlier()))
 
     def begin(self, fit: Callable[[PureGen], object]) -> None:
         """Make or find the folder of the unfinished copy, and settle what this run has left open."""
@@ -196,10 +209,12 @@ class _Work:
 
     def estimate(self, processes: int) -> Estimate | None:
         """Estimate how long the rest will take."""
-        if self.purifier is None:
+        if (purifier := self.purifier) is None:
             return None
+        if purifier.config.uses_threshold and purifier.config.energy_threshold is None:
+            purifier = changed(purifier, energy_threshold=0.0)  # which images reach it does not matter here
         finished = sum(record.images + len(record.skipped) for record in self.unfinished.records())
-        return estimate(self.source, self.purifier, finished=finished, processes=processes)
+        return estimate(self.source, purifier, finished=finished, processes=processes)
 
     def purify_parts(self, processes: Processes) -> None:
         """Purify the parts that fall to this process, and check those that are finished already."""

@@ -19,6 +19,7 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.sample_transforms import transforms_of
 from puregen_transforms.data.sources import DatasetSplit, open_source, open_stream, split_of
 from puregen_transforms.data.split_names import split_name
+from puregen_transforms.whole_sets.cheaper import cheaper_than
 from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
 from puregen_transforms.whole_sets.part_by_part import changed, purify_copy
 from puregen_transforms.whole_sets.plan import copy_of, table_copy
@@ -101,6 +102,7 @@ def purify_dataset(
             processes=processes,
             progress=progress,
             say=_say,
+            agree=lambda expected: _say(cheaper_than(purifier, expected)),
         )
     if outcome.skipped and processes.is_first:
         warnings.warn(
@@ -174,9 +176,9 @@ def _source(
     )
 
 
-def _say(sentence: str) -> None:
+def _say(sentence: str | None) -> None:
     """Print a sentence, above the bar where there is one."""
-    if not are_progress_bars_disabled():
+    if sentence is not None and not are_progress_bars_disabled():
         tqdm.write(sentence, file=sys.stderr)
 
 

@@ -150,6 +150,18 @@ class UnfinishedCopy:
         """Set up the folder, or take it up again as a run before has left it.
 
         Raises:
+            FileExistsError, ValueError: see `check`.
+        """
+        self.check(settings)
+        shutil.rmtree(self.files.scratch, ignore_errors=True)
+        write_atomically(self.folder / "job.json", json.dumps(dict(settings)).encode())
+        for folder in (self.files.folder, self.files.scratch, self.folder / "parts"):
+            folder.mkdir(exist_ok=True)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Check that the place is free, and a run before was about the same.
+
+        Raises:
             FileExistsError: there is something at the destination.
             ValueError: the run before was about something else; says what differs.
         """
@@ -162,10 +174,6 @@ class UnfinishedCopy:
                 f"Expected to go on with what an earlier run has begun in {self.folder}, but {'; '.join(changes)}. "
                 "Repeat that run's settings on the same data, or remove that folder to begin anew."
             )
-        shutil.rmtree(self.files.scratch, ignore_errors=True)
-        write_atomically(self.folder / "job.json", json.dumps(dict(settings)).encode())
-        for folder in (self.files.folder, self.files.scratch, self.folder / "parts"):
-            folder.mkdir(exist_ok=True)
 
     def _check_neighbors(self) -> None:
         """Refuse files that are none of an earlier run's where the manifest and the list go, beside the copy."""

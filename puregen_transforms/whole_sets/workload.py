@@ -9,13 +9,13 @@ from math import ceil, isqrt
 import torch
 
 from puregen_transforms import PureGen
+from puregen_transforms._progress import duration
 from puregen_transforms.purifier.batches import LEAST_BYTES_PER_PIXEL, default_batch_size
 from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import DiffusionStage, FilterStage, LangevinStage, Stage
 from puregen_transforms.whole_sets.dataset_copy import PART_ROWS, DatasetCopy
-from puregen_transforms.whole_sets.summary import duration
 
 PART_WORK = PART_ROWS * 32 * 32 * 150
 """Pixels times Langevin steps of a part: ten minutes on a core without matrix units."""
@@ -76,11 +76,19 @@ class Estimate:
     seconds: float
     processes: int = 1
 
+    @property
+    def total(self) -> float | None:
+        """Seconds of the whole work; None if nobody knows how many images there are."""
+        return None if self.images is None else self.images * self.seconds / self.processes
+
+    @property
+    def shown(self) -> float:
+        """Seconds of the whole work, or of 1,000 images if nobody knows how many there are."""
+        return 1000 * self.seconds / self.processes if self.total is None else self.total
+
     def __str__(self) -> str:
-        size = f"of about {self.side}x{self.side} pixels"
-        if self.images is None:
-            return f"Estimate: {duration(1000 * self.seconds / self.processes)} for every 1,000 images {size}."
-        return f"Estimate: {duration(self.images * self.seconds / self.processes)} for {self.images:,} images {size}."
+        count = "every 1,000" if self.images is None else f"{self.images:,}"
+        return f"Estimate: {duration(self.shown)} for {count} images of about {self.side}x{self.side} pixels."
 
 
 def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, processes: int = 1) -> Estimate | None:
@@ -100,7 +108,7 @@ def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, proce
         return None
     side = isqrt(sum(pixels) // len(pixels))
     try:
-        seconds = _seconds_of_an_image(purifier, side)
+        seconds = seconds_of_an_image(purifier, side)
     except (ValueError, RuntimeError):  # too small for the networks, for example: the work itself will say so
         return None
     images = None
@@ -109,7 +117,12 @@ def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, proce
     return Estimate(images=images, side=side, seconds=seconds, processes=processes)
 
 
-def _seconds_of_an_image(purifier: PureGen, side: int) -> float:
+def seconds_of_an_image(purifier: PureGen, side: int) -> float:
+    """Time a few network calls on images of so many pixels a side, and reckon up what one image takes.
+
+    Raises:
+        ValueError, RuntimeError: the networks do not take such images, or cannot be used.
+    """
     count = images_at_once(purifier, side * side)
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     share = purifier.config.filter_fraction or 1.0

@@ -38,7 +38,8 @@ def test_the_first_pass_says_how_far_it_is(tmp_path, run_purify, tiny_ddpm):
         put(tmp_path / f"in/{number}.png", encoded(picture(number, (32, 32))))
     options = ("--method", "filt", "--ddpm-steps", 2, "--ddpm-checkpoint", tiny_ddpm)
     lines = run_purify(tmp_path / "in", tmp_path / "out", *options).stderr.splitlines()
-    assert lines[0] == "First pass: measuring the energy of every image."
+    assert lines[0].startswith("Estimate: "), "said before any of the work"
+    assert lines[1] == "First pass: measuring the energy of every image."
     assert any(line.startswith("measuring energies: 3 of 3, ") for line in lines)
 
 
@@ -117,7 +118,9 @@ class TestDestination:
             "--checkpoint",
             str(tiny_checkpoint),
             "--steps",
-            "1000000",
+            "5000",
+            "--batch-size",
+            "1",
             "--device",
             "cpu",
         ]

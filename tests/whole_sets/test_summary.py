@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from puregen_transforms.whole_sets.summary import Skipped, UnreadableImageError, duration, skipped_as_json
+from puregen_transforms._progress import duration
+from puregen_transforms.whole_sets.summary import Skipped, UnreadableImageError, skipped_as_json
 
 LEFT_OUT = Skipped(place={"split": "train", "row": 3}, reason="it is no image")
 
