@@ -16,7 +16,7 @@ import jinja2
 
 from puregen_transforms._text import shown
 from puregen_transforms.detection.decisions import ANSWERS, Decisions
-from puregen_transforms.review.suspects import Suspect, Suspects
+from puregen_transforms.review.suspects import Suspect, Suspects, describe
 
 PAGE_SIZE = 60
 UNDECIDED = "undecided"
@@ -104,10 +104,12 @@ class Desk:
             KeyError: no such suspect.
         """
         one = self.suspects.by_digest[digest]
+        evidence = self.suspects.evidence_of(one)
         return self._render(
             "suspect.html",
             one=one,
-            evidence=self.suspects.evidence_of(one),
+            evidence=evidence,
+            shows_in_energy=any(why.shows_in_energy for why in evidence),
             alike=self.suspects.alike(one),
             answer=self.decisions.of([digest])[0],
             place=self._outline(one),
@@ -165,7 +167,7 @@ class Desk:
         # Names come from the data set, so they are escaped, and what turns the direction of text is made visible.
         loader = jinja2.FileSystemLoader(_TEMPLATES)
         made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        made.filters["shown"] = shown
+        made.filters |= {"shown": shown, "described": describe}
         return made
 
 

@@ -17,6 +17,9 @@ from puregen_transforms.detection.searches import SEARCHES
 from puregen_transforms.inspection.image_scores import OWN, ImageScores
 from puregen_transforms.inspection.page import SEARCHES as SEARCHES_FOLDER
 
+_BY_ENERGY = ("energy_outliers", "unusual_energies", "shared_patterns", "residual_patterns")
+"""Searches for what is like noise, which the energy shows. A patch of flat squares has a low one."""
+
 _ALIKE = 8
 """Images shown beside one that share its mark, or were found by the same search in the same class."""
 
@@ -61,6 +64,11 @@ class Evidence:
     score: float | None
     marks: tuple[tuple[int, Mark], ...] = ()
     looks_like: str = ""
+
+    @property
+    def shows_in_energy(self) -> bool:
+        """Whether a map of the image's energy tells something about it."""
+        return self.search in _BY_ENERGY and all(mark.kind == "pattern" for _, mark in self.marks)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,6 +156,14 @@ class Suspects:
     def _by_row(self) -> dict[int, Suspect]:
         return {one.row: one for one in self.listed}
 
+    def clean_rows(self, class_name: str | None = None) -> list[int]:
+        """List the rows in which nothing was found, of one class or of all."""
+        clean = self.scores.table.select(["row", "class", "verdict"]).filter(pc.field("verdict") == "")
+        if class_name is not None:
+            clean = clean.filter(pc.field("class") == class_name)
+        rows: list[int] = clean.column("row").to_pylist()
+        return rows
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Name the classes that have suspects."""
@@ -192,6 +208,19 @@ class Suspects:
             return ""
         label = int(report.details["looks_like"][row])
         return self.class_names[label] if 0 <= label < len(self.class_names) else ""
+
+
+def describe(mark: Mark) -> str:
+    """Say what the picture of a mark shows, and where in the images it is."""
+    down, right = mark.place
+    what = f"{mark.kind} on {len(mark.rows):,} images"
+    if mark.kind == "pattern":
+        return f"{what}, over all of each; drawn stronger than it is, and gray is no change"
+    if mark.kind == "local pattern":
+        return f"{what}, from row {down}, column {right} on; drawn stronger than it is, and gray is no change"
+    if mark.kind == "patch":
+        return f"{what}, most often from row {down}, column {right} on; this is their mean"
+    return f"{what}, from row {down}, column {right} on"
 
 
 def _marks_on(report: DetectionReport, row: int) -> tuple[tuple[int, Mark], ...]:

@@ -157,8 +157,7 @@ def test_the_mouse_decides_and_views_are_made_on_demand(window, address):
     page.wait_for_selector('.tile[data-answer="keep"]')
     assert answers(page)[6] == "keep"
     page.keyboard.press("p")
-    page.keyboard.press("e")
-    for view in ("purified", "change", "energy"):
+    for view in ("purified", "change"):
         page.wait_for_selector(f"aside img[alt={view}]", timeout=60_000)
     assert page.locator("aside .mark img").count() >= 1
     page.locator(".alike img").first.click()

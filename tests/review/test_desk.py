@@ -11,8 +11,10 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.detection.marks import Mark
 from puregen_transforms.review.desk import Filter, read_decision
-from puregen_transforms.review.suspects import Suspects
+from puregen_transforms.review.heat import glowing
+from puregen_transforms.review.suspects import Evidence, Suspects, describe
 from puregen_transforms.review.views import VIEWS, Views
 from tests.review.conftest import EVIL_CLASS
 
@@ -118,6 +120,44 @@ def test_views_are_pictures_and_thumbnails_are_made_once(searched, tmp_path, tin
     assert {(image.format, image.size) for image in drawn.values()} == {("PNG", (32, 32))}
     assert drawn["original"].tobytes() == suspects.pictures[one.row].convert("RGB").tobytes()
     assert drawn["purified"].tobytes() != drawn["original"].tobytes()
-    assert torch.frombuffer(bytearray(drawn["energy"].tobytes()), dtype=torch.uint8).float().std() > 10
+    (drawn_energy,) = tmp_path.glob("*.png")
+    drawn_energy.write_bytes(b"kept")
+    assert views.view(one, "energy") == b"kept"
+    assert Views(suspects, tmp_path, PureGen(seed=0)).view(one, "energy") != b"kept", "of another network"
     with pytest.raises(ValueError, match="a view out of"):
         views.view(one, "../secret")
+
+
+def test_noise_glows_and_what_is_ordinary_stays_gray():
+    image = PIL.Image.new("RGB", (35, 32), (90, 90, 90))
+    heat = torch.full((8, 8), -0.5)
+    heat[4:, 4:] = 1.5
+    drawn = glowing(image, heat)
+    assert drawn.size == image.size
+    assert drawn.getpixel((2, 2)) == (90, 90, 90)
+    red, green, _ = drawn.getpixel((34, 30))
+    assert red > green + 100
+
+
+@pytest.mark.parametrize(
+    ("search", "kinds", "shows"),
+    [
+        ("unusual_energies", [], True),
+        ("residual_patterns", ["pattern"], True),
+        ("residual_patterns", ["local pattern"], False),
+        ("stamps", ["stamp"], False),
+        ("label_disagreement", [], False),
+    ],
+)
+def test_the_energy_is_shown_where_it_tells_something(search, kinds, shows):
+    picture, rows = torch.zeros(4, 2, 2, dtype=torch.uint8), torch.arange(8)
+    marks = [Mark(kind=kind, rows=rows, picture=picture, place=(3, 4), ratio=1.0) for kind in kinds]
+    evidence = Evidence(search=search, finds="", score=None, marks=tuple(enumerate(marks)))
+    assert evidence.shows_in_energy is shows
+    assert all(describe(mark).startswith(f"{mark.kind} on 8 images") for mark in marks)
+
+
+def test_only_what_is_not_suspected_is_ordinary(searched):
+    suspects = searched.desk().suspects
+    assert sorted([*suspects.clean_rows(), *(one.row for one in suspects.listed)]) == list(range(len(suspects.scores)))
+    assert 0 < len(suspects.clean_rows("cat")) < len(suspects.clean_rows())
