@@ -13,9 +13,8 @@ from puregen_transforms._text import shown
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.searches import SEARCHES
 from puregen_transforms.inspection.image_scores import OWN, ImageScores
-from puregen_transforms.inspection.page import SEARCHES as SEARCHES_FOLDER
+from puregen_transforms.review.found import finds_of, read_found
 
 _BY_ENERGY = ("energy_outliers", "unusual_energies", "shared_patterns", "residual_patterns")
 """Searches for what is like noise, which the energy shows. A patch of flat squares has a low one."""
@@ -33,7 +32,7 @@ class Suspect:
         name: of its file, or "".
         class_name: or "".
         score: by which suspects are put in order.
-        verdict: "poison", "doubtful" or "mislabeled".
+        verdict: "poison", "doubtful" or "mislabeled"; "flagged", if one detector alone was run.
         found_by: the first search that flags it.
         sha256: of what is stored of it.
     """
@@ -97,20 +96,22 @@ class Suspects:
         *,
         name_of: Callable[[int], str | None],
         class_names: Sequence[str] = (),
+        labels: Sequence[int] | None = None,
     ) -> Suspects:
         """Read a report, and the bytes of its suspects.
 
         Args:
-            report: folder that `puregen detect` or `puregen inspect` has written.
+            report: folder that `puregen detect`, with a detector or without, or `puregen inspect` has written.
             pictures: of the data set that was searched.
             name_of: name of the image in a row, as in the report.
             class_names: by label.
+            labels: of all images, which the report of one detector does not have; -1 where there is none.
 
         Raises:
-            FileNotFoundError: no report of a whole search.
+            FileNotFoundError: no report.
             ValueError: a report of another set, or an image that cannot be read.
         """
-        scores = ImageScores.load(report)
+        scores, reports = read_found(report, classes=[_name(label, class_names) for label in labels or ()])
         scores.check_length(len(pictures))
         found = []
         for line in scores.table.select(OWN).filter(pc.field("verdict") != "").to_pylist():
@@ -136,9 +137,6 @@ class Suspects:
             )
         order = {"poison": 0, "doubtful": 1, "mislabeled": 2}
         found.sort(key=lambda one: (order.get(one.verdict, 3), -one.score, one.row))
-        reports = {
-            path.stem: DetectionReport.load(path) for path in sorted((report / SEARCHES_FOLDER).glob("*.safetensors"))
-        }
         for name, one in reports.items():
             if len(one) != len(scores):
                 raise ValueError(f"Expected {len(scores)} images in the report of {name!r}, but it has {len(one)}.")
@@ -176,7 +174,6 @@ class Suspects:
 
     def evidence_of(self, suspect: Suspect) -> list[Evidence]:
         """Say what each search that flags an image has against it."""
-        finds = {search.name: search.finds for search in SEARCHES}
         found = []
         for name, report in self.reports.items():
             if bool(report.flagged[suspect.row]):
@@ -184,7 +181,7 @@ class Suspects:
                 found.append(
                     Evidence(
                         search=name,
-                        finds=finds.get(name, name),
+                        finds=finds_of(name),
                         score=None if score != score else score,
                         marks=_marks_on(report, suspect.row),
                         looks_like=self._looks_like(report, suspect.row),
@@ -206,8 +203,7 @@ class Suspects:
     def _looks_like(self, report: DetectionReport, row: int) -> str:
         if "looks_like" not in report.details:
             return ""
-        label = int(report.details["looks_like"][row])
-        return self.class_names[label] if 0 <= label < len(self.class_names) else ""
+        return _name(int(report.details["looks_like"][row]), self.class_names)
 
 
 def describe(mark: Mark) -> str:
@@ -221,6 +217,10 @@ def describe(mark: Mark) -> str:
     if mark.kind == "patch":
         return f"{what}, most often from row {down}, column {right} on; this is their mean"
     return f"{what}, from row {down}, column {right} on"
+
+
+def _name(label: int, class_names: Sequence[str]) -> str:
+    return class_names[label] if 0 <= label < len(class_names) else ""
 
 
 def _marks_on(report: DetectionReport, row: int) -> tuple[tuple[int, Mark], ...]:

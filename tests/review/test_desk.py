@@ -1,7 +1,9 @@
 import csv
 import io
+import json
 import time
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import PIL.Image
@@ -12,7 +14,11 @@ from puregen_transforms import PureGen
 from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.detection.marks import Mark
+from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.inspection.one_detector import write_report
+from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.review.desk import Filter, read_decision
+from puregen_transforms.review.found import finds_of, read_headline
 from puregen_transforms.review.heat import glowing
 from puregen_transforms.review.suspects import Evidence, Suspects, describe
 from puregen_transforms.review.views import VIEWS, Views
@@ -161,3 +167,39 @@ def test_only_what_is_not_suspected_is_ordinary(searched):
     suspects = searched.desk().suspects
     assert sorted([*suspects.clean_rows(), *(one.row for one in suspects.listed)]) == list(range(len(suspects.scores)))
     assert 0 < len(suspects.clean_rows("cat")) < len(suspects.clean_rows())
+
+
+def test_the_report_of_one_detector_is_looked_at_likewise(searched, tmp_path):
+    chosen = choose_source(str(searched.folder), None, None, None)
+    report = DetectionReport.load(searched.report / "searches/stamps.safetensors")
+    (tmp_path / "verdict.json").write_text("of an earlier search")
+    origin = Origin(images=chosen.images, facts={}, name_of=chosen.name_of, opened=chosen.opened)
+    write_report(report, tmp_path, origin)
+    assert json.loads((tmp_path / "opened.json").read_text())["source"] == str(searched.folder)
+    opened = partial(Suspects.open, tmp_path, chosen.images, class_names=chosen.class_names)
+    suspects = opened(name_of=chosen.name_of, labels=chosen.labels)
+    assert sorted(one.row for one in suspects.listed) == report.flagged.nonzero().flatten().tolist()
+    assert {(one.verdict, one.class_name, one.found_by) for one in suspects.listed} == {
+        ("flagged", EVIL_CLASS, "stamps")
+    }
+    assert all(1 < one.score <= 2 for one in suspects.listed)
+    (evidence,) = suspects.evidence_of(suspects.listed[0])
+    assert evidence.marks[0][1].kind == "stamp"
+    headline = read_headline(tmp_path)
+    assert (headline.text, headline.level) == (
+        f"stamps flags {len(suspects)} of {len(report)} images. One detector alone is no verdict.",
+        "flagged",
+    )
+    with pytest.raises(ValueError, match="added, removed or renamed"):
+        opened(name_of=str, labels=chosen.labels)
+    with pytest.raises(ValueError, match="rows that were searched"):
+        opened(name_of=chosen.name_of, labels=chosen.labels[1:])
+    (tmp_path / "images.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="images.csv"):
+        opened(name_of=chosen.name_of, labels=chosen.labels)
+
+
+def test_a_detector_that_is_no_search_says_what_it_flags():
+    assert finds_of("spectral_signatures").startswith("Flag, in each class")
+    assert finds_of("stamps") == "the same patch at the same place of several images"
+    assert finds_of("of somebody") == "of somebody"
