@@ -68,7 +68,7 @@ def review(
         )
         headline = read_headline(report)
         decisions = Decisions.load(report)
-        desk = Desk(suspects=suspects, decisions=decisions, headline=headline.text, level=headline.level)
+        desk = Desk(suspects=suspects, decisions=decisions, headline=headline.text, level=headline.level, device=device)
         views = Views(suspects, report / THUMBNAILS, PureGen(seed=0, device=device))
 
         def ready(address: str) -> None:

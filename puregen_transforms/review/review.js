@@ -124,7 +124,18 @@
     image.src = `review/picture/${button.dataset.view}/${state.sha}`;
   }
 
-  const lookAtOnce = () => panel().querySelectorAll("[data-at-once]:not(:disabled)").forEach(look);
+  async function compare(box) {
+    try {
+      box.innerHTML = await fetchText("review/near/" + box.dataset.near);
+    } catch (error) {
+      box.textContent = error.message;
+    }
+  }
+
+  function lookAtOnce() {
+    panel().querySelectorAll("[data-at-once]:not(:disabled)").forEach(look);
+    panel().querySelectorAll("[data-near]").forEach(compare);
+  }
 
   const lookAt = (view) => {
     const button = panel().querySelector(`[data-view="${view}"]:not(:disabled)`);

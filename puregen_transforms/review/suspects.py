@@ -16,8 +16,8 @@ from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.inspection.image_scores import OWN, ImageScores
 from puregen_transforms.review.found import finds_of, read_found
 
-_BY_ENERGY = ("energy_outliers", "unusual_energies", "shared_patterns", "residual_patterns")
-"""Searches for what is like noise, which the energy shows. A patch of flat squares has a low one."""
+_BY_ENERGY = ("energy_outliers", "unusual_energies", "shared_patterns")
+"""Searches that ask the energy network."""
 
 _ALIKE = 8
 """Images shown beside one that share its mark, or were found by the same search in the same class."""
@@ -63,11 +63,6 @@ class Evidence:
     score: float | None
     marks: tuple[tuple[int, Mark], ...] = ()
     looks_like: str = ""
-
-    @property
-    def shows_in_energy(self) -> bool:
-        """Whether a map of the image's energy tells something about it."""
-        return self.search in _BY_ENERGY and all(mark.kind == "pattern" for _, mark in self.marks)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -204,6 +199,16 @@ class Suspects:
         if "looks_like" not in report.details:
             return ""
         return _name(int(report.details["looks_like"][row]), self.class_names)
+
+
+def shows_in_energy(evidence: Sequence[Evidence]) -> bool:
+    """Tell whether a map of an image's energy adds to what speaks against it.
+
+    It shows what is like noise: what searches by the energy flag, and a pattern over the whole image. Small marks have
+    a place of their own, and a patch of flat squares has a low energy.
+    """
+    kinds = {mark.kind for one in evidence for _, mark in one.marks}
+    return kinds == {"pattern"} or any(one.search in _BY_ENERGY for one in evidence)
 
 
 def describe(mark: Mark) -> str:

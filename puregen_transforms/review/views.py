@@ -54,10 +54,24 @@ class Views:
         Raises:
             ValueError: an image that cannot be read.
         """
-        path = self._folder / f"{suspect.sha256}.webp"
+        return self._thumbnail(suspect.row, suspect.sha256)
+
+    def thumbnail_of(self, row: int) -> bytes:
+        """Give a small picture of any image of the set, WebP.
+
+        Raises:
+            IndexError: no such row.
+            ValueError: an image that cannot be read.
+        """
+        if not 0 <= row < len(self._suspects.pictures):
+            raise IndexError(f"Expected one of {len(self._suspects.pictures)} rows, but got {row}.")
+        return self._thumbnail(row, self._suspects.pictures.digest_of(row))
+
+    def _thumbnail(self, row: int, digest: str | None) -> bytes:
+        path = self._folder / f"{digest}.webp"
         if path.is_file():
             return path.read_bytes()
-        image = flat(self._suspects.pictures[suspect.row])
+        image = flat(self._suspects.pictures[row])
         image.thumbnail((_THUMBNAIL, _THUMBNAIL))
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", lossless=max(image.size) <= 64, quality=88)

@@ -20,7 +20,7 @@ from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.review.desk import Filter, read_decision
 from puregen_transforms.review.found import finds_of, read_headline
 from puregen_transforms.review.heat import glowing
-from puregen_transforms.review.suspects import Evidence, Suspects, describe
+from puregen_transforms.review.suspects import Evidence, Suspects, describe, shows_in_energy
 from puregen_transforms.review.views import VIEWS, Views
 from tests.review.conftest import EVIL_CLASS
 
@@ -146,21 +146,24 @@ def test_noise_glows_and_what_is_ordinary_stays_gray():
 
 
 @pytest.mark.parametrize(
-    ("search", "kinds", "shows"),
+    ("found", "shows"),
     [
-        ("unusual_energies", [], True),
-        ("residual_patterns", ["pattern"], True),
-        ("residual_patterns", ["local pattern"], False),
-        ("stamps", ["stamp"], False),
-        ("label_disagreement", [], False),
+        ({"unusual_energies": None}, True),
+        ({"residual_patterns": "pattern"}, True),
+        ({"residual_patterns": "local pattern"}, False),
+        ({"stamps": "stamp", "residual_patterns": "pattern"}, False),
+        ({"stamps": "stamp", "unusual_energies": None}, True),
+        ({"label_disagreement": None}, False),
     ],
 )
-def test_the_energy_is_shown_where_it_tells_something(search, kinds, shows):
+def test_the_energy_is_shown_where_it_tells_something(found, shows):
     picture, rows = torch.zeros(4, 2, 2, dtype=torch.uint8), torch.arange(8)
-    marks = [Mark(kind=kind, rows=rows, picture=picture, place=(3, 4), ratio=1.0) for kind in kinds]
-    evidence = Evidence(search=search, finds="", score=None, marks=tuple(enumerate(marks)))
-    assert evidence.shows_in_energy is shows
-    assert all(describe(mark).startswith(f"{mark.kind} on 8 images") for mark in marks)
+    evidence = []
+    for search, kind in found.items():
+        mark = Mark(kind=kind, rows=rows, picture=picture, place=(3, 4), ratio=1.0) if kind else None
+        evidence.append(Evidence(search=search, finds="", score=None, marks=((0, mark),) if mark else ()))
+        assert mark is None or describe(mark).startswith(f"{kind} on 8 images")
+    assert shows_in_energy(evidence) is shows
 
 
 def test_only_what_is_not_suspected_is_ordinary(searched):
@@ -203,3 +206,32 @@ def test_a_detector_that_is_no_search_says_what_it_flags():
     assert finds_of("spectral_signatures").startswith("Flag, in each class")
     assert finds_of("stamps") == "the same patch at the same place of several images"
     assert finds_of("of somebody") == "of somebody"
+
+
+def test_suspects_are_compared_with_the_most_alike_of_their_class(searched, monkeypatch):
+    def without(name=None):
+        raise ImportError(name)
+
+    monkeypatch.setattr("puregen_transforms.review.neighbors.load_backbone", without)
+    desk = searched.desk()
+    suspects = desk.suspects
+    clean = suspects.clean_rows("cat")
+    asked = replace(suspects.listed[0], row=clean[5])
+    rows, compared = desk.neighbors.near(asked, "cat")
+    assert rows[0] == clean[5], "an image is most like itself"
+    assert set(rows) <= set(clean)
+    assert (len(rows), compared) == (4, min(256, len(clean)))
+    assert desk.neighbors.near(asked, "unheard of").rows == []
+    html = desk.near(suspects.listed[0].sha256)
+    assert html.count("review/row/") == 4
+    assert "Ordinary images of class dog &lt;script" in html
+    assert "by shape and color" in html
+
+
+def test_any_image_of_the_set_has_a_thumbnail_and_nothing_else(searched, tmp_path):
+    suspects = searched.desk().suspects
+    views = Views(suspects, tmp_path, PureGen(seed=0))
+    assert PIL.Image.open(io.BytesIO(views.thumbnail_of(3))).size == (32, 32)
+    for row in (-1, len(suspects.pictures)):
+        with pytest.raises(IndexError):
+            views.thumbnail_of(row)
