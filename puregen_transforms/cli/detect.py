@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from puregen_transforms.data.image_set import ImageSet
     from puregen_transforms.detection import DetectionReport, Detector
     from puregen_transforms.detection.verdict import Verdict
+    from puregen_transforms.inspection.origin import Origin
 
 
 def detect(
@@ -110,9 +111,9 @@ def detect(
 
     Without DETECTOR, every search that the set and the budget allow is made. The folder gets `report.html`, with the
     verdict, pictures, and what was not looked for; `verdict.json`; `images.csv` and `images.parquet`, a line for each
-    image with the scores of all searches; and `searches/`, what each of them found; `puregen review` shows it. With
-    DETECTOR, that one scores every image, and the folder gets `report.safetensors` (`DetectionReport.load` reads it)
-    and `images.csv`; one detector sees one kind of attack.
+    image with the scores of all searches; and `searches/`, what each of them found. With DETECTOR, that one scores
+    every image, and the folder gets `report.safetensors` (`DetectionReport.load` reads it), `images.csv`, and
+    `opened.json`, how SRC was opened; one detector sees one kind of attack. `puregen review` shows either.
 
     Nothing in SRC is changed. A search that was killed goes on when it is started again in the same way.
     """
@@ -160,6 +161,7 @@ def detect(
         from puregen_transforms.detection.detector import check_needs
         from puregen_transforms.detection.registry import detect
         from puregen_transforms.detection.whole_search import train_small
+        from puregen_transforms.inspection.one_detector import write_report
 
         detector = _build(name, preset, parse_settings(setting or []))
         chosen = choose_source(
@@ -185,9 +187,7 @@ def detect(
                 state=output / STATE,
                 progress=progress,
             )
-        report.save(output / "report.safetensors")
-        names = [chosen.name_of(row) or "" for row in range(len(report))]
-        report.to_csv(output / "images.csv", names=names if any(names) else None)
+        write_report(report, output, _origin(chosen, chosen.facts))
         shutil.rmtree(output / STATE, ignore_errors=True)
         _show(console, report, output)
         if fail_on_flagged and report.flagged.any():
@@ -226,15 +226,19 @@ def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Pat
     """Write the report of a whole search, and print the verdict."""
     import torch
 
-    from puregen_transforms.inspection.origin import Origin
     from puregen_transforms.inspection.page import write_verdict
 
-    origin = Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened)
     labels = None if chosen.labels is None else torch.tensor(chosen.labels)
-    page = write_verdict(verdict, output, origin, labels=labels, class_names=chosen.class_names)
+    page = write_verdict(verdict, output, _origin(chosen, facts), labels=labels, class_names=chosen.class_names)
     shutil.rmtree(output / STATE, ignore_errors=True)
     print_verdict(console, verdict)
     console.print(f"Look at {page}.", highlight=False)
+
+
+def _origin(chosen: ChosenSource, facts: Mapping[str, str]) -> Origin:
+    from puregen_transforms.inspection.origin import Origin
+
+    return Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened)
 
 
 def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:

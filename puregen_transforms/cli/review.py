@@ -44,6 +44,7 @@ def review(
         require_extra("gradio", "app")
         from puregen_transforms.detection.decisions import Decisions
         from puregen_transforms.review.desk import Desk
+        from puregen_transforms.review.found import read_headline
         from puregen_transforms.review.serve import serve
         from puregen_transforms.review.suspects import Suspects
         from puregen_transforms.review.views import THUMBNAILS, Views
@@ -58,14 +59,16 @@ def review(
             follow_links=follow_links,
             convert=opened.get("convert") or False,
         )
-        suspects = Suspects.open(report, chosen.images, name_of=chosen.name_of, class_names=chosen.class_names)
-        verdict = read_json(report / "verdict.json")
-        desk = Desk(
-            suspects=suspects,
-            decisions=Decisions.load(report),
-            headline=str(verdict.get("headline", "")),
-            level=str(verdict.get("level", "")),
+        suspects = Suspects.open(
+            report,
+            chosen.images,
+            name_of=chosen.name_of,
+            class_names=chosen.class_names,
+            labels=chosen.labels,
         )
+        headline = read_headline(report)
+        decisions = Decisions.load(report)
+        desk = Desk(suspects=suspects, decisions=decisions, headline=headline.text, level=headline.level, device=device)
         views = Views(suspects, report / THUMBNAILS, PureGen(seed=0, device=device))
 
         def ready(address: str) -> None:
@@ -83,19 +86,22 @@ def _opened(report: Path, source: str | None) -> dict[str, Any]:
     """Read how the data set was opened when it was searched.
 
     Raises:
-        FileNotFoundError: no report of a whole search, or no data set.
+        FileNotFoundError: no report, or no data set.
         ValueError: a report of another kind.
     """
-    path = report / "verdict.json"
-    if not path.is_file():
+    path, opened = report / "verdict.json", None
+    if path.is_file():
+        written = read_json(path)
+        opened = written.get("opened") if isinstance(written, dict) else None
+    elif (report / "report.safetensors").is_file():  # of one detector, or of a training defense, which keeps no more
+        path = report / "opened.json"
+        opened = read_json(path) if path.is_file() else {}
+    else:
         raise FileNotFoundError(
-            f"Expected the report of a whole search, but there is no {path}. `puregen detect SRC --output DIR` writes "
-            "one."
+            f"Expected a report, but there is no {path}. `puregen detect SRC --output DIR` writes one."
         )
-    opened = read_json(path)
-    opened = opened.get("opened") if isinstance(opened, dict) else None
     if not isinstance(opened, dict):
-        raise ValueError(f"Expected the report of a whole search of today's version in {report}. Search the set again.")
+        raise ValueError(f"Expected a report of today's version in {report}. Search the set again.")
     for name, kind in {"split": str, "column": str, "label_column": str, "size": int, "convert": bool}.items():
         if not isinstance(opened.get(name), (kind, NoneType)):
             raise ValueError(f"Expected {name!r} of type {kind.__name__} in {path}, but got {opened[name]!r}.")

@@ -26,6 +26,9 @@ from puregen_transforms.transforms.formats import open_image
 
 PAGE, NUMBERS, SEARCHES = "report.html", "verdict.json", "searches"
 
+ONE_DETECTOR = "report.safetensors"
+"""Name of the report of a single detector."""
+
 _TEMPLATES = Path(__file__).parent
 _SHOWN_IMAGES, _SHOWN_CLASSES, _SHOWN_MARKS = 12, 5, 8
 
@@ -61,7 +64,8 @@ def write_verdict(
     Raises:
         OSError: the folder cannot be written.
     """
-    (folder / PAGE).unlink(missing_ok=True)  # an earlier one must not pass for that of a run that fails
+    for earlier in (PAGE, ONE_DETECTOR):  # which must not pass for that of a run that fails
+        (folder / earlier).unlink(missing_ok=True)
     names = [_class_name(label, class_names) for label in ([] if labels is None else labels.tolist())]
     content = numbers(verdict, origin, names)
     if inspection is not None:

@@ -78,6 +78,27 @@ class FrozenEBM:
         return self._energies(torch.stack(sums).sum(0) / _cells(images, cell))
 
     @torch.no_grad()
+    def map(self, images: Tensor) -> Tensor:
+        """Measure the energy of each part of images.
+
+        Args:
+            images: (N, 3, H, W) float32 in [-1, 1].
+
+        Returns:
+            (N, h, w) float32: the energy of each cell of 4x4 pixels (times `config.patch_size`); what is left over at
+            the bottom and at the right has none of its own. The mean over an image is its energy.
+        """
+        cell, tiles = self._tiles(images)
+        height, width = (side // cell for side in images.shape[2:])
+        found = images.new_empty(len(images), height, width)
+        for tile in tiles if len(images) else ():  # not every kernel takes none
+            last = self._own_cells(self._forward(tile.seen(images))[-1].relu(), tile, cell)
+            top, left = tile.rows.start // cell, tile.columns.start // cell
+            part = (last * self._last.view(-1, 1, 1)).sum(1)
+            found[:, top : top + part.shape[1], left : left + part.shape[2]] = part
+        return found
+
+    @torch.no_grad()
     def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Measure energies and their gradients.
 
@@ -142,12 +163,16 @@ class FrozenEBM:
         # Not a matrix product, which rounds differently with its number of rows.
         return (means * self._last).sum(1)
 
-    @staticmethod
-    def _sums(last: Tensor, tile: Tile, cell: int) -> Tensor:
+    def _sums(self, last: Tensor, tile: Tile, cell: int) -> Tensor:
         """Add up the last features of a tile's own cells: (N, nf) float32."""
+        return self._own_cells(last, tile, cell).sum((2, 3))
+
+    @staticmethod
+    def _own_cells(last: Tensor, tile: Tile, cell: int) -> Tensor:
+        """Choose the last features of a tile's own cells: (N, nf, h, w) float32."""
         rows = tile.rows.within(tile.seen_rows, divided_by=cell)
         columns = tile.columns.within(tile.seen_columns, divided_by=cell)
-        return last[..., rows, columns].float().sum((2, 3))
+        return last[..., rows, columns].float()
 
 
 class InvariantEBM(FrozenEBM):
@@ -158,11 +183,16 @@ class InvariantEBM(FrozenEBM):
     ) -> None:
         super().__init__(model, dtype=dtype, device=device)
         self._each_energy = BatchInvariant(super().__call__)
+        self._each_map = BatchInvariant(super().map)
         self._each_gradient = BatchInvariant(super().with_gradient)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Measure energies; see `FrozenEBM`."""
         return self._each_energy(images)
+
+    def map(self, images: Tensor) -> Tensor:
+        """Measure the energy of each part of images; see `FrozenEBM`."""
+        return self._each_map(images)
 
     def with_gradient(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Measure energies and their gradients; see `FrozenEBM`."""

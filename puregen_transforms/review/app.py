@@ -114,7 +114,7 @@ def _purify_upload(views: Views) -> Callable[[str | None], Any]:
 
 
 def _add_routes(server: fastapi.FastAPI, desk: Desk, views: Views) -> None:
-    """Add what the page asks for; suspects are named by their sha256, and nothing else can be."""
+    """Add what the page asks for; suspects are named by their sha256, others by their row, and nothing else can be."""
 
     def page(class_name: str = "", kind: str = "", decision: str = "", page: int = 1) -> Response:
         wanted = Filter(class_name=class_name, kind=kind, decision=decision)
@@ -122,6 +122,9 @@ def _add_routes(server: fastapi.FastAPI, desk: Desk, views: Views) -> None:
 
     def suspect(digest: str) -> Response:
         return _found(lambda: _html(desk.suspect(digest)))
+
+    def near(digest: str) -> Response:
+        return _found(lambda: _html(desk.near(digest)))
 
     async def decide(request: Request) -> Response:
         if request.headers.get("content-type") != "application/json":  # which a form of another page cannot send
@@ -138,6 +141,9 @@ def _add_routes(server: fastapi.FastAPI, desk: Desk, views: Views) -> None:
 
     def thumbnail(digest: str) -> Response:
         return _found(lambda: Response(views.thumbnail(desk.suspects.by_digest[digest]), media_type="image/webp"))
+
+    def row(number: int) -> Response:
+        return _found(lambda: Response(views.thumbnail_of(number), media_type="image/webp"))
 
     def picture(kind: str, digest: str) -> Response:
         return _found(lambda: Response(views.view(desk.suspects.by_digest[digest], kind), media_type="image/png"))
@@ -157,6 +163,8 @@ def _add_routes(server: fastapi.FastAPI, desk: Desk, views: Views) -> None:
         "/review/page": page,
         "/review/suspect/{digest}": suspect,
         "/review/thumbnail/{digest}": thumbnail,
+        "/review/near/{digest}": near,
+        "/review/row/{number}": row,
         "/review/picture/{kind}/{digest}": picture,
         "/review/mark/{search}/{number}": mark,
         "/review/decisions.csv": lines,

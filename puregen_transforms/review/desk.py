@@ -16,7 +16,8 @@ import jinja2
 
 from puregen_transforms._text import shown
 from puregen_transforms.detection.decisions import ANSWERS, Decisions
-from puregen_transforms.review.suspects import Suspect, Suspects
+from puregen_transforms.review.neighbors import Neighbors
+from puregen_transforms.review.suspects import Suspect, Suspects, describe, shows_in_energy
 
 PAGE_SIZE = 60
 UNDECIDED = "undecided"
@@ -50,12 +51,19 @@ class Desk:
         decisions: that were made, and are added to.
         headline: the verdict in a sentence.
         level: the verdict in a word.
+        device: where images are compared.
     """
 
     suspects: Suspects
     decisions: Decisions
     headline: str
     level: str
+    device: str | None = None
+
+    @cached_property
+    def neighbors(self) -> Neighbors:
+        """Find what to compare suspects with."""
+        return Neighbors(self.suspects, self.device)
 
     def chosen(self, wanted: Filter) -> list[Suspect]:
         """Choose suspects, in order."""
@@ -104,14 +112,31 @@ class Desk:
             KeyError: no such suspect.
         """
         one = self.suspects.by_digest[digest]
+        evidence = self.suspects.evidence_of(one)
         return self._render(
             "suspect.html",
             one=one,
-            evidence=self.suspects.evidence_of(one),
+            evidence=evidence,
+            shows_in_energy=shows_in_energy(evidence),
             alike=self.suspects.alike(one),
             answer=self.decisions.of([digest])[0],
             place=self._outline(one),
         )
+
+    def near(self, digest: str) -> str:
+        """Write ordinary images to compare a suspect with as HTML: of its class, and of that which it looks like.
+
+        Raises:
+            KeyError: no such suspect.
+            ValueError: an image that cannot be read.
+        """
+        one = self.suspects.by_digest[digest]
+        titles = {one.class_name: f"Ordinary images of class {one.class_name}" if one.class_name else "Ordinary images"}
+        for why in self.suspects.evidence_of(one):
+            if why.looks_like:
+                titles.setdefault(why.looks_like, f"Ordinary images of class {why.looks_like}, which it looks like")
+        groups = [(title, self.neighbors.near(one, name)) for name, title in titles.items()]
+        return self._render("near.html", groups=groups, by_features=self.neighbors.by_features)
 
     def decide(self, digest: str, answer: str | None) -> dict[str, Any]:
         """Write a decision down, and count anew.
@@ -165,7 +190,7 @@ class Desk:
         # Names come from the data set, so they are escaped, and what turns the direction of text is made visible.
         loader = jinja2.FileSystemLoader(_TEMPLATES)
         made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-        made.filters["shown"] = shown
+        made.filters |= {"shown": shown, "described": describe}
         return made
 
 

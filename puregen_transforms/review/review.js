@@ -2,6 +2,7 @@
 (() => {
   "use strict";
   const ANSWERS = { k: "keep", d: "drop", u: "unsure", Backspace: null };
+  const LINGER = 200; // ms on a suspect before something is measured for it
   const others = new BroadcastChannel("puregen-review");
   const state = { class_name: "", kind: "", decision: "", page: 1, sha: "" };
   const root = () => document.getElementById("review");
@@ -55,7 +56,9 @@
     tileOf(sha)?.scrollIntoView({ block: "nearest" });
     if (!sha) return void panel().replaceChildren();
     const html = await fetchText("review/suspect/" + sha);
-    if (state.sha === sha) panel().innerHTML = html;
+    if (state.sha !== sha) return;
+    panel().innerHTML = html;
+    setTimeout(() => state.sha === sha && lookAtOnce(), LINGER);
   }
 
   function mark(sha, answer) {
@@ -121,6 +124,19 @@
     image.src = `review/picture/${button.dataset.view}/${state.sha}`;
   }
 
+  async function compare(box) {
+    try {
+      box.innerHTML = await fetchText("review/near/" + box.dataset.near);
+    } catch (error) {
+      box.textContent = error.message;
+    }
+  }
+
+  function lookAtOnce() {
+    panel().querySelectorAll("[data-at-once]:not(:disabled)").forEach(look);
+    panel().querySelectorAll("[data-near]").forEach(compare);
+  }
+
   const lookAt = (view) => {
     const button = panel().querySelector(`[data-view="${view}"]:not(:disabled)`);
     if (button) look(button);
@@ -141,7 +157,6 @@
       PageUp: () => turn(-1, "first"),
       PageDown: () => turn(1, "first"),
       p: () => (lookAt("purified"), lookAt("change")),
-      e: () => lookAt("energy"),
     };
     if (key in ANSWERS) inOrder(() => decide(ANSWERS[key]).then(() => key !== "Backspace" && step(1)));
     else if (key in moves) inOrder(moves[key]);
@@ -176,6 +191,7 @@
   const begin = setInterval(() => {
     if (!root()?.querySelector("main")) return;
     clearInterval(begin);
+    root().closest(".gradio-container").style.overflow = "clip"; // Gradio's "hidden" lets nothing stay in sight
     restore();
     inOrder(() => showPage());
   }, 50);

@@ -13,9 +13,11 @@ from puregen_transforms._text import shown
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.searches import SEARCHES
 from puregen_transforms.inspection.image_scores import OWN, ImageScores
-from puregen_transforms.inspection.page import SEARCHES as SEARCHES_FOLDER
+from puregen_transforms.review.found import finds_of, read_found
+
+_BY_ENERGY = ("energy_outliers", "unusual_energies", "shared_patterns")
+"""Searches that ask the energy network."""
 
 _ALIKE = 8
 """Images shown beside one that share its mark, or were found by the same search in the same class."""
@@ -30,7 +32,7 @@ class Suspect:
         name: of its file, or "".
         class_name: or "".
         score: by which suspects are put in order.
-        verdict: "poison", "doubtful" or "mislabeled".
+        verdict: "poison", "doubtful" or "mislabeled"; "flagged", if one detector alone was run.
         found_by: the first search that flags it.
         sha256: of what is stored of it.
     """
@@ -89,20 +91,22 @@ class Suspects:
         *,
         name_of: Callable[[int], str | None],
         class_names: Sequence[str] = (),
+        labels: Sequence[int] | None = None,
     ) -> Suspects:
         """Read a report, and the bytes of its suspects.
 
         Args:
-            report: folder that `puregen detect` or `puregen inspect` has written.
+            report: folder that `puregen detect`, with a detector or without, or `puregen inspect` has written.
             pictures: of the data set that was searched.
             name_of: name of the image in a row, as in the report.
             class_names: by label.
+            labels: of all images, which the report of one detector does not have; -1 where there is none.
 
         Raises:
-            FileNotFoundError: no report of a whole search.
+            FileNotFoundError: no report.
             ValueError: a report of another set, or an image that cannot be read.
         """
-        scores = ImageScores.load(report)
+        scores, reports = read_found(report, classes=[_name(label, class_names) for label in labels or ()])
         scores.check_length(len(pictures))
         found = []
         for line in scores.table.select(OWN).filter(pc.field("verdict") != "").to_pylist():
@@ -128,9 +132,6 @@ class Suspects:
             )
         order = {"poison": 0, "doubtful": 1, "mislabeled": 2}
         found.sort(key=lambda one: (order.get(one.verdict, 3), -one.score, one.row))
-        reports = {
-            path.stem: DetectionReport.load(path) for path in sorted((report / SEARCHES_FOLDER).glob("*.safetensors"))
-        }
         for name, one in reports.items():
             if len(one) != len(scores):
                 raise ValueError(f"Expected {len(scores)} images in the report of {name!r}, but it has {len(one)}.")
@@ -148,6 +149,14 @@ class Suspects:
     def _by_row(self) -> dict[int, Suspect]:
         return {one.row: one for one in self.listed}
 
+    def clean_rows(self, class_name: str | None = None) -> list[int]:
+        """List the rows in which nothing was found, of one class or of all."""
+        clean = self.scores.table.select(["row", "class", "verdict"]).filter(pc.field("verdict") == "")
+        if class_name is not None:
+            clean = clean.filter(pc.field("class") == class_name)
+        rows: list[int] = clean.column("row").to_pylist()
+        return rows
+
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """Name the classes that have suspects."""
@@ -160,7 +169,6 @@ class Suspects:
 
     def evidence_of(self, suspect: Suspect) -> list[Evidence]:
         """Say what each search that flags an image has against it."""
-        finds = {search.name: search.finds for search in SEARCHES}
         found = []
         for name, report in self.reports.items():
             if bool(report.flagged[suspect.row]):
@@ -168,7 +176,7 @@ class Suspects:
                 found.append(
                     Evidence(
                         search=name,
-                        finds=finds.get(name, name),
+                        finds=finds_of(name),
                         score=None if score != score else score,
                         marks=_marks_on(report, suspect.row),
                         looks_like=self._looks_like(report, suspect.row),
@@ -190,8 +198,34 @@ class Suspects:
     def _looks_like(self, report: DetectionReport, row: int) -> str:
         if "looks_like" not in report.details:
             return ""
-        label = int(report.details["looks_like"][row])
-        return self.class_names[label] if 0 <= label < len(self.class_names) else ""
+        return _name(int(report.details["looks_like"][row]), self.class_names)
+
+
+def shows_in_energy(evidence: Sequence[Evidence]) -> bool:
+    """Tell whether a map of an image's energy adds to what speaks against it.
+
+    It shows what is like noise: what searches by the energy flag, and a pattern over the whole image. Small marks have
+    a place of their own, and a patch of flat squares has a low energy.
+    """
+    kinds = {mark.kind for one in evidence for _, mark in one.marks}
+    return kinds == {"pattern"} or any(one.search in _BY_ENERGY for one in evidence)
+
+
+def describe(mark: Mark) -> str:
+    """Say what the picture of a mark shows, and where in the images it is."""
+    down, right = mark.place
+    what = f"{mark.kind} on {len(mark.rows):,} images"
+    if mark.kind == "pattern":
+        return f"{what}, over all of each; drawn stronger than it is, and gray is no change"
+    if mark.kind == "local pattern":
+        return f"{what}, from row {down}, column {right} on; drawn stronger than it is, and gray is no change"
+    if mark.kind == "patch":
+        return f"{what}, most often from row {down}, column {right} on; this is their mean"
+    return f"{what}, from row {down}, column {right} on"
+
+
+def _name(label: int, class_names: Sequence[str]) -> str:
+    return class_names[label] if 0 <= label < len(class_names) else ""
 
 
 def _marks_on(report: DetectionReport, row: int) -> tuple[tuple[int, Mark], ...]:

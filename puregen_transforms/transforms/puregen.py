@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -161,7 +161,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         def purify(batch: Tensor) -> Tensor:
             purified = purifier(batch, sample_ids=content_ids(batch), seed=seed)
             if self.config.method == "adaptive":
-                energies.append(self._energies(purified))
+                energies.append(self._in_batches(self._loaded.energy, purified))
             return purified
 
         through = purify if kept is None else lambda batch: purify_through(kept, batch, purify)
@@ -182,11 +182,31 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         Raises:
             ValueError: the method has no energy network, or as for a call.
         """
-        if not self.config.uses_ebm:
-            raise ValueError(
-                f"Method {self.config.method!r} has no energy network. Measure energies with PureGen('ebm')."
-            )
+        self._check_has_energy()
         return self._energies_of(self._find_images(inputs).images)
+
+    def energy_map(self, *inputs: Any) -> Tensor:
+        """Measure where in a sample's images the energy sits, in float32 arithmetic.
+
+        Noise-like perturbations stand out; a patch of a few flat squares does not, and ordinary texture is high, too.
+
+        Args:
+            inputs: as for a call, but all images of one size.
+
+        Returns:
+            (N, h, w) float32 on the CPU: the energy of each cell of 4x4 pixels, so that h is H // 4 with the packaged
+            network. The mean over an image is its `energy`, but for rounding.
+
+        Raises:
+            ValueError: the method has no energy network, images of several sizes, or as for a call.
+        """
+        self._check_has_energy()
+        images = self._find_images(inputs).images
+        if len(sizes := {tuple(image.rgb.shape[-2:]) for image in images}) > 1:
+            raise ValueError(
+                f"Expected images of one size, whose maps have one shape, but got {len(sizes)}. Call it for each size."
+            )
+        return self._measured(self._loaded.energy.map, images)
 
     def warm_up(self) -> None:
         """Load the weights and run each network once, so that what cannot work fails here.
@@ -312,19 +332,28 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         """The stages below this transform. Called with your own sample ids, it takes the noise from them."""
         return Purifier(self._loaded.stages(), device=self._loaded.place, batch_size=self.batch_size)
 
-    def _energies_of(self, images: list[OpenImage]) -> Tensor:
-        _ = self._loaded.energy  # made once, before several threads ask for it
-        return torch.cat([part.cpu() for part in call_by_size(self._energies, images, self._loaded.place)])
+    def _check_has_energy(self) -> None:
+        if not self.config.uses_ebm:
+            raise ValueError(
+                f"Method {self.config.method!r} has no energy network. Measure energies with PureGen('ebm')."
+            )
 
-    def _energies(self, images: Tensor) -> Tensor:
-        def measure(batch: Tensor, _: Tensor) -> Tensor:
+    def _energies_of(self, images: list[OpenImage]) -> Tensor:
+        return self._measured(self._loaded.energy, images)
+
+    def _measured(self, measure: Callable[[Tensor], Tensor], images: list[OpenImage]) -> Tensor:
+        parts = call_by_size(lambda batch: self._in_batches(measure, batch), images, self._loaded.place)
+        return torch.cat([part.cpu() for part in parts])
+
+    def _in_batches(self, measure: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        def measured(batch: Tensor, _: Tensor) -> Tensor:
             with torch.no_grad():
-                return self._loaded.energy(to_signed(rounded(batch)))
+                return measure(to_signed(rounded(batch)))
 
         ids = torch.zeros(len(images), dtype=torch.int64)
         place, pixels = self._loaded.place, images.shape[-2] * images.shape[-1]
         size = self.batch_size or default_batch_size(pixels * self._loaded.energy.bytes_per_pixel, place)
-        return run_in_batches(measure, images, ids, device=place, batch_size=size)
+        return run_in_batches(measured, images, ids, device=place, batch_size=size)
 
     def _warn_of_resisting(self, energies: Tensor) -> None:
         assert self.config.energy_threshold is not None

@@ -145,7 +145,8 @@ def test_a_network_is_trained_for_detectors_that_look_into_one(source, tmp_path,
         done = run("unsure", source, "--output", tmp_path / folder, "--device", "cpu", "--epochs", "2")
         assert done.exit_code == 0, done.output
         scores.append(DetectionReport.load(tmp_path / folder / "report.safetensors").scores)
-        assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["images.csv", "report.safetensors"]
+        written = sorted(path.name for path in (tmp_path / folder).iterdir())
+        assert written == ["images.csv", "opened.json", "report.safetensors"]
     assert torch.equal(*scores)
 
 

@@ -25,6 +25,15 @@ def test_what_is_no_report_is_refused(tmp_path):
     assert "Expected JSON" in told(tmp_path)
 
 
+def test_the_report_of_one_detector_names_its_data_set_or_asks_for_it(tmp_path):
+    (tmp_path / "report.safetensors").write_bytes(b"")
+    assert "Name it after DIR" in told(tmp_path)
+    (tmp_path / "opened.json").write_text('{"source": "/nowhere/at all"}')
+    assert "nothing at '/nowhere/at all'" in told(tmp_path)
+    (tmp_path / "opened.json").write_text("[]")
+    assert "Search the set again" in told(tmp_path)
+
+
 @pytest.mark.parametrize(("opened", "words"), [
     ({"source": "x", "size": "big"}, "'size' of type int"),
     ({"source": "x", "column": ["a"]}, "'column' of type str"),

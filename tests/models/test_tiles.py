@@ -32,17 +32,21 @@ def test_tiles_cover_each_pixel_once_and_weights_add_up(size, margin, multiple):
         (EBMConfig(nf=32, patch_size=2, image_size=64), (470, 402)),
     ],
 )
-def test_energies_and_gradients_are_those_of_the_whole_image(config, size):
+def test_energies_maps_and_gradients_are_those_of_the_whole_image(config, size):
     torch.manual_seed(0)
     network = FrozenEBM(EBM(config))
     images = torch.rand(2, 3, *size) * 2 - 1
     energies, gradients = network.with_gradient(images)
+    maps = network.map(images)
     network.largest_tile = 250 * 250
     cell, cut = network._tiles(images)
     assert len(cut) > 1
     in_tiles, its_gradients = network.with_gradient(images)
     torch.testing.assert_close(in_tiles, energies, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(network(images), energies, rtol=1e-5, atol=1e-6)
+    assert maps.shape == (2, size[0] // cell, size[1] // cell)
+    torch.testing.assert_close(network.map(images), maps, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(maps.mean((1, 2)), energies, rtol=1e-5, atol=1e-6)
     scale = gradients.abs().max()
     torch.testing.assert_close(its_gradients / scale, gradients / scale, rtol=0, atol=2e-6)
     margins = [tile.rows.start - tile.seen_rows.start for tile in cut if tile.rows.start]
@@ -67,10 +71,12 @@ def test_a_large_image_does_not_depend_on_its_batch():
     network.largest_tile = 160 * 160
     images = torch.rand(3, 3, 170, 200) * 2 - 1
     energies, gradients = network.with_gradient(images)
+    maps = network.map(images)
     for row in range(3):
         alone, its_gradient = network.with_gradient(images[row : row + 1])
         assert torch.equal(alone[0], energies[row])
         assert torch.equal(its_gradient[0], gradients[row])
+        assert torch.equal(network.map(images[row : row + 1])[0], maps[row])
 
 
 def test_predicted_noise_has_no_seams(monkeypatch):

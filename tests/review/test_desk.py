@@ -1,7 +1,9 @@
 import csv
 import io
+import json
 import time
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 
 import PIL.Image
@@ -11,8 +13,14 @@ import torch
 from puregen_transforms import PureGen
 from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.detection.marks import Mark
+from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.inspection.one_detector import write_report
+from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.review.desk import Filter, read_decision
-from puregen_transforms.review.suspects import Suspects
+from puregen_transforms.review.found import finds_of, read_headline
+from puregen_transforms.review.heat import glowing
+from puregen_transforms.review.suspects import Evidence, Suspects, describe, shows_in_energy
 from puregen_transforms.review.views import VIEWS, Views
 from tests.review.conftest import EVIL_CLASS
 
@@ -118,6 +126,112 @@ def test_views_are_pictures_and_thumbnails_are_made_once(searched, tmp_path, tin
     assert {(image.format, image.size) for image in drawn.values()} == {("PNG", (32, 32))}
     assert drawn["original"].tobytes() == suspects.pictures[one.row].convert("RGB").tobytes()
     assert drawn["purified"].tobytes() != drawn["original"].tobytes()
-    assert torch.frombuffer(bytearray(drawn["energy"].tobytes()), dtype=torch.uint8).float().std() > 10
+    (drawn_energy,) = tmp_path.glob("*.png")
+    drawn_energy.write_bytes(b"kept")
+    assert views.view(one, "energy") == b"kept"
+    assert Views(suspects, tmp_path, PureGen(seed=0)).view(one, "energy") != b"kept", "of another network"
     with pytest.raises(ValueError, match="a view out of"):
         views.view(one, "../secret")
+
+
+def test_noise_glows_and_what_is_ordinary_stays_gray():
+    image = PIL.Image.new("RGB", (35, 32), (90, 90, 90))
+    heat = torch.full((8, 8), -0.5)
+    heat[4:, 4:] = 1.5
+    drawn = glowing(image, heat)
+    assert drawn.size == image.size
+    assert drawn.getpixel((2, 2)) == (90, 90, 90)
+    red, green, _ = drawn.getpixel((34, 30))
+    assert red > green + 100
+
+
+@pytest.mark.parametrize(
+    ("found", "shows"),
+    [
+        ({"unusual_energies": None}, True),
+        ({"residual_patterns": "pattern"}, True),
+        ({"residual_patterns": "local pattern"}, False),
+        ({"stamps": "stamp", "residual_patterns": "pattern"}, False),
+        ({"stamps": "stamp", "unusual_energies": None}, True),
+        ({"label_disagreement": None}, False),
+    ],
+)
+def test_the_energy_is_shown_where_it_tells_something(found, shows):
+    picture, rows = torch.zeros(4, 2, 2, dtype=torch.uint8), torch.arange(8)
+    evidence = []
+    for search, kind in found.items():
+        mark = Mark(kind=kind, rows=rows, picture=picture, place=(3, 4), ratio=1.0) if kind else None
+        evidence.append(Evidence(search=search, finds="", score=None, marks=((0, mark),) if mark else ()))
+        assert mark is None or describe(mark).startswith(f"{kind} on 8 images")
+    assert shows_in_energy(evidence) is shows
+
+
+def test_only_what_is_not_suspected_is_ordinary(searched):
+    suspects = searched.desk().suspects
+    assert sorted([*suspects.clean_rows(), *(one.row for one in suspects.listed)]) == list(range(len(suspects.scores)))
+    assert 0 < len(suspects.clean_rows("cat")) < len(suspects.clean_rows())
+
+
+def test_the_report_of_one_detector_is_looked_at_likewise(searched, tmp_path):
+    chosen = choose_source(str(searched.folder), None, None, None)
+    report = DetectionReport.load(searched.report / "searches/stamps.safetensors")
+    (tmp_path / "verdict.json").write_text("of an earlier search")
+    origin = Origin(images=chosen.images, facts={}, name_of=chosen.name_of, opened=chosen.opened)
+    write_report(report, tmp_path, origin)
+    assert json.loads((tmp_path / "opened.json").read_text())["source"] == str(searched.folder)
+    opened = partial(Suspects.open, tmp_path, chosen.images, class_names=chosen.class_names)
+    suspects = opened(name_of=chosen.name_of, labels=chosen.labels)
+    assert sorted(one.row for one in suspects.listed) == report.flagged.nonzero().flatten().tolist()
+    assert {(one.verdict, one.class_name, one.found_by) for one in suspects.listed} == {
+        ("flagged", EVIL_CLASS, "stamps")
+    }
+    assert all(1 < one.score <= 2 for one in suspects.listed)
+    (evidence,) = suspects.evidence_of(suspects.listed[0])
+    assert evidence.marks[0][1].kind == "stamp"
+    headline = read_headline(tmp_path)
+    assert (headline.text, headline.level) == (
+        f"stamps flags {len(suspects)} of {len(report)} images. One detector alone is no verdict.",
+        "flagged",
+    )
+    with pytest.raises(ValueError, match="added, removed or renamed"):
+        opened(name_of=str, labels=chosen.labels)
+    with pytest.raises(ValueError, match="rows that were searched"):
+        opened(name_of=chosen.name_of, labels=chosen.labels[1:])
+    (tmp_path / "images.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="images.csv"):
+        opened(name_of=chosen.name_of, labels=chosen.labels)
+
+
+def test_a_detector_that_is_no_search_says_what_it_flags():
+    assert finds_of("spectral_signatures").startswith("Flag, in each class")
+    assert finds_of("stamps") == "the same patch at the same place of several images"
+    assert finds_of("of somebody") == "of somebody"
+
+
+def test_suspects_are_compared_with_the_most_alike_of_their_class(searched, monkeypatch):
+    def without(name=None):
+        raise ImportError(name)
+
+    monkeypatch.setattr("puregen_transforms.review.neighbors.load_backbone", without)
+    desk = searched.desk()
+    suspects = desk.suspects
+    clean = suspects.clean_rows("cat")
+    asked = replace(suspects.listed[0], row=clean[5])
+    rows, compared = desk.neighbors.near(asked, "cat")
+    assert rows[0] == clean[5], "an image is most like itself"
+    assert set(rows) <= set(clean)
+    assert (len(rows), compared) == (4, min(256, len(clean)))
+    assert desk.neighbors.near(asked, "unheard of").rows == []
+    html = desk.near(suspects.listed[0].sha256)
+    assert html.count("review/row/") == 4
+    assert "Ordinary images of class dog &lt;script" in html
+    assert "by shape and color" in html
+
+
+def test_any_image_of_the_set_has_a_thumbnail_and_nothing_else(searched, tmp_path):
+    suspects = searched.desk().suspects
+    views = Views(suspects, tmp_path, PureGen(seed=0))
+    assert PIL.Image.open(io.BytesIO(views.thumbnail_of(3))).size == (32, 32)
+    for row in (-1, len(suspects.pictures)):
+        with pytest.raises(IndexError):
+            views.thumbnail_of(row)

@@ -185,6 +185,31 @@ def test_energy(purify, images, tiny_checkpoint):
     torch.testing.assert_close(energies, reference_energy(weights, images.float() / 127.5 - 1), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("size", "cells"), [((32, 32), (8, 8)), ((38, 45), (9, 11)), ((4, 7), (1, 1))])
+def test_the_mean_of_an_energy_map_is_the_energy(purify, size, cells):
+    images = torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8)
+    maps = purify.energy_map(images)
+    assert maps.shape == (3, *cells)
+    assert maps.dtype == torch.float32
+    torch.testing.assert_close(maps.mean((1, 2)), purify.energy(images), rtol=1e-5, atol=1e-6)
+    assert torch.equal(purify.energy_map({"label": 1, "image": images[2]}), maps[2:])
+
+
+def test_noise_in_a_corner_is_where_the_energy_is():
+    torch.manual_seed(0)
+    image = torch.full((1, 3, 96, 96), 0.5)
+    image[..., 64:, :32] += 0.2 * torch.randn(3, 32, 32)
+    (found,) = PureGen(device="cpu").energy_map(image.clamp(0, 1))
+    assert found[18:, :6].mean() > found[:14].mean() + 5 * found[:14].std()
+
+
+def test_maps_of_several_sizes_are_refused(purify):
+    with pytest.raises(ValueError, match="images of one size"):
+        purify.energy_map([as_pil(torch.zeros(3, side, side, dtype=torch.uint8)) for side in (32, 36)])
+    with pytest.raises(ValueError, match="no energy network"):
+        PureGen("jpeg").energy_map(torch.zeros(1, 3, 32, 32))
+
+
 def test_construction_loads_nothing(tmp_path):
     purify = PureGen(checkpoint=tmp_path)
     assert "ebm" in repr(purify)
@@ -302,6 +327,7 @@ def test_an_empty_batch_stays_empty(purify, dtype):
     out, _ = purify(empty, torch.empty(0))
     assert (out.shape, out.dtype) == (empty.shape, dtype)
     assert purify.energy(empty).shape == (0,)
+    assert purify.energy_map(empty).shape == (0, 8, 8)
 
 
 def test_called_with_nothing(purify):
