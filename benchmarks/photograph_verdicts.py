@@ -129,7 +129,7 @@ def markdown(record: dict[str, Any]) -> str:
         found = f"{one['found']} of {one['poisoned']}" if one["poisoned"] else "–"
         by = ", ".join(f"{search} {count}" for search, count in one["found_by"].items()) or "–"
         lines.append(f"| {what} | {budget} | {one['level']} | {found} | {by} | {one['false']} | {one['seconds']:.0f} |")
-    return "\n".join(lines) + f"\n\n{record['machine']}\n"
+    return "\n".join(lines) + f"\n\n{record['machine']}.\n"
 
 
 def main() -> None:
@@ -143,7 +143,7 @@ def main() -> None:
     record: dict[str, Any] = {"benchmark": "photograph_verdicts", "cells": {}}
     if arguments.output.exists():
         record = json.loads(arguments.output.read_text())
-    record["machine"] = describe_machine()
+    record |= describe_machine()
     photographs = ImageSet.load(arguments.photographs, size=SIDE)
     for cell in every_cell(arguments.budget):
         if cell.name in record["cells"] or arguments.only not in cell.name:

@@ -20,7 +20,7 @@ from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.puregen_config import PureGenConfig
-from puregen_transforms.transforms.puregen import content_ids
+from puregen_transforms.transforms.content import content_ids
 
 MARKS = (0, 5, 10, 20, 40, 75, 100, 150, 200, 250, 300)
 """Langevin steps after which the images are looked at."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
+from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms.functional.images import check_unit_range, gray_to_rgb, rgb_to_gray
 
 _PIL_MODES = ("RGB", "L", "RGBA", "LA")
@@ -132,3 +133,19 @@ def _open_channels(batch: Tensor) -> OpenImage:
         return torch.cat([out if batch.dtype == torch.uint8 else out.to(batch.dtype).div(255), alpha], dim=1)
 
     return OpenImage(gray_to_rgb(color) if gray else color, close)
+
+
+def check_sizes(images: list[OpenImage], smallest: int) -> None:
+    """Refuse images of a shorter side than `smallest` pixels, or of too many pixels, with a ValueError."""
+    for image in images:
+        height, width = image.rgb.shape[-2:]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"Expected images of at least {smallest}x{smallest} pixels, but got {width}x{height}. "
+                "Resize them, or leave them out."
+            )
+        if height * width > LARGEST_IMAGE:
+            raise ValueError(
+                f"Expected images of at most {LARGEST_IMAGE:,} pixels, but got {width}x{height}. "
+                "Resize them to the size you train on first, or cut them into tiles."
+            )

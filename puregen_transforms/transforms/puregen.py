@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,6 @@ from torchvision.transforms import v2
 
 from puregen_transforms import __version__
 from puregen_transforms._docs import argument_docs, with_argument_docs
-from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms.functional.images import rounded, to_signed
 from puregen_transforms.hub.references import locate
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
@@ -33,8 +31,9 @@ from puregen_transforms.purifier.puregen_config import (
 )
 from puregen_transforms.transforms.by_size import call_by_size
 from puregen_transforms.transforms.cache import CachedImages, ImageCache, purify_through
+from puregen_transforms.transforms.content import content_ids
 from puregen_transforms.transforms.fitting import batches_of, threshold_of
-from puregen_transforms.transforms.formats import OpenImage
+from puregen_transforms.transforms.formats import OpenImage, check_sizes
 from puregen_transforms.transforms.networks import Networks
 from puregen_transforms.transforms.samples import FoundImages, find_images, is_lazy, rank_in
 
@@ -374,7 +373,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
         self._take_device_of_rank(rank_in(inputs))
         found = find_images(sample, columns=self.config.columns)
-        _check_sizes(found.images, self._loaded.smallest_image)
+        check_sizes(found.images, self._loaded.smallest_image)
         return found
 
     def _take_device_of_rank(self, rank: int | None) -> None:
@@ -383,32 +382,10 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
             self.device = device_of_rank(rank)
 
 
-def _check_sizes(images: list[OpenImage], smallest: int) -> None:
-    for image in images:
-        height, width = image.rgb.shape[-2:]
-        if min(height, width) < smallest:
-            raise ValueError(
-                f"Expected images of at least {smallest}x{smallest} pixels, but got {width}x{height}. "
-                "Resize them, or leave them out."
-            )
-        if height * width > LARGEST_IMAGE:
-            raise ValueError(
-                f"Expected images of at most {LARGEST_IMAGE:,} pixels, but got {width}x{height}. "
-                "Resize them to the size you train on first, or cut them into tiles."
-            )
-
-
 PureGen.__doc__ = with_argument_docs(
     PureGen.__doc__ or "", "options of `PureGenConfig`, as documented there", argument_docs(PureGenConfig)
 )
 PureGenTransform = PureGen
-
-
-def content_ids(images: Tensor) -> Tensor:
-    """Hash each image's 8-bit pixels, the same for every form it comes in: (N, C, H, W) -> (N,) int64."""
-    pixels = rounded(images).cpu().contiguous().numpy()
-    digests = (hashlib.blake2b(image.tobytes(), digest_size=8).digest() for image in pixels)
-    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests], dtype=torch.int64)
 
 
 def _draw_seed() -> int:

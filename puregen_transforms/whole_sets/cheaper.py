@@ -21,6 +21,9 @@ LEAST_GAIN = 2.0
 """How many times as long the chosen way must take for a cheaper one to be worth a sentence."""
 
 
+_CHECKPOINTS = ("checkpoint", "ddpm_checkpoint", "denoiser_checkpoint")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cheaper:
     """A way to purify that takes less time than others, and does less.
@@ -30,17 +33,19 @@ class Cheaper:
         words: the way, in words.
         gives_up: what is worse about it, in words.
         instead_of: methods in whose place it can stand.
+        smallest_side: of the images that it is named for, in pixels.
     """
 
     options: Mapping[str, Any]
     words: str
     gives_up: str
     instead_of: tuple[Method, ...]
+    smallest_side: int = 1
 
     def purifier(self, chosen: PureGen) -> PureGen:
         """Make it, to run where and as the chosen one does, and with its networks."""
         used = METHOD_OPTIONS[self.options["method"]]
-        own = {name: getattr(chosen.config, name) for name in ("checkpoint", "ddpm_checkpoint") if name in used}
+        own = {name: getattr(chosen.config, name) for name in _CHECKPOINTS if name in used}
         return PureGen(**{**own, **self.options}, dtype=chosen.config.dtype, **chosen.runtime)
 
     @property
@@ -50,6 +55,13 @@ class Cheaper:
 
 
 CHEAPER = (
+    Cheaper(
+        options={"method": "onestep"},
+        words="noise, and one call of a small network",
+        gives_up="it smooths fine texture",
+        instead_of=("ebm", "ddpm", "naive", "reps"),
+        smallest_side=128,
+    ),
     Cheaper(
         options={"method": "ddpm", "ddpm_solver": "ddim", "ddpm_inference_steps": 1},
         words="a single call of the diffusion network",
@@ -72,7 +84,7 @@ def cheaper_than(chosen: PureGen, expected: Estimate) -> str | None:
     if expected.shown < NAMED_FROM:
         return None
     for one in CHEAPER:
-        if chosen.config.method not in one.instead_of:
+        if chosen.config.method not in one.instead_of or expected.side < one.smallest_side:
             continue
         seconds = _timed(one.purifier(chosen), chosen, expected)
         if seconds is not None and seconds * LEAST_GAIN <= expected.seconds:

@@ -12,7 +12,7 @@ from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
 from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.purifier.device import choose_dtype
-from puregen_transforms.transforms.puregen import content_ids
+from puregen_transforms.transforms.content import content_ids
 
 
 @pytest.fixture(scope="module")

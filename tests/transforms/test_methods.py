@@ -18,7 +18,7 @@ from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
 from puregen_transforms.models.unet_inference import InvariantUNet
-from puregen_transforms.transforms.puregen import content_ids
+from puregen_transforms.transforms.content import content_ids
 
 SMALL = {
     "ebm": {"ebm_steps": 3},
