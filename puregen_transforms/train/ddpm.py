@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from puregen_transforms.models.unet import build_unet
 from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.batches import check_squares, draw_images
 from puregen_transforms.train.config import DDPMTraining
-from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.sparse import sparse_rows
 from puregen_transforms.train.trainer import Trainer
 
@@ -81,7 +79,6 @@ class DDPMTrainer(Trainer[Tensor]):
         optimizer = torch.optim.AdamW(unet.parameters(), lr=training.learning_rate)
         super().__init__(check_squares(images, network.image_size), training, unet, optimizer, accelerator)
         self.alpha_bars = alpha_bars_of(beta_schedule()).to(self.device)
-        self._gradient_rises = SpikeWatch(20)
 
     def step(self) -> DDPMStatistics:
         """Update the weights once.
@@ -99,18 +96,7 @@ class DDPMTrainer(Trainer[Tensor]):
         noised = add_noise(images, noise, self.alpha_bars[timesteps]).contiguous(memory_format=torch.channels_last)
         predicted = self.model(noised, timesteps).sample
         loss = F.mse_loss(predicted.float(), noise)
-        (mean_loss,) = self._mean(loss)
-        if not math.isfinite(mean_loss):
-            raise TrainingDivergedError(
-                f"The loss is not finite at update {self.update}. Resume from the last saved state with a lower "
-                "learning rate, or in float32."
-            )
-        norm = self._take_step(loss, rate, largest_gradient=training.largest_gradient)
-        if self._gradient_rises(norm):
-            raise TrainingDivergedError(
-                f"The gradients at update {self.update} have been over 20 times their usual size for a while "
-                f"(norm {norm:.3g}, loss {mean_loss:.3g}). Start again with a lower learning rate or a longer warm-up."
-            )
+        mean_loss, norm = self._descend(loss, rate, largest_gradient=training.largest_gradient)
         return DDPMStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
 
     def network_settings(self) -> dict[str, Any]:

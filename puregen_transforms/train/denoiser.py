@@ -16,7 +16,6 @@ from puregen_transforms.models.config import DenoiserConfig
 from puregen_transforms.models.denoiser import Denoiser
 from puregen_transforms.models.saving import save_denoiser
 from puregen_transforms.train.config import DenoiserTraining
-from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 from puregen_transforms.train.patches import Patches
 from puregen_transforms.train.trainer import Trainer
 
@@ -67,7 +66,6 @@ class DenoiserTrainer(Trainer[Patches]):
             denoiser = Denoiser(network).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(denoiser.parameters(), lr=training.learning_rate, weight_decay=0.0)
         super().__init__(patches, training, denoiser, optimizer, accelerator or Accelerator())
-        self._gradient_rises = SpikeWatch(20)
 
     def step(self) -> DenoiserStatistics:
         """Update the weights once.
@@ -86,18 +84,7 @@ class DenoiserTrainer(Trainer[Patches]):
 
         noisy = (images + levels.view(-1, 1, 1, 1) * noise).contiguous(memory_format=torch.channels_last)
         loss = (self.model(noisy, levels).float() - noise).abs().mean()
-        (mean_loss,) = self._mean(loss)
-        if not math.isfinite(mean_loss):
-            raise TrainingDivergedError(
-                f"The loss is not finite at update {self.update}. Resume from the last saved state with a lower "
-                "learning rate, or in float32."
-            )
-        norm = self._take_step(loss, rate, largest_gradient=training.largest_gradient)
-        if self._gradient_rises(norm):
-            raise TrainingDivergedError(
-                f"The gradients at update {self.update} have been over 20 times their usual size for a while "
-                f"(norm {norm:.3g}, loss {mean_loss:.3g}). Start again with a lower learning rate or a longer warm-up."
-            )
+        mean_loss, norm = self._descend(loss, rate, largest_gradient=training.largest_gradient)
         return DenoiserStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
 
     def network_settings(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.models.saving import save_ebm
 from puregen_transforms.train.batches import check_squares, draw_images
 from puregen_transforms.train.config import EBMTraining
-from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
+from puregen_transforms.train.health import TrainingDivergedError
 from puregen_transforms.train.trainer import Trainer
 
 _FARTHEST_CHAIN = 0.5
@@ -60,6 +60,7 @@ class EBMTrainer(Trainer[Tensor]):
     """
 
     kind = "ebm"
+    spike = 100.0
 
     def __init__(
         self,
@@ -79,7 +80,6 @@ class EBMTrainer(Trainer[Tensor]):
         super().__init__(check_squares(images, network.image_size), training, ebm, optimizer, accelerator)
         self.config = network
         self.bank = self._draw_noisy_data(training.bank_size, self._generator(-1))
-        self._gradient_rises = SpikeWatch(100)
 
     def step(self) -> EBMStatistics:
         """Update the chains and the weights once.

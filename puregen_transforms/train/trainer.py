@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sized
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
+
+from puregen_transforms.train.health import SpikeWatch, TrainingDivergedError
 
 _ON_DEVICE = 1 << 62
 
@@ -65,6 +68,8 @@ class Trainer(ABC, Generic[ImagesT]):
     """
 
     kind: ClassVar[str]
+    spike: ClassVar[float] = 20.0
+    """How many times its usual size a gradient is when training goes astray."""
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Trainer(ABC, Generic[ImagesT]):
         self._settings = training
         self._initial: str | None = None
         self.update = 0
+        self._gradient_rises = SpikeWatch(self.spike)
         self.model, self.optimizer = accelerator.prepare(network, optimizer)
         self.network: nn.Module = accelerator.unwrap_model(self.model)
         averaging = _moving_average(training.ema_decay)
@@ -163,6 +169,30 @@ class Trainer(ABC, Generic[ImagesT]):
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.update = update
+
+    def _descend(self, loss: Tensor, rate: float, *, largest_gradient: float) -> tuple[float, float]:
+        """Descend along a loss that is never to explode.
+
+        Returns:
+            The loss, mean over the processes, and the gradient's norm before clipping.
+
+        Raises:
+            TrainingDivergedError: the loss stopped being finite, or the gradients have blown up.
+        """
+        (mean_loss,) = self._mean(loss)
+        if not math.isfinite(mean_loss):
+            raise TrainingDivergedError(
+                f"The loss is not finite at update {self.update}. Resume from the last saved state with a lower "
+                "learning rate, or in float32."
+            )
+        norm = self._take_step(loss, rate, largest_gradient=largest_gradient)
+        if self._gradient_rises(norm):
+            raise TrainingDivergedError(
+                f"The gradients at update {self.update} have been over {self.spike:g} times their usual size for a "
+                f"while (norm {norm:.3g}, loss {mean_loss:.3g}). Start again with a lower learning rate or a longer "
+                "warm-up."
+            )
+        return mean_loss, norm
 
     def _take_step(self, loss: Tensor, rate: float, *, largest_gradient: float | None = None) -> float:
         """Descend along the loss, and return the gradient's norm before clipping."""
