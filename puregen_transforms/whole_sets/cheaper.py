@@ -99,6 +99,6 @@ def _timed(other: PureGen, chosen: PureGen, expected: Estimate) -> float | None:
     if expected.seconds * images_at_once(other, expected.side**2) * ahead > LONGEST_TIMING:
         return None
     try:
-        return seconds_of_an_image(other, expected.side)
+        return seconds_of_an_image(other, expected.side, most=expected.images)
     except (ValueError, RuntimeError, OSError):  # images too small for its network, or a network that is not there
         return None

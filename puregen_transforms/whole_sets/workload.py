@@ -34,6 +34,9 @@ _ADAPTIVE_ROUNDS = 3
 
 _TIMED_STEPS = 3
 
+_MOST_TIMED = 1024
+"""Images that are timed at once, which is a second's work where they are small."""
+
 
 def calls_of(config: PureGenConfig) -> float:
     """Estimate the network calls of an image, counted in Langevin steps, from the options alone."""
@@ -108,7 +111,7 @@ def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, proce
         return None
     side = isqrt(sum(pixels) // len(pixels))
     try:
-        seconds = seconds_of_an_image(purifier, side)
+        seconds = seconds_of_an_image(purifier, side, most=source.images)
     except (ValueError, RuntimeError):  # too small for the networks, for example: the work itself will say so
         return None
     images = None
@@ -117,13 +120,18 @@ def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, proce
     return Estimate(images=images, side=side, seconds=seconds, processes=processes)
 
 
-def seconds_of_an_image(purifier: PureGen, side: int) -> float:
+def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None) -> float:
     """Time a few network calls on images of so many pixels a side, and reckon up what one image takes.
+
+    Args:
+        purifier: ready to use.
+        side: in pixels.
+        most: images that there are; no more are timed.
 
     Raises:
         ValueError, RuntimeError: the networks do not take such images, or cannot be used.
     """
-    count = images_at_once(purifier, side * side)
+    count = max(1, min(images_at_once(purifier, side * side), _MOST_TIMED, most or _MOST_TIMED))
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     share = purifier.config.filter_fraction or 1.0
 
