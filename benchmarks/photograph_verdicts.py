@@ -129,7 +129,7 @@ def markdown(record: dict[str, Any]) -> str:
         found = f"{one['found']} of {one['poisoned']}" if one["poisoned"] else "–"
         by = ", ".join(f"{search} {count}" for search, count in one["found_by"].items()) or "–"
         lines.append(f"| {what} | {budget} | {one['level']} | {found} | {by} | {one['false']} | {one['seconds']:.0f} |")
-    return "\n".join(lines) + f"\n\n{record['machine']}.\n"
+    return "\n".join(lines) + f"\n\n`python benchmarks/photograph_verdicts.py clothing-train`; {record['machine']}.\n"
 
 
 def main() -> None:

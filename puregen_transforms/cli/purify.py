@@ -17,7 +17,7 @@ from puregen_transforms.cli.errors import INCOMPLETE, explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS, RUNNING, options_of
 from puregen_transforms.cli.output import PlainConsole, say
 from puregen_transforms.data.local import check_path
-from puregen_transforms.purifier.puregen_config import PureGenConfig
+from puregen_transforms.purifier.puregen_config import CHECKPOINTS, PureGenConfig
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,9 +36,7 @@ MEASURED_AT_ONCE = 256
     PureGenConfig,
     panels={
         "PureGenConfig": METHOD,
-        "checkpoint": NETWORKS,
-        "ddpm_checkpoint": NETWORKS,
-        "denoiser_checkpoint": NETWORKS,
+        **dict.fromkeys(CHECKPOINTS, NETWORKS),
         "seed": RUNNING,
         "dtype": RUNNING,
     },

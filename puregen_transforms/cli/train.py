@@ -209,7 +209,7 @@ def train_denoiser(
     """Train the network of the method `onestep`, which takes noise off images of any size in one call.
 
     Each set gives as many updates as any other, whatever its size: patches of small images, and patches of large ones
-    at several scales.
+    at several scales. No paper has this network: the preset paper is as large as that of DRUNet.
     """
     with explain_errors():
         sources = [source, *(more or [])]

@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from puregen_transforms.hub.catalogue import CATALOGUE, Kind
+from puregen_transforms.hub.catalogue import CATALOGUE
 from puregen_transforms.hub.checkpoints import find_checkpoint
-
-_CHECKPOINTS: dict[str, Kind] = {
-    "checkpoint": "ebm",
-    "ddpm_checkpoint": "ddpm",
-    "denoiser_checkpoint": "denoiser",
-}
-"""Settings that name a checkpoint, and of what kind."""
+from puregen_transforms.purifier.puregen_config import CHECKPOINTS
 
 
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,6 +22,6 @@ def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _portable(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return portable(value)
-    if name not in _CHECKPOINTS or value is None or value in CATALOGUE or not Path(value).is_dir():
+    if name not in CHECKPOINTS or value is None or value in CATALOGUE or not Path(value).is_dir():
         return value
-    return f"sha256:{find_checkpoint(value, kinds=[_CHECKPOINTS[name]]).sha256}"
+    return f"sha256:{find_checkpoint(value, kinds=[CHECKPOINTS[name]]).sha256}"

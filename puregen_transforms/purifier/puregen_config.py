@@ -33,6 +33,13 @@ LARGEST_NOISE = 128.0
 ALGORITHM_VERSION = 3
 """Raised whenever the same options and weights give other pixels, so that caches of old results are not reused."""
 
+CHECKPOINTS: Mapping[str, Literal["ebm", "ddpm", "denoiser"]] = {
+    "checkpoint": "ebm",
+    "ddpm_checkpoint": "ddpm",
+    "denoiser_checkpoint": "denoiser",
+}
+"""The options that name a network, and of what kind."""
+
 DYNAMICS: Mapping[Dynamics, LangevinConfig] = {
     "paper": LangevinConfig(),
     "cooled": LangevinConfig(temperature=5e-5),
@@ -126,8 +133,8 @@ class PureGenConfig:
         energy_threshold: raw energy from which "filt" and "adaptive" act on an image; default: set by a first pass over
             the data set (`PureGen.fit`).
         strength: how much noise "onestep" adds, by name; default: standard.
-        noise_level: how much it adds, as a standard deviation in units of 1/255, up to 128; default: that of the
-            strength.
+        noise_level: how much it adds, as a standard deviation in units of 1/255, up to 128, of which the packaged
+            network learned up to 80; default: that of the strength.
         jpeg_quality: quality of "jpeg", 1 to 100; default: 75.
         dtype: arithmetic of the networks; "auto" takes bfloat16 where the device is known to have it in hardware, else
             float32.
@@ -197,7 +204,7 @@ class PureGenConfig:
             raise ValueError(f"Expected a finite `energy_threshold`, but got {self.energy_threshold!r}.")
         if self.seed is not None:
             check_count("seed", self.seed, smallest=None)
-        for name in ("checkpoint", "ddpm_checkpoint", "denoiser_checkpoint"):
+        for name in CHECKPOINTS:
             if not isinstance(getattr(self, name), (str, NoneType)):
                 raise ValueError(f"Expected `{name}` to be a name or a path, but got {getattr(self, name)!r}.")
         if self.columns is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +25,10 @@ from puregen_transforms.models.unet_inference import FrozenUNet
 from puregen_transforms.train.batches import check_squares, draw_images
 from puregen_transforms.train.config import DDPMTraining
 from puregen_transforms.train.sparse import sparse_rows
-from puregen_transforms.train.trainer import Trainer
+from puregen_transforms.train.trainer import NoiseStatistics, Trainer
 
 _SAMPLE_STEPS = 75
 _SAMPLE_CALLS = 15
-
-
-@dataclass(frozen=True, kw_only=True)
-class DDPMStatistics:
-    """The statistics of one update."""
-
-    update: int
-    loss: float
-    """Mean square error of the predicted noise; 1 is no prediction at all."""
-    gradient_norm: float
-    rate: float
-
-    def __str__(self) -> str:
-        return f"loss {self.loss:.4f}; gradient {self.gradient_norm:.2f}"
 
 
 class DDPMTrainer(Trainer[Tensor]):
@@ -80,7 +66,7 @@ class DDPMTrainer(Trainer[Tensor]):
         super().__init__(check_squares(images, network.image_size), training, unet, optimizer, accelerator)
         self.alpha_bars = alpha_bars_of(beta_schedule()).to(self.device)
 
-    def step(self) -> DDPMStatistics:
+    def step(self) -> NoiseStatistics:
         """Update the weights once.
 
         Raises:
@@ -96,8 +82,7 @@ class DDPMTrainer(Trainer[Tensor]):
         noised = add_noise(images, noise, self.alpha_bars[timesteps]).contiguous(memory_format=torch.channels_last)
         predicted = self.model(noised, timesteps).sample
         loss = F.mse_loss(predicted.float(), noise)
-        mean_loss, norm = self._descend(loss, rate, largest_gradient=training.largest_gradient)
-        return DDPMStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
+        return self._descend(loss, rate, largest_gradient=training.largest_gradient)
 
     def network_settings(self) -> dict[str, Any]:
         """Return the shape of the network, JSON-ready."""

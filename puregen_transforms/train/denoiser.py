@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,9 @@ from puregen_transforms.models.denoiser import Denoiser
 from puregen_transforms.models.saving import save_denoiser
 from puregen_transforms.train.config import DenoiserTraining
 from puregen_transforms.train.patches import Patches
-from puregen_transforms.train.trainer import Trainer
+from puregen_transforms.train.trainer import NoiseStatistics, Trainer
 
 _SHOWN, _SHOWN_LEVELS = 12, (10.0, 30.0, 60.0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenoiserStatistics:
-    """The statistics of one update."""
-
-    update: int
-    loss: float
-    """Mean distance from the noise, in units of its level; 0.8 is no prediction at all."""
-    gradient_norm: float
-    rate: float
-
-    def __str__(self) -> str:
-        return f"loss {self.loss:.4f}; gradient {self.gradient_norm:.2f}"
 
 
 class DenoiserTrainer(Trainer[Patches]):
@@ -67,7 +52,7 @@ class DenoiserTrainer(Trainer[Patches]):
         optimizer = torch.optim.AdamW(denoiser.parameters(), lr=training.learning_rate, weight_decay=0.0)
         super().__init__(patches, training, denoiser, optimizer, accelerator or Accelerator())
 
-    def step(self) -> DenoiserStatistics:
+    def step(self) -> NoiseStatistics:
         """Update the weights once.
 
         Raises:
@@ -84,8 +69,7 @@ class DenoiserTrainer(Trainer[Patches]):
 
         noisy = (images + levels.view(-1, 1, 1, 1) * noise).contiguous(memory_format=torch.channels_last)
         loss = (self.model(noisy, levels).float() - noise).abs().mean()
-        mean_loss, norm = self._descend(loss, rate, largest_gradient=training.largest_gradient)
-        return DenoiserStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
+        return self._descend(loss, rate, largest_gradient=training.largest_gradient)
 
     def network_settings(self) -> dict[str, Any]:
         """Return the shape of the network, JSON-ready."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -50,6 +51,21 @@ class Training(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Return every setting, JSON-ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseStatistics:
+    """The statistics of one update of a network that predicts noise."""
+
+    update: int
+    loss: float
+    """Of the predicted noise, in units of its level: for a mean square 1 is no prediction at all, for a mean distance
+    0.8."""
+    gradient_norm: float
+    rate: float
+
+    def __str__(self) -> str:
+        return f"loss {self.loss:.4f}; gradient {self.gradient_norm:.2f}"
 
 
 class Trainer(ABC, Generic[ImagesT]):
@@ -170,11 +186,8 @@ class Trainer(ABC, Generic[ImagesT]):
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         self.update = update
 
-    def _descend(self, loss: Tensor, rate: float, *, largest_gradient: float) -> tuple[float, float]:
-        """Descend along a loss that is never to explode.
-
-        Returns:
-            The loss, mean over the processes, and the gradient's norm before clipping.
+    def _descend(self, loss: Tensor, rate: float, *, largest_gradient: float) -> NoiseStatistics:
+        """Descend along the loss of predicted noise, which is never to explode.
 
         Raises:
             TrainingDivergedError: the loss stopped being finite, or the gradients have blown up.
@@ -192,7 +205,7 @@ class Trainer(ABC, Generic[ImagesT]):
                 f"while (norm {norm:.3g}, loss {mean_loss:.3g}). Start again with a lower learning rate or a longer "
                 "warm-up."
             )
-        return mean_loss, norm
+        return NoiseStatistics(update=self.update, loss=mean_loss, gradient_norm=norm, rate=rate)
 
     def _take_step(self, loss: Tensor, rate: float, *, largest_gradient: float | None = None) -> float:
         """Descend along the loss, and return the gradient's norm before clipping."""

@@ -22,6 +22,7 @@ from puregen_transforms.purifier.config import Solver, explains_unknown_options
 from puregen_transforms.purifier.device import device_of_rank, one_thread_if_forked, parse_device
 from puregen_transforms.purifier.pipeline import Purifier
 from puregen_transforms.purifier.puregen_config import (
+    CHECKPOINTS,
     DType,
     Dynamics,
     Method,
@@ -127,12 +128,9 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
             raise ValueError(f"Expected `batch_size` to be a positive integer or None, but got {batch_size!r}.")
         # What is no checkpoint is said now; whether the Hub has it, when it is needed.
-        if checkpoint is not None:
-            locate(checkpoint, ("ebm",))
-        if ddpm_checkpoint is not None:
-            locate(ddpm_checkpoint, ("ddpm",))
-        if denoiser_checkpoint is not None:
-            locate(denoiser_checkpoint, ("denoiser",))
+        for name, kind in CHECKPOINTS.items():
+            if (named := getattr(self.config, name)) is not None:
+                locate(named, (kind,))
         self._expected_digest: str | None = None
         self.device = None if device is None else parse_device(device)
         self.batch_size = batch_size

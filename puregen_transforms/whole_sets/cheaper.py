@@ -8,7 +8,7 @@ from typing import Any
 
 from puregen_transforms import PureGen
 from puregen_transforms._progress import duration
-from puregen_transforms.purifier.puregen_config import METHOD_OPTIONS, Method
+from puregen_transforms.purifier.puregen_config import CHECKPOINTS, METHOD_OPTIONS, Method
 from puregen_transforms.whole_sets.workload import Estimate, calls_of, images_at_once, seconds_of_an_image
 
 NAMED_FROM = 600.0
@@ -19,9 +19,6 @@ LONGEST_TIMING = 60.0
 
 LEAST_GAIN = 2.0
 """How many times as long the chosen way must take for a cheaper one to be worth a sentence."""
-
-
-_CHECKPOINTS = ("checkpoint", "ddpm_checkpoint", "denoiser_checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,7 @@ class Cheaper:
     def purifier(self, chosen: PureGen) -> PureGen:
         """Make it, to run where and as the chosen one does, and with its networks."""
         used = METHOD_OPTIONS[self.options["method"]]
-        own = {name: getattr(chosen.config, name) for name in _CHECKPOINTS if name in used}
+        own = {name: getattr(chosen.config, name) for name in CHECKPOINTS if name in used}
         return PureGen(**{**own, **self.options}, dtype=chosen.config.dtype, **chosen.runtime)
 
     @property
@@ -69,7 +66,7 @@ CHEAPER = (
         instead_of=("ebm", "ddpm", "naive", "reps"),
     ),
 )
-"""The best first; what each gives up is measured by `benchmarks/purify_quality.py`.
+"""The best first; what each gives up is measured by `benchmarks/photograph_quality.py` and `purify_quality.py`.
 
 Methods that act on few images, by their energy, and those for sets made unlearnable have no substitute here.
 """

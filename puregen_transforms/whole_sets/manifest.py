@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from puregen_transforms._files import is_regular, parse_json
 from puregen_transforms._text import shown
 from puregen_transforms.data.reserved_names import MANIFEST
-from puregen_transforms.purifier.puregen_config import ALGORITHM_VERSION
+from puregen_transforms.purifier.puregen_config import ALGORITHM_VERSION, CHECKPOINTS
 from puregen_transforms.whole_sets.dataset_copy import PartRecord
 
 if TYPE_CHECKING:
@@ -107,9 +107,6 @@ def _settings(line: bytes, path: Path) -> dict[str, Any]:
 SETTLED = ("seed", "energy_threshold")
 """Options that a run settles at its beginning, where they were left open."""
 
-_PLACES = ("checkpoint", "ddpm_checkpoint", "denoiser_checkpoint")
-
-
 PART_ROWS_SETTING = "rows of a part"
 """Setting of the source that says how its copy is cut, which changes no image."""
 
@@ -132,7 +129,7 @@ def filled_in(settings: Mapping[str, Any], earlier: Mapping[str, Any] | None) ->
         if options and before:
             options |= {name: before[name] for name in SETTLED if options[name] is None}
             # Another place for the same weights is the same purifier.
-            options |= {name: before.get(name) for name in _PLACES if name in options}
+            options |= {name: before.get(name) for name in CHECKPOINTS if name in options}
         if PART_ROWS_SETTING in earlier["source"]:
             source[PART_ROWS_SETTING] = earlier["source"][PART_ROWS_SETTING]
     return {**settings, "purifier": options, "source": source}
