@@ -345,7 +345,10 @@ def _in_doubt(dynamics: Dynamics | None) -> str:
 def _advise_to_remove(verdict: Verdict, dynamics: Dynamics | None) -> Advice:
     count, images = int(verdict.flagged.sum()), len(verdict)
     share = f"{count / images:.2%} of the set"
-    remove = f"Leave out the {count:,} images held for poisoned ({share}): images.csv lists them."
+    remove = (
+        f"Leave out the {count:,} images held for poisoned ({share}): images.csv lists them, and puregen clean writes "
+        "a copy without them."
+    )
     rest = "Of the rest, purify what you do not trust: that weakens faint patterns that no search has found."
     if dynamics is None:
         return Advice(action="remove", steps=DEFAULT_STEPS, sentences=(remove, rest))
