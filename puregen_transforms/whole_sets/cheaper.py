@@ -9,7 +9,7 @@ from typing import Any
 from puregen_transforms import PureGen
 from puregen_transforms._progress import duration
 from puregen_transforms.purifier.puregen_config import CHECKPOINTS, METHOD_OPTIONS, Method
-from puregen_transforms.whole_sets.workload import Estimate, calls_of, images_at_once, seconds_of_an_image
+from puregen_transforms.whole_sets.workload import Estimate, calls_of, seconds_of_an_image, timed_images
 
 NAMED_FROM = 600.0
 """Seconds of work from which on a cheaper way is looked for."""
@@ -93,7 +93,7 @@ def cheaper_than(chosen: PureGen, expected: Estimate) -> str | None:
 def _timed(other: PureGen, chosen: PureGen, expected: Estimate) -> float | None:
     """Time another purifier on images of the same size; None if that takes long, or it cannot purify them."""
     ahead = calls_of(other.config) / max(1.0, calls_of(chosen.config))
-    if expected.seconds * images_at_once(other, expected.side**2) * ahead > LONGEST_TIMING:
+    if expected.seconds * timed_images(other, expected.side, expected.images) * ahead > LONGEST_TIMING:
         return None
     try:
         return seconds_of_an_image(other, expected.side, most=expected.images)

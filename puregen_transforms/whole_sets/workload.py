@@ -120,6 +120,11 @@ def estimate(source: DatasetCopy, purifier: PureGen, *, finished: int = 0, proce
     return Estimate(images=images, side=side, seconds=seconds, processes=processes)
 
 
+def timed_images(purifier: PureGen, side: int, most: int | None) -> int:
+    """Count the images that `seconds_of_an_image` times: as many as are purified at once, and not too many."""
+    return max(1, min(images_at_once(purifier, side * side), _MOST_TIMED, most or _MOST_TIMED))
+
+
 def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None) -> float:
     """Time a few network calls on images of so many pixels a side, and reckon up what one image takes.
 
@@ -131,7 +136,7 @@ def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None
     Raises:
         ValueError, RuntimeError: the networks do not take such images, or cannot be used.
     """
-    count = max(1, min(images_at_once(purifier, side * side), _MOST_TIMED, most or _MOST_TIMED))
+    count = timed_images(purifier, side, most)
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     share = purifier.config.filter_fraction or 1.0
 
