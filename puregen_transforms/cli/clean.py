@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from puregen_transforms._progress import datasets_bars_hidden
 from puregen_transforms.cli.consent import ask_before
 from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
 from puregen_transforms.cli.data_options import (
@@ -135,8 +136,6 @@ def clean(
     """
     with explain_errors(), terminated_like_interrupted():
         check_path(source)
-        from datasets.utils.logging import disable_progress_bar
-
         from puregen_transforms.cleaning.places import STATE, Places
         from puregen_transforms.cleaning.plan import plan
         from puregen_transforms.cleaning.records import recorded
@@ -148,7 +147,6 @@ def clean(
         from puregen_transforms.whole_sets.plan import check_apart
         from puregen_transforms.whole_sets.storage import Storage
 
-        disable_progress_bar()  # of copying to the cache; ours follows
         started = time.monotonic()
         places = Places.of(destination.expanduser(), report)
         for place in (places.copy, places.report):
@@ -172,15 +170,16 @@ def clean(
         )
         storage = Storage(convert=convert, keep_names=keep_names, image_format=image_format, quality=quality)
         check_storage(storage, rule)
-        opened = open_to_clean(
-            source,
-            column=column,
-            label_column=label_column,
-            splits=tuple(split or ()),
-            size=size,
-            follow_links=follow_links,
-            storage=storage,
-        )
+        with datasets_bars_hidden():
+            opened = open_to_clean(
+                source,
+                column=column,
+                label_column=label_column,
+                splits=tuple(split or ()),
+                size=size,
+                follow_links=follow_links,
+                storage=storage,
+            )
         if before := recorded(places.copy, rule):
             say(
                 f"The search was made already, by puregen-transforms {before.report.versions['puregen-transforms']}.",

@@ -8,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from puregen_transforms._progress import datasets_bars_hidden
+
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
@@ -87,14 +89,12 @@ def choose_source(
         FileNotFoundError: see `open_source`.
         ValueError: a split or column that is not there, or none to choose by default.
     """
-    from datasets.utils.logging import disable_progress_bar
-
     from puregen_transforms.data.cells import Places
     from puregen_transforms.data.local import local_path
     from puregen_transforms.data.sources import open_source
 
-    disable_progress_bar()  # of copying to the cache; ours follows
-    splits = open_source(source, follow_links=follow_links)
+    with datasets_bars_hidden():
+        splits = open_source(source, follow_links=follow_links)
     path = local_path(source)
     return choose_columns(
         splits,

@@ -65,3 +65,13 @@ def test_a_split_that_is_not_there_is_refused(tmp_path):
     assert choose_source(str(tmp_path / "saved"), None, None, None).split == "train"
     with pytest.raises(ValueError, match="Expected one of the splits"):
         choose_source(str(tmp_path / "saved"), "test", None, None)
+
+
+def test_the_bars_of_datasets_are_hidden_for_a_while_only(tmp_path, capsys):
+    from datasets.utils import are_progress_bars_disabled
+
+    put(tmp_path / "set/cat/0.png", encoded(picture(0)))
+    put(tmp_path / "set/dog/1.png", encoded(picture(1)))
+    choose_source(str(tmp_path / "set"), None, None, None)
+    assert not are_progress_bars_disabled()
+    assert capsys.readouterr().err == ""
