@@ -25,8 +25,9 @@ from puregen_transforms.data.sources import (
     open_source,
     open_tables,
     split_of,
+    splits_of,
 )
-from puregen_transforms.data.split_names import split_name
+from puregen_transforms.data.split_names import choose_splits
 from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
 from puregen_transforms.whole_sets.folder_copy import FolderCopy
 from puregen_transforms.whole_sets.folder_plan import plan_folder
@@ -129,10 +130,8 @@ def _opened(
     storage: Storage,
 ) -> CleaningSource:
     path, folder, images, places = None, None, None, ANYWHERE
-    if isinstance(dataset, Dataset):
-        found = {str(split_name(dataset.split)): dataset}
-    elif isinstance(dataset, DatasetDict):
-        found = {str(split): rows for split, rows in dataset.items()}
+    if isinstance(dataset, (Dataset, DatasetDict)):
+        found = splits_of(dataset)
     else:
         path = os.fspath(dataset)
         here = local_path(path)
@@ -143,8 +142,6 @@ def _opened(
             found = {split: images.dataset(split) for split in images.splits}
         else:
             found = {str(split): rows for split, rows in open_source(path, follow_links=follow_links).items()}
-    if missing := sorted(set(splits) - set(found)):
-        raise ValueError(f"Expected splits out of {sorted(found)}, but got {missing}.")
     chosen = {
         split: choose_columns(
             found,
@@ -157,8 +154,7 @@ def _opened(
             size=size,
             convert=storage.convert,
         )
-        for split in found
-        if not splits or split in splits
+        for split in choose_splits(found, splits)
     }
     if images is not None:
         return FolderSource(folder=images, chosen=chosen, splits=tuple(splits), storage=storage)

@@ -23,6 +23,10 @@ def verify(
         str | None,
         typer.Option(help="Hash of its manifest, as `puregen purify` printed it, kept elsewhere."),
     ] = None,
+    follow_links: Annotated[
+        bool,
+        typer.Option("--follow-links", help="Read the source as the copy was made: with links that lead out of it."),
+    ] = False,
 ) -> None:
     """Check a purified copy against its manifest; exit with 1 if anything is wrong.
 
@@ -33,11 +37,13 @@ def verify(
     with explain_errors():
         if source is not None:
             check_path(source)
+        elif follow_links:
+            raise ValueError("Expected --source beside --follow-links: of a copy alone, no link is followed.")
         from puregen_transforms.whole_sets.verify import changes_since, hidden_in, problems_of
 
         problems = list(problems_of(copy, sha256=sha256))
         if source is not None:
-            problems += changes_since(copy, source)
+            problems += changes_since(copy, source, follow_links=follow_links)
         hidden = hidden_in(copy)
     for problem in problems[:SHOWN]:
         say(f"Wrong: {problem}", err=True)

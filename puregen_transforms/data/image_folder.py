@@ -20,7 +20,7 @@ from puregen_transforms.data.image_table import ImageTable, read_image_table
 from puregen_transforms.data.images import IMAGE_SUFFIXES, looks_like_image
 from puregen_transforms.data.links import problem_of_link
 from puregen_transforms.data.reserved_names import MANIFEST, METADATA_NAMES
-from puregen_transforms.data.split_names import named_split, ordered_splits
+from puregen_transforms.data.split_names import choose_splits, named_split, ordered_splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +115,7 @@ class ImageFolder:
 
     def check_splits(self, splits: Collection[str]) -> None:
         """Raise ValueError for a split that is not there."""
-        if missing := sorted(set(splits) - set(self.splits)):
-            raise ValueError(f"Expected splits out of {sorted(self.splits)}, but got {missing}.")
+        choose_splits(self.splits, splits)
 
     def in_split(self, path: str, splits: Collection[str]) -> bool:
         """Tell whether a file is of one of these splits; none named takes all."""

@@ -25,7 +25,7 @@ from puregen_transforms.data.local import check_path, what_is_there
 from puregen_transforms.data.parquet_files import ParquetSplit, parquet_below, parquet_splits
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.saved_sets import is_saved_set, load_saved_set
-from puregen_transforms.data.split_names import check_split_names
+from puregen_transforms.data.split_names import check_split_names, choose_splits, split_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +55,13 @@ def open_source(source: str, *, follow_links: bool = False) -> DatasetDict:
     if (parquet := _parquet_files(source, follow_links)) is not None:
         return DatasetDict(_load_parquet(source, parquet))
     return _open_saved_or_named(source, follow_links)
+
+
+def splits_of(dataset: Dataset | DatasetDict) -> dict[str, Dataset]:
+    """Name the splits of a data set that `datasets` has opened; a single one without a name is "train"."""
+    if isinstance(dataset, DatasetDict):
+        return {str(split): rows for split, rows in dataset.items()}
+    return {split_name(dataset.split): dataset}
 
 
 def _open_saved_or_named(source: str, follow_links: bool) -> DatasetDict:
@@ -214,9 +221,7 @@ def open_tables(source: str, *, splits: Collection[str] = (), follow_links: bool
     else:
         found = _open_saved_or_named(source, follow_links)
         opened = {str(split): DatasetSplit(dataset=dataset) for split, dataset in found.items()}
-    if missing := sorted(set(splits) - set(opened)):
-        raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")
-    return {split: table for split, table in opened.items() if not splits or split in splits}
+    return choose_splits(opened, splits)
 
 
 def iterate_images(
@@ -240,10 +245,7 @@ def iterate_images(
         ValueError: a split or column that is not there, several columns, or an image that cannot be decoded.
     """
     opened, places = open_source(source, follow_links=follow_links), Places.of_source(source, follow_links=follow_links)
-    if missing := sorted(set(splits) - set(opened)):
-        raise ValueError(f"Expected splits out of {sorted(opened)}, but got {missing}.")
-    for split in splits or opened:
-        table = opened[split]
+    for table in choose_splits(opened, splits).values():
         chosen = choose_image_columns(table.features, columns)
         read = [Pictures(table, column, places=places) for column in chosen]
         for row in range(len(table)):

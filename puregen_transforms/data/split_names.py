@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from puregen_transforms._text import shown
@@ -29,6 +29,17 @@ def ordered_splits(splits: Mapping[str, Value]) -> dict[str, Value]:
     """Put the usual splits first, in their usual order, as `datasets` does."""
     names = [*(name for name in _WORDS if name in splits), *(name for name in splits if name not in _WORDS)]
     return {name: splits[name] for name in names}
+
+
+def choose_splits(found: Mapping[str, Value], wanted: Collection[str]) -> dict[str, Value]:
+    """Choose splits by their names, in the order found; all where none is named.
+
+    Raises:
+        ValueError: a split that is not there.
+    """
+    if missing := sorted(set(wanted) - set(found)):
+        raise ValueError(f"Expected splits out of {sorted(found)}, but got {missing}.")
+    return {split: value for split, value in found.items() if not wanted or split in wanted}
 
 
 def split_name(split: object) -> str:

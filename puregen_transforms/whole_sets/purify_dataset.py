@@ -17,8 +17,7 @@ from datasets.utils import are_progress_bars_disabled, tqdm
 
 from puregen_transforms import PureGen
 from puregen_transforms.data.sample_transforms import transforms_of
-from puregen_transforms.data.sources import DatasetSplit, open_source, open_stream, split_of
-from puregen_transforms.data.split_names import split_name
+from puregen_transforms.data.sources import DatasetSplit, open_source, open_stream, split_of, splits_of
 from puregen_transforms.whole_sets.cheaper import cheaper_than
 from puregen_transforms.whole_sets.dataset_copy import DatasetCopy
 from puregen_transforms.whole_sets.part_by_part import changed, purify_copy
@@ -151,8 +150,7 @@ def _source(
         stream = StreamCopy(dataset, names, storage=storage)
         return _Source(copy=stream, open=lambda: open_stream(folder, stream.split))
     if isinstance(dataset, (Dataset, DatasetDict)):
-        splits = dataset if isinstance(dataset, DatasetDict) else {split_name(dataset.split): dataset}
-        tables = {str(name): DatasetSplit(dataset=split) for name, split in splits.items()}
+        tables = {name: DatasetSplit(dataset=split) for name, split in splits_of(dataset).items()}
         return _Source(
             copy=table_copy(tables, names, storage=storage),
             open=lambda: (

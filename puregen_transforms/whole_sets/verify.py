@@ -136,12 +136,13 @@ def _row_of(skipped: Skipped) -> object:
     return skipped.place.get("row", skipped.place.get("file"))
 
 
-def changes_since(copy: Path, source: str) -> Iterator[str]:
+def changes_since(copy: Path, source: str, *, follow_links: bool = False) -> Iterator[str]:
     """Compare a copy with the data it was made from, and say which rows are no longer the same.
 
     Args:
         copy: see `problems_of`.
         source: as it was given to `puregen purify`.
+        follow_links: read also what links in a folder lead to elsewhere, where the copy was made so.
 
     Raises:
         ValueError, OSError: as in `problems_of`; or the source cannot be opened.
@@ -158,7 +159,15 @@ def changes_since(copy: Path, source: str) -> Iterator[str]:
     treatment = Treatment.from_dict(before[TREATMENT]) if TREATMENT in before else ALL_PURIFIED
     storage = Storage.from_dict(before.get("storage", {}))
     columns = before.get("columns", ())
-    planned = copy_of(source, copy, columns=columns, splits=splits, treatment=treatment, storage=storage)
+    planned = copy_of(
+        source,
+        copy,
+        columns=columns,
+        splits=splits,
+        follow_links=follow_links,
+        storage=storage,
+        treatment=treatment,
+    )
     now = planned.cut(before["rows of a part"])
     if changes := differences(before, json.loads(json.dumps(now.describe()))):
         yield from changes

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset, Features, Image, Value, load_dataset
 from PIL import Image as PILImage
+from typer.testing import CliRunner
 
+from puregen_transforms.cli.main import app
 from puregen_transforms.whole_sets.verify import changes_since, problems_of
 from tests.cli.files import encoded, nothing_left, picture, put, same, tree
 
@@ -163,6 +165,20 @@ class TestImageFolder:
         assert {"train/cat/linked.png", "train/bird/x.png"} <= set(tree(tmp_path / "out"))
         assert not any("loop" in name for name in tree(tmp_path / "out"))
         assert not (tmp_path / "out/train/cat/linked.png").is_symlink()
+
+    def test_a_copy_made_with_links_is_compared_with_its_source(self, source, tmp_path, run_purify):
+        put(tmp_path / "outside/x.png", encoded(picture(9)))
+        (source / "train/bird").symlink_to(tmp_path / "outside")
+        assert run_purify(source, tmp_path / "out", "--follow-links").exit_code == 0
+
+        def verify(*options):
+            return CliRunner().invoke(app, ["verify", str(tmp_path / "out"), *map(str, options)])
+
+        assert verify("--source", source, "--follow-links").exit_code == 0
+        assert verify("--source", source).exit_code == 1
+        assert "--source" in verify("--follow-links").stderr
+        put(tmp_path / "outside/x.png", encoded(picture(8)))
+        assert "have changed" in verify("--source", source, "--follow-links").stderr
 
     def test_links_out_of_the_folder_are_refused_unless_asked_for(self, source, tmp_path, run_purify):
         put(tmp_path / "outside/x.png", encoded(picture(9)))
