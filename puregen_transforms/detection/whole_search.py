@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
 
     A search that cannot be made is left out with the reason: it never stops the others. Those whose reports are in
     `suspects.known` count whatever the budget, and are not made again. What is finished is kept in `suspects.state`,
-    from which a killed search goes on.
+    from which a killed search goes on; without such a folder, a temporary one serves what several searches need.
 
     Args:
         suspects: the set; with a network, that one is searched, and none is trained.
@@ -44,6 +45,9 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
         raise ValueError(f"Expected a budget out of {', '.join(BUDGETS)}, but got {budget!r}.")
     if not len(suspects):
         raise ValueError("Expected at least one image, but got none.")
+    if suspects.state is None:
+        with tempfile.TemporaryDirectory(prefix="puregen-search-") as folder:
+            return search_set(replace(suspects, state=Path(folder)), budget=budget, train=train)
     suspects = in_memory(suspects)
     made: list[Searched] = []
     left_out: list[LeftOut] = []

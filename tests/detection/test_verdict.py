@@ -1,6 +1,7 @@
 """What several searches come to together."""
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -11,6 +12,7 @@ from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import DetectionReport, Detector, SuspectSet, detect
 from puregen_transforms.detection import whole_search as module
+from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.searches import BUDGETS, DOUBT, MISLABELED, NEVER, POISON, SEARCHES, Search
 from puregen_transforms.detection.verdict import CLEAN_ROW, LeftOut, Searched, conclude, rank_of
@@ -166,6 +168,23 @@ def test_a_budget_decides_what_is_searched_and_a_refusal_stops_nothing(searches)
     assert int(verdict.flagged.sum()) == 5
     with pytest.raises(ValueError, match="2m, 20m, full, but got '3m'"):
         search_set(suspects(), budget="3m")
+
+
+def test_what_several_searches_need_is_computed_once_and_left_nowhere(searches, tmp_path, monkeypatch):
+    asked = []
+
+    def read(self, images):
+        asked.append(len(images))
+        return torch.rand(len(images), 8)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("puregen_transforms.detection.frozen_features.FeatureReader.read", read)
+    twice = (LabelDisagreement(), LabelDisagreement(threshold=3.0))
+    searched = tuple(Search(name=f"{number}", detector=one, finds="labels") for number, one in enumerate(twice))
+    monkeypatch.setattr(module, "SEARCHES", searched)
+    assert len(search_set(suspects(), budget="2m").made) == 2
+    assert asked == [20]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_search_that_was_made_already_counts_whatever_the_budget(searches):
