@@ -19,7 +19,7 @@ from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.decisions import Decisions, overrule
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.verdict import MADE_UNLEARNABLE, Verdict
-from puregen_transforms.detection.whole_search import search_set, train_small
+from puregen_transforms.detection.whole_search import WholeSetSearch, search_set, train_small
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.inspection.page import write_verdict
 from puregen_transforms.purifier.device import choose_device
@@ -61,6 +61,7 @@ def search_split(
     reserved: ImageSet | None = None,
     decisions: Decisions | None = None,
     device: str | None = None,
+    search: WholeSetSearch | None = None,
     state: Path | None = None,
     report: Path | None = None,
     command: str | None = None,
@@ -74,6 +75,7 @@ def search_split(
         reserved: see `SuspectSet`.
         decisions: of a person, which overrule the searches.
         device: where to work.
+        search: makes the searches; None is `search_set`.
         state: see `SuspectSet`.
         report: folder of the report; None writes none.
         command: for the report.
@@ -83,7 +85,7 @@ def search_split(
         ValueError: a set that cannot be searched.
     """
     suspects = suspects_of(subject, rule, reserved=reserved, device=device, state=state, progress=progress)
-    verdict = search_set(suspects, budget=rule.budget, train=partial(train_small, epochs=rule.epochs))
+    verdict = (search or search_set)(suspects, budget=rule.budget, train=partial(train_small, epochs=rule.epochs))
     if decisions is not None:
         verdict = overrule(verdict, decisions, subject.digest_of)
     if report is not None:

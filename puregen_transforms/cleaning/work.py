@@ -20,6 +20,7 @@ from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.detection.whole_search import WholeSetSearch
 from puregen_transforms.whole_sets.dataset_copy import PART_ROWS, DatasetCopy
 from puregen_transforms.whole_sets.manifest import PART_ROWS_SETTING
 from puregen_transforms.whole_sets.part_by_part import changed, purify_copy
@@ -58,6 +59,7 @@ def clean(
     reserved: ImageSet | None = None,
     decisions: Decisions | None = None,
     device: str | None = None,
+    search: WholeSetSearch | None = None,
     part_rows: int | None = None,
     command: str | None = None,
     progress: Progress = silent,
@@ -76,6 +78,7 @@ def clean(
         reserved: see `SuspectSet`.
         decisions: of a person, which overrule the searches.
         device: where to work; None takes an accelerator if there is one.
+        search: makes the searches; None is `search_set`.
         part_rows: see `purify_copy`.
         command: for the report.
         progress: told what is being done.
@@ -96,7 +99,7 @@ def clean(
     if decision is None:
         check_places(places, rule)
         cut = everything.cut(part_rows or _part_rows(everything, rule, purifier))
-        decision = _searched(source, cut, places, rule, reserved, decisions, device, command, progress)
+        decision = _searched(source, cut, places, rule, reserved, decisions, device, search, command, progress)
     treatment = decision.treatment
     if rule.flagged == QUARANTINE and is_new and any(treatment.left_out.values()):
         _put_aside(source, places, decision, progress)
@@ -143,6 +146,7 @@ def _searched(
     reserved: ImageSet | None,
     decisions: Decisions | None,
     device: str | None,
+    search: WholeSetSearch | None,
     command: str | None,
     progress: Progress,
 ) -> Decision:
@@ -158,6 +162,7 @@ def _searched(
             reserved=reserved,
             decisions=decisions,
             device=device,
+            search=search,
             state=state,
             report=below(places.report, split) if several else places.report,
             command=command,

@@ -14,9 +14,11 @@ from puregen_transforms._progress import datasets_bars_hidden
 from puregen_transforms.cli.consent import ask_before
 from puregen_transforms.cli.copying import how_to_open, terminated_like_interrupted
 from puregen_transforms.cli.data_options import (
+    Actors,
     Column,
     Decided,
     Device,
+    Engine,
     Epochs,
     FollowLinks,
     ImageFormat,
@@ -32,7 +34,7 @@ from puregen_transforms.cli.errors import FOUND, explain_errors
 from puregen_transforms.cli.options import DATA, RUNNING
 from puregen_transforms.cli.output import PlainConsole, say
 from puregen_transforms.cli.progress import shown_progress
-from puregen_transforms.cli.searching import command_line, read_decisions
+from puregen_transforms.cli.searching import choose_search, command_line, read_decisions
 from puregen_transforms.data.local import check_path, local_path
 
 if TYPE_CHECKING:
@@ -107,6 +109,8 @@ def clean(
     epochs: Epochs = 12,
     seed: Seed = 0,
     device: Device = None,
+    engine: Engine = "local",
+    actors: Actors = None,
     part_rows: Annotated[
         int | None,
         typer.Option(
@@ -148,6 +152,7 @@ def clean(
         from puregen_transforms.whole_sets.storage import Storage
 
         started = time.monotonic()
+        search = choose_search(engine, actors)
         places = Places.of(destination.expanduser(), report)
         for place in (places.copy, places.report):
             check_apart(local_path(source), place)
@@ -221,6 +226,7 @@ def clean(
                 reserved=clean_set,
                 decisions=decided,
                 device=device,
+                search=search,
                 part_rows=part_rows,
                 command=command_line(words, options),
                 progress=progress,

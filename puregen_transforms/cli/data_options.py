@@ -115,6 +115,24 @@ Device = Annotated[
     typer.Option(help="cpu, cuda, cuda:1, mps ...; default: an accelerator if there is one.", rich_help_panel=RUNNING),
 ]
 
+Engine = Annotated[
+    Literal["local", "ray"],
+    typer.Option(
+        help="Who searches: this process (local), or actors of a Ray cluster (ray), with the same result. Every "
+        "machine must find SRC and the report's folder at the same place.",
+        rich_help_panel=RUNNING,
+    ),
+]
+
+Actors = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Actors of engine ray; default: one for each GPU, or on CPUs for each machine.",
+        rich_help_panel=RUNNING,
+    ),
+]
+
 Yes = Annotated[
     bool,
     typer.Option(

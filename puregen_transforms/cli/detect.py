@@ -18,10 +18,12 @@ from rich.text import Text
 from puregen_transforms._progress import silent
 from puregen_transforms._text import shown
 from puregen_transforms.cli.data_options import (
+    Actors,
     Column,
     Convert,
     Decided,
     Device,
+    Engine,
     Epochs,
     FollowLinks,
     LabelColumn,
@@ -38,6 +40,7 @@ from puregen_transforms.cli.searching import (
     STATE,
     agree_to_search,
     check_output,
+    choose_search,
     command_line,
     print_verdict,
     read_decisions,
@@ -49,9 +52,9 @@ from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
-    from puregen_transforms.data.image_set import ImageSet
-    from puregen_transforms.detection import DetectionReport, Detector
+    from puregen_transforms.detection import DetectionReport, Detector, SuspectSet
     from puregen_transforms.detection.verdict import Verdict
+    from puregen_transforms.detection.whole_search import WholeSetSearch
     from puregen_transforms.inspection.origin import Origin
 
 
@@ -102,6 +105,8 @@ def detect(
     epochs: Epochs = 12,
     seed: Seed = 0,
     device: Device = None,
+    engine: Engine = "local",
+    actors: Actors = None,
     fail_on_flagged: Annotated[
         bool, typer.Option(help="Exit with code 2 if an image is flagged, for pipelines.", rich_help_panel=RUNNING)
     ] = False,
@@ -138,7 +143,13 @@ def detect(
                 source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
             )
             clean = read_reserved(reserved, chosen, size)
-            verdict = _search(chosen, clean, output, budget=budget, epochs=epochs, seed=seed, device=device, yes=yes)
+            verdict = _search(
+                replace(suspects_of(chosen, output, seed, device, silent), reserved=clean),
+                choose_search(engine, actors),
+                budget=budget,
+                epochs=epochs,
+                yes=yes,
+            )
             verdict = overrule(verdict, decided, chosen.images.digest_of)
             options = {
                 "--decisions": decisions,
@@ -163,6 +174,8 @@ def detect(
         from puregen_transforms.detection.whole_search import train_small
         from puregen_transforms.inspection.one_detector import write_report
 
+        if engine == "ray":
+            raise ValueError("Expected a whole search with --engine ray: puregen detect SRC, without a detector.")
         detector = _build(name, preset, parse_settings(setting or []))
         chosen = choose_source(
             source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
@@ -201,25 +214,14 @@ def _is_detector(word: str) -> bool:
     return word.lower().replace("-", "_") in DETECTORS and not Path(word).exists()
 
 
-def _search(
-    chosen: ChosenSource,
-    clean: ImageSet | None,
-    output: Path,
-    *,
-    budget: str,
-    epochs: int,
-    seed: int,
-    device: str | None,
-    yes: bool,
-) -> Verdict:
+def _search(suspects: SuspectSet, search: WholeSetSearch | None, *, budget: str, epochs: int, yes: bool) -> Verdict:
     """Make every search that fits; what is finished is kept in the folder until all are."""
     from puregen_transforms.detection.whole_search import detectors_of, search_set, train_small
 
-    suspects = replace(suspects_of(chosen, output, seed, device, silent), reserved=clean)
     agree_to_search(suspects, detectors_of(suspects, budget), epochs=epochs, yes=yes)
     with shown_progress(PlainConsole(stderr=True)) as progress:
         suspects = replace(suspects, progress=progress)
-        return search_set(suspects, budget=budget, train=partial(train_small, epochs=epochs))
+        return (search or search_set)(suspects, budget=budget, train=partial(train_small, epochs=epochs))
 
 
 def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, facts: Mapping[str, str]) -> None:

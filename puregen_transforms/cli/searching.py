@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from puregen_transforms.detection import Detector, SuspectSet
     from puregen_transforms.detection.decisions import Decisions
     from puregen_transforms.detection.verdict import Verdict
+    from puregen_transforms.detection.whole_search import WholeSetSearch
 
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""
@@ -68,6 +70,31 @@ def agree_to_search(suspects: SuspectSet, detectors: Iterable[Detector], *, epoc
     begun = suspects.state is not None and suspects.state.exists()
     say(f"{found}{' An earlier run has done some of it.' if begun else ''}", err=True)
     ask_before(found.total, yes=yes or begun)
+
+
+def choose_search(engine: str, actors: int | None) -> WholeSetSearch | None:
+    """Choose who makes the searches of a set.
+
+    Args:
+        engine: "local" or "ray".
+        actors: of Ray; None lets it choose.
+
+    Returns:
+        None for this process, by `search_set`.
+
+    Raises:
+        ValueError: actors for another engine.
+        ImportError: Ray is not installed.
+    """
+    if engine == "ray":
+        from puregen_transforms._extras import require_extra
+        from puregen_transforms.detection.ray_engine import search_with_ray
+
+        require_extra("ray", "ray")  # said before anything is read
+        return partial(search_with_ray, actors=actors)
+    if actors is not None:
+        raise ValueError("Expected --actors with --engine ray alone, but got it with engine local.")
+    return None
 
 
 def read_reserved(source: str | None, chosen: ChosenSource, size: int | None = None) -> ImageSet | None:

@@ -289,9 +289,14 @@ def measure_energies(
         return found["energies"], sizes
     energies, sizes = meter.energies(progress)
     if kept is not None:
-        pairs = torch.tensor([size or (0, 0) for size in sizes])
-        write_atomically(kept, save({"energies": energies, "sizes": pairs}))
+        keep_energies(kept, energies, sizes)
     return energies, sizes
+
+
+def keep_energies(kept: Path, energies: Tensor, sizes: Sequence[tuple[int, int] | None]) -> None:
+    """Keep the energies and sizes of all images in a file, where `measure_energies` reads them."""
+    pairs = torch.tensor([size or (0, 0) for size in sizes])
+    write_atomically(kept, save({"energies": energies, "sizes": pairs}))
 
 
 def pattern_report(measured: MeasuredSet, suspects: SuspectSet) -> DetectionReport:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.detection.detector import SuspectSet
+from puregen_transforms.detection.stored_rows import Rows, make_rows, parts_of
 from puregen_transforms.hub.backbones import Backbone
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
@@ -33,7 +35,7 @@ _BYTES_PER_PIXEL = 100
 """Of a network's widest activation, by pixel of its images: EfficientNet-Lite0 has 96, ResNet-50 64."""
 
 
-def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Tensor:
+def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Rows:
     """Compute the features of every image, which do not depend on the images beside it.
 
     Args:
@@ -42,30 +44,37 @@ def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Ten
         side: to which images are resized, whatever their shape.
 
     Returns:
-        (N, D) float32 on the CPU; NaN in rows without an image.
+        (N, D) float32 on the CPU, in a file if they are too many for the memory; NaN in rows without an image.
 
     Raises:
         ValueError: no image at all, or one that cannot be read; names the row.
         FloatingPointError: a feature is not finite.
     """
     reader = FeatureReader(backbone, side=side, device=suspects.device)
-    present = torch.zeros(len(suspects), dtype=torch.bool)
-    parts: list[Tensor] = []
-    for start in range(0, len(suspects), PART):
-        suspects.progress("reading features", start, len(suspects))
-        rows = range(start, min(start + PART, len(suspects)))
-        images = [suspects.read(row) for row in rows]
-        present[start : rows.stop] = torch.tensor([image is not None for image in images])
+    features: Rows | None = None
+    for part in parts_of(len(suspects), PART):
+        suspects.progress("reading features", part.start, len(suspects))
+        images = [suspects.read(row) for row in range(part.start, part.stop)]
         if found := [image for image in images if image is not None]:
             folder = suspects.state and suspects.state / f"features-{reader.digest(found)}"
-            parts.append(kept_tensors(folder, partial(reader.read_tensors, found))["features"])
+            own = kept_tensors(folder, partial(reader.read_tensors, found))["features"]
+            if features is None:
+                features = _no_features(len(suspects), own.shape[1], folder=suspects.state)
+            present = torch.tensor([image is not None for image in images])
+            if bad := present.nonzero().flatten()[~own.isfinite().all(1)].tolist():
+                where = [part.start + row for row in bad[:8]]
+                raise FloatingPointError(f"The features of the images in rows {where} are not finite.")
+            features[part] = torch.full((len(images), own.shape[1]), torch.nan).index_put((present,), own)
     suspects.progress("reading features", len(suspects), len(suspects))
-    if not parts:
+    if features is None:
         raise ValueError("Expected at least one image, but got none.")
-    features = torch.full((len(suspects), parts[0].shape[1]), torch.nan)
-    features[present] = torch.cat(parts)
-    if bad := (present & ~features.isfinite().all(1)).nonzero().flatten().tolist():
-        raise FloatingPointError(f"The features of the images in rows {bad[:8]} are not finite.")
+    return features
+
+
+def _no_features(count: int, width: int, *, folder: Path | None) -> Rows:
+    features = make_rows((count, width), torch.float32, folder=folder)
+    for part in parts_of(count, PART):
+        features[part] = torch.full((part.stop - part.start, width), torch.nan)
     return features
 
 

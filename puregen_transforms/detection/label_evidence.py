@@ -14,7 +14,7 @@ from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
 from puregen_transforms.detection.ridge import fit_ridge
 from puregen_transforms.detection.statistics import binomial_tail
-from puregen_transforms.purifier.batches import on_single_threads
+from puregen_transforms.detection.stored_rows import Rows, by_parts
 
 UNLIKELY, DOUBTFUL = 1e-3, 0.05
 """Chance of a surplus in one class below which it has a reason, and above which it needs none."""
@@ -33,7 +33,7 @@ _SIDE, _CELLS, _DIRECTIONS = 32, 4, 8
 _RIDGE = 0.02
 
 
-def weigh_marks(marks: Sequence[Mark], images: Tensor, labels: Tensor | None) -> tuple[Mark, ...]:
+def weigh_marks(marks: Sequence[Mark], images: Rows, labels: Tensor | None) -> tuple[Mark, ...]:
     """Add to each mark what the labels say of it.
 
     Args:
@@ -100,9 +100,9 @@ def _are_harmless(
     return chance >= DOUBTFUL and fit is not None and fit[0] >= LEAST_AGREEMENT and fit[2] > FAR
 
 
-def describe_pictures(images: Tensor) -> Tensor:
+def describe_pictures(images: Rows) -> Tensor:
     """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32."""
-    return torch.cat(on_single_threads(_describe, images.split(512)))
+    return torch.cat(by_parts(_describe, images, 512))
 
 
 def _describe(images: Tensor) -> Tensor:

@@ -6,18 +6,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.detection.stored_rows import Rows, by_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 SAME_PICTURE = 0.95
 """Cosine of two thumbnails above which they are taken for the same picture, cropped or compressed anew at most."""
 
+_AT_ONCE = 1024
 _SIDE = 8
 _FLAT = 20.0
 
 
-def small_pictures(images: Tensor) -> Tensor:
+def small_pictures(images: Rows) -> Tensor:
     """Make thumbnails of 8x8 pixels, less their mean and of length 1: (N, 3, H, W) uint8 -> (N, 193) float32."""
-    small = torch.cat([F.adaptive_avg_pool2d(part.float(), _SIDE) for part in images.split(1024)]).flatten(1)
+    return torch.cat(by_parts(_thumbnails, images, _AT_ONCE))
+
+
+def _thumbnails(images: Tensor) -> Tensor:
+    small = F.adaptive_avg_pool2d(images.float(), _SIDE).flatten(1)
     # The constant makes pictures of a single color copies of each other.
     return F.normalize(F.pad(small - small.mean(1, keepdim=True), (0, 1), value=_FLAT))
 
@@ -41,10 +47,10 @@ def copies_among(thumbnails: Tensor) -> Tensor:
     return torch.cat(on_single_threads(lambda part: part @ thumbnails.T > SAME_PICTURE, thumbnails.split(256)))
 
 
-def content_keys(images: Tensor) -> Tensor:
+def content_keys(images: Rows) -> Tensor:
     """Compute a number that equal images have in common, and others do not: (N, C, H, W) uint8 -> (N,) int64."""
-    weights = odd_numbers(images[0].numel(), seed=1)
-    return torch.cat([(part.flatten(1).long() * weights).sum(1) for part in images.split(1024)])
+    weights = odd_numbers(images.shape[1:].numel(), seed=1)
+    return torch.cat(by_parts(lambda part: (part.flatten(1).long() * weights).sum(1), images, _AT_ONCE))
 
 
 def order_by_content(keys: Tensor, labels: Tensor | None) -> Tensor:

@@ -12,12 +12,13 @@ from puregen_transforms.detection.label_evidence import weigh_marks
 from puregen_transforms.detection.look_alikes import content_keys, first_copies, order_by_content
 from puregen_transforms.detection.marks import Mark, in_rows_of
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.detection.stored_rows import Rows, choose_rows
 
 LEAST_IMAGES = 10
 """Images that a set needs to be compared with each other."""
 
 
-def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Tensor, Tensor | None, Tensor]:
+def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Rows, Tensor | None, Tensor]:
     """Read all images, sorted by what they hold.
 
     Args:
@@ -25,14 +26,16 @@ def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Tensor, Tensor 
         smallest: shortest side that can be searched, in pixels.
 
     Returns:
-        (N, 3, H, W) uint8 images and (N,) labels if there are some, both on the CPU, and (N,) their rows in the set.
+        (N, 3, H, W) uint8 images, in a file if they are too many for the memory, and (N,) labels if there are some,
+        both on the CPU, and (N,) their rows in the set.
 
     Raises:
         ValueError: too few images, too small ones or of several sizes, or one that is missing or cannot be read.
     """
     if len(suspects) < LEAST_IMAGES:
         raise ValueError(f"Expected at least {LEAST_IMAGES} images to compare, but got {len(suspects)}.")
-    images = suspects.tensor().cpu()
+    images = suspects.rows()
+    images = images.cpu() if isinstance(images, Tensor) else images
     if min(images.shape[-2:]) < smallest:
         raise ValueError(
             f"Expected images of at least {smallest}x{smallest} pixels, but got {images.shape[-1]}x"
@@ -40,13 +43,13 @@ def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Tensor, Tensor 
         )
     labels = None if suspects.labels is None else suspects.labels.cpu()
     order = order_by_content(content_keys(images), labels)
-    return images[order], None if labels is None else labels[order], order
+    return choose_rows(images, order), None if labels is None else labels[order], order
 
 
 def report_marks(
     suspects: SuspectSet,
     order: Tensor,
-    images: Tensor,
+    images: Rows,
     labels: Tensor | None,
     found: Sequence[tuple[Mark, Tensor]],
 ) -> DetectionReport:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly
+from puregen_transforms.detection.stored_rows import Rows, by_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 NEIGHBORS = 4
@@ -45,7 +46,7 @@ class Field(Protocol):
     """Residuals of all images, at one place or as a whole."""
 
     @property
-    def rows(self) -> Tensor:
+    def rows(self) -> Rows:
         """(N, D) of length 1."""
         ...
 
@@ -70,10 +71,10 @@ class WholeImages:
         residuals: (N, C, H, W), each of length 1.
     """
 
-    residuals: Tensor
+    residuals: Rows
 
     @property
-    def rows(self) -> Tensor:
+    def rows(self) -> Rows:
         """(N, C * H * W)."""
         return self.residuals.flatten(1)
 
@@ -106,21 +107,23 @@ class Windows:
     """Residuals in windows at one place; a template is misplaced by looking at the others.
 
     Args:
-        places: (P, N, D), each of length 1, the windows at all places.
-        place: which of them this is.
+        windows: (P * N, D), each of length 1, those of all images at one place after those at another.
+        count: N.
+        place: which of the places this is.
     """
 
-    places: Tensor
+    windows: Rows
+    count: int
     place: int
 
     @property
     def rows(self) -> Tensor:
         """(N, D), the windows at this place."""
-        return self.places[self.place]
+        return self.windows[self.place * self.count : (self.place + 1) * self.count]
 
     def compare(self, template: Tensor, *, thorough: bool) -> tuple[Tensor, float]:
         """Compare with the windows at all places; one or two images may have the pattern elsewhere by chance."""
-        everywhere = product(self.places.flatten(0, 1), template[:, None]).view(self.places.shape[:2])
+        everywhere = product(self.windows, template[:, None]).view(-1, self.count)
         elsewhere = everywhere[torch.arange(len(everywhere)) != self.place]
         best = elsewhere.amax(0).topk(min(3, elsewhere.shape[1])).values if len(elsewhere) else torch.ones(1)
         return everywhere[self.place], float(best[-1])
@@ -161,12 +164,12 @@ class Match:
         return float(carriers.quantile(0.1)) < _TAIL_ENDS * self.limit and near > _TAIL_SHARE * len(carriers)
 
 
-def product(rows: Tensor, columns: Tensor) -> Tensor:
+def product(rows: Rows, columns: Tensor) -> Tensor:
     """Multiply (N, D) by (D, k), with the same result for any number of threads."""
-    return torch.cat(on_single_threads(lambda part: part @ columns, rows.split(_ROWS)))
+    return torch.cat(by_parts(lambda part: part @ columns, rows, _ROWS))
 
 
-def find_neighbors(rows: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def find_neighbors(rows: Rows, groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Find for each row those of its group that are most like it and show other pictures.
 
     Args:

@@ -75,8 +75,12 @@ class ImageMeter:
         assert found is not None
         return found
 
-    def energies(self, progress: Progress) -> tuple[Tensor, list[tuple[int, int] | None]]:
+    def energies(self, progress: Progress, rows: range | None = None) -> tuple[Tensor, list[tuple[int, int] | None]]:
         """Energy and size (height, width) of every image, in order.
+
+        Args:
+            progress: told what is being done.
+            rows: to measure, one after the other; None is all.
 
         Returns:
             (N,) float32 with NaN where there is no image, and the sizes with None there.
@@ -85,28 +89,29 @@ class ImageMeter:
             ValueError: see `read`.
             FloatingPointError: an energy that is not finite.
         """
-        energies = torch.full((len(self),), float("nan"))
-        sizes: list[tuple[int, int] | None] = [None] * len(self)
+        rows = range(len(self)) if rows is None else rows
+        energies = torch.full((len(rows),), float("nan"))
+        sizes: list[tuple[int, int] | None] = [None] * len(rows)
         done = 0
-        progress("measuring energies", done, len(self))
-        for chunk in self._chunks(range(len(self))):
+        progress("measuring energies", done, len(rows))
+        for chunk in self._chunks(rows):
             members: dict[tuple[int, int], list[int]] = {}
             for row, image in chunk.items():
                 if image is not None:
-                    size = sizes[row] = (image.shape[-2], image.shape[-1])
+                    size = sizes[row - rows.start] = (image.shape[-2], image.shape[-1])
                     members.setdefault(size, []).append(row)
             done += sum(image is None for image in chunk.values())
             for size, own in members.items():
                 for part in _cut(own, self.at_once(size)):
                     batch = torch.stack([to_signed(image) for row in part if (image := chunk[row]) is not None])
-                    energies[part] = self._in_batches(self.network, batch)
+                    energies[torch.tensor(part) - rows.start] = self._in_batches(self.network, batch)
                     done += len(part)
-                    progress("measuring energies", done, len(self))
+                    progress("measuring energies", done, len(rows))
         missing = torch.tensor([size is None for size in sizes], dtype=torch.bool)
-        bad = (~energies.isfinite() & ~missing).nonzero().flatten().tolist()
-        if bad:
+        bad = (~energies.isfinite() & ~missing).nonzero().flatten() + rows.start
+        if len(bad):
             raise FloatingPointError(
-                f"The energy of the image(s) in row {bad[:8]} is not finite. "
+                f"The energy of the image(s) in row {bad[:8].tolist()} is not finite. "
                 "Check that the images are finite and that the checkpoint fits them."
             )
         return energies, sizes

@@ -90,9 +90,9 @@ class MovedLabels(Detector):
         side = self.side or side_for(suspects, backbone)
         clean = replace(suspects, images=reserved.images, labels=reserved.labels, state=None)
         margins, of_clean = margins_of(
-            read_features(suspects, backbone, side=side),
+            read_features(suspects, backbone, side=side)[:],
             suspects.labels,
-            read_features(clean, backbone, side=side),
+            read_features(clean, backbone, side=side)[:],
             reserved.labels,
             classes=list(members),
         )

@@ -17,6 +17,7 @@ from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.matched_filters import LEAST_CARRIERS, NEIGHBORS
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residuals import reduction
+from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, make_rows, parts_of
 from puregen_transforms.purifier.batches import on_single_threads
 
 SIDES = (5, 8)
@@ -74,7 +75,7 @@ class Patches(Detector):
         """
         images, labels, order = read_images(suspects, smallest=max(SIDES))
         step = reduction(images.shape[-2:])
-        gray = torch.cat(on_single_threads(lambda part: _gray(part, step), images.split(_PART)))
+        gray = _all_gray(images, step)
         thumbnails = small_pictures(images)
         patches: list[Patch] = []
         for number, side in enumerate(SIDES):
@@ -93,19 +94,19 @@ class Windows:
     """The windows of all images, whitened.
 
     Args:
-        gray: (N, 1, h, w).
+        gray: (N, 1, h, w), in a file if they are too many for the memory.
         side: of a window, in pixels.
         whitening: (D, D), from the D = side² pixels of a window.
         longest: (N, D), of each image the window of greatest length.
     """
 
-    gray: Tensor
+    gray: Rows
     side: int
     whitening: Tensor
     longest: Tensor
 
     @classmethod
-    def of(cls, gray: Tensor, side: int) -> Windows:
+    def of(cls, gray: Rows, side: int) -> Windows:
         """Measure what is usual, and find the longest window of each image: (N, 1, h, w)."""
         whitening = _whitening(gray[evenly(torch.arange(len(gray)), _MEASURED)], side)
 
@@ -118,7 +119,7 @@ class Windows:
             gray=gray,
             side=side,
             whitening=whitening,
-            longest=torch.cat(on_single_threads(longest, gray.split(_PART))),
+            longest=torch.cat(by_parts(longest, gray, _PART)),
         )
 
     def project(self, template: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +137,7 @@ class Windows:
             values, places = F.conv2d(part, kernel).flatten(1).max(1)
             return values, places
 
-        values, places = zip(*on_single_threads(largest, self.gray.split(_PART)), strict=True)
+        values, places = zip(*by_parts(largest, self.gray, _PART), strict=True)
         return torch.cat(values), torch.cat(places)
 
 
@@ -173,7 +174,7 @@ class Patch:
         """Rows above the limit."""
         return (self.margins > 0).nonzero().flatten()
 
-    def mark(self, images: Tensor, step: int) -> Mark:
+    def mark(self, images: Rows, step: int) -> Mark:
         """Describe it, with the mean picture of its carriers' windows, at the place where most have it.
 
         Args:
@@ -185,7 +186,7 @@ class Patch:
         size = self.side * step
         color = torch.zeros(3, size, size)
         for row, (down, right) in zip(self.carriers.tolist(), corners, strict=True):
-            color += images[row, :, down * step :, right * step :][:, :size, :size] / len(corners)
+            color += images[row][:, down * step :, right * step :][:, :size, :size] / len(corners)
         picture = torch.cat([color.round(), torch.full_like(color[:1], 255)]).to(torch.uint8)
         down, right = max(set(corners), key=lambda corner: (corners.count(corner), corner))
         return Mark(
@@ -295,6 +296,17 @@ def _match(windows: Windows, members: Tensor, known: Tensor) -> Patch:
     # One or two images may have it by chance.
     chance = float(others.topk(min(3, len(others))).values[-1]) if len(others) else torch.inf
     return Patch(scores=scores, places=places, chance=MARGIN * max(1e-6, chance), typical=typical, side=windows.side)
+
+
+def _all_gray(images: Rows, step: int) -> Rows:
+    height, width = (side // step for side in images.shape[-2:])
+    found = make_rows((len(images), 1, height, width), torch.float32, folder=folder_of(images))
+
+    def keep(part: slice) -> None:
+        found[part] = _gray(images[part], step)
+
+    on_single_threads(keep, parts_of(len(images), _PART))
+    return found
 
 
 def _gray(images: Tensor, step: int) -> Tensor:

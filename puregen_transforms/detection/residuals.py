@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.detection.frequency import cosines
+from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, make_rows, parts_of
 from puregen_transforms.purifier.batches import on_single_threads
 
 LARGEST_SIDE = 64
@@ -47,7 +48,7 @@ class Whitening:
     step: int
 
     @classmethod
-    def fit(cls, images: Tensor) -> Whitening:
+    def fit(cls, images: Rows) -> Whitening:
         """Measure a set, (N, 3, H, W) uint8."""
         step = reduction(images.shape[-2:])
         height, width = (side // step for side in images.shape[-2:])
@@ -59,11 +60,14 @@ class Whitening:
         fitted = cls(scale=scale, mean=torch.zeros(3, height, width), step=step)
         return replace(fitted, mean=_mean(fitted._flattened, images).float())
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Compute the residuals of (N, 3, H, W) uint8 images: (N, 3, h, w) float32."""
-        found = torch.empty(len(images), *self.mean.shape)
-        pieces = list(zip(_pieces(images), found.split(_count(images)), strict=True))
-        on_single_threads(lambda pair: pair[1].copy_(self._residuals(pair[0])), pieces)
+    def __call__(self, images: Rows) -> Rows:
+        """Compute the residuals of (N, 3, H, W) uint8 images: (N, 3, h, w) float32, in a file if they are too many."""
+        found = make_rows((len(images), *self.mean.shape), torch.float32, folder=folder_of(images))
+
+        def keep(part: slice) -> None:
+            found[part] = self._residuals(images[part])
+
+        on_single_threads(keep, parts_of(len(images), _count(images)))
         return found
 
     def _residuals(self, images: Tensor) -> Tensor:
@@ -94,15 +98,11 @@ def _transform(images: Tensor, step: int) -> Tensor:
     return cosines(small.shape[2]) @ colors @ cosines(small.shape[3]).T
 
 
-def _mean(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _mean(function: Callable[[Tensor], Tensor], images: Rows) -> Tensor:
     """Average over images, in double precision."""
-    sums = on_single_threads(lambda part: function(part).double().sum(0), _pieces(images))
+    sums = by_parts(lambda part: function(part).double().sum(0), images, _count(images))
     return torch.stack(sums).sum(0) / len(images)
 
 
-def _pieces(images: Tensor) -> tuple[Tensor, ...]:
-    return images.split(_count(images))
-
-
-def _count(images: Tensor) -> int:
+def _count(images: Rows) -> int:
     return max(1, _AT_ONCE // images.shape[1:].numel())

@@ -18,6 +18,7 @@ from puregen_transforms.detection.look_alikes import count_pictures, odd_numbers
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.stored_rows import Rows, by_parts
 
 SIDE = 3
 """Of a window, in pixels."""
@@ -36,6 +37,7 @@ SIGNIFICANCE = 1e-3
 
 _SAME_MARK = 0.5
 _COMPARED, _MOST_RUNS = 4, 2000
+_READ_AT_ONCE = 1024
 _COUNTED_PLACES = 1000
 """At which windows of two or three images are counted, too."""
 
@@ -94,7 +96,7 @@ class Stamp:
     most: int = 0
     ratio: float = 0.0
 
-    def picture(self, images: Tensor) -> tuple[Tensor, int, int]:
+    def picture(self, images: Rows) -> tuple[Tensor, int, int]:
         """Cut the stamp out of the images that have it.
 
         Returns:
@@ -109,13 +111,14 @@ class Stamp:
         top, left = min(downs), min(rights)
         return canvas[:, top : max(downs) + SIDE, left : max(rights) + SIDE], top, left
 
-    def _examples(self, images: Tensor) -> Iterator[tuple[tuple[int, int], int]]:
+    def _examples(self, images: Rows) -> Iterator[tuple[tuple[int, int], int]]:
         for (down, right), value in zip(self.places, self.values, strict=True):
-            (own,) = next(window_hashes(images[self.rows][..., right : right + SIDE], range(down, down + 1)))
+            carriers = images[torch.from_numpy(self.rows)]
+            (own,) = next(window_hashes(carriers[..., right : right + SIDE], range(down, down + 1)))
             yield (down, right), int(self.rows[own == value][0])
 
 
-def find_stamps(images: Tensor, thumbnails: Tensor, *, progress: Progress = silent) -> list[Stamp]:
+def find_stamps(images: Rows, thumbnails: Tensor, *, progress: Progress = silent) -> list[Stamp]:
     """Find windows that several images share at a place and nowhere else, those of most images first.
 
     Args:
@@ -166,7 +169,7 @@ def _beyond_chance(chance: Sequence[Stamp], stamps: Sequence[Stamp], every: int)
     return 2 + math.log(SIGNIFICANCE / (pairs * every)) / math.log(factor)
 
 
-def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
+def window_hashes(images: Rows, downs: range) -> Iterator[Ints]:
     """Hash every window, one row of places after the other.
 
     Args:
@@ -177,10 +180,10 @@ def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
         (W - 2, N) int64 for each of `downs`.
     """
     channels, rows, columns = odd_numbers(3 * SIDE, seed=0).view(3, SIDE).numpy()
-    pixels = images.numpy()
     mixed: list[Ints] = []
     for down in range(downs.start, downs.stop + SIDE - 1):
-        own = (pixels[:, channel, down].T * number for channel, number in enumerate(channels))
+        pixels = _row_of_pixels(images, down).numpy()
+        own = (pixels[:, channel].T * number for channel, number in enumerate(channels))
         mixed = [*mixed[1 - SIDE :], sum(own, np.zeros((), np.int64))]  # (W, N) of the last three rows of pixels
         if len(mixed) == SIDE:
             tall = sum((row * number for row, number in zip(mixed, rows, strict=True)), np.zeros((), np.int64))
@@ -188,14 +191,27 @@ def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
             yield sum((tall[right : right + width] * columns[right] for right in range(SIDE)), np.zeros((), np.int64))
 
 
-def _runs(images: Tensor, hashes: Ints, down: int, right: int, *, least: int) -> Iterator[Stamp]:
+def _row_of_pixels(images: Rows, down: int) -> Tensor:
+    """Read one row of pixels of all images: (N, 3, W) uint8."""
+    if isinstance(images, Tensor):
+        return images[:, :, down]
+    return torch.cat(by_parts(lambda part: part[:, :, down].clone(), images, _READ_AT_ONCE))
+
+
+def _windows_at(images: Rows, rows: Tensor, down: int, right: int) -> Tensor:
+    """Cut a window out of some images: (n, 3, SIDE, SIDE) uint8."""
+    place = (slice(None), slice(down, down + SIDE), slice(right, right + SIDE))
+    return images[rows, *place] if isinstance(images, Tensor) else images[rows][:, *place]
+
+
+def _runs(images: Rows, hashes: Ints, down: int, right: int, *, least: int) -> Iterator[Stamp]:
     """Yield the windows of one place with some contrast that at least so many images have."""
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     lengths = np.diff(starts, append=len(ordered))
     starts, lengths = starts[lengths >= least], lengths[lengths >= least]
-    windows = images[torch.from_numpy(order[starts]), :, down : down + SIDE, right : right + SIDE].flatten(2).int()
+    windows = _windows_at(images, torch.from_numpy(order[starts]), down, right).flatten(2).int()
     contrast = (windows.amax(2) - windows.amin(2)).amax(1).numpy()
     for number in np.flatnonzero(contrast >= LEAST_CONTRAST).tolist():
         rows = np.sort(order[starts[number] : starts[number] + lengths[number]])
@@ -238,7 +254,7 @@ def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
     ]
 
 
-def _most_elsewhere(images: Tensor, stamps: Sequence[Stamp]) -> list[int]:
+def _most_elsewhere(images: Rows, stamps: Sequence[Stamp]) -> list[int]:
     """Count, for each stamp, the other images that have a window of it, at the place where most do."""
     most = [0] * len(stamps)
     if not stamps:

@@ -16,6 +16,7 @@ from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import BUMP, LEAST_CARRIERS, MARGIN
 from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.stored_rows import Rows, by_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 BANDS = 4
@@ -56,14 +57,12 @@ class Stripes(Detector):
             ValueError: too few images, too small ones or of several sizes, or one that cannot be read.
         """
         images, labels, order = read_images(suspects, smallest=2 * (SLOWEST + 2))
-        gray = torch.cat(on_single_threads(lambda part: part.float().mean(1), images.split(_ROWS)))
         classes = [] if labels is None else [labels == label for label in labels[labels >= 0].unique().tolist()]
         thumbnails = small_pictures(images)
         waves: list[Wave] = []
         for lying in (False, True):
             suspects.progress("looking for stripes", int(lying), 2)
-            pictures = gray.mT if lying else gray
-            for frequency, scores in phase_scores(pictures):
+            for frequency, scores in phase_scores(gray_bands(images, lying=lying)):
                 wave = _wave(scores, classes, frequency, lying)
                 if (
                     wave.bump >= BUMP
@@ -107,16 +106,34 @@ class Wave:
         return Mark(kind="stripes", rows=self.carriers, picture=drawn(picture), place=(0, 0), ratio=self.bump)
 
 
-def phase_scores(gray: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Compute how strongly each image has upright stripes of each frequency and phase.
+def gray_bands(images: Rows, *, lying: bool) -> Tensor:
+    """Average gray images over the height of each of their bands.
 
     Args:
-        gray: (N, H, W).
+        images: (N, 3, H, W) uint8.
+        lying: whether stripes are sought that run down the image: the bands are upright then.
+
+    Returns:
+        (N, BANDS, W), or (N, BANDS, H).
+    """
+
+    def average(part: Tensor) -> Tensor:
+        gray = part.float().mean(1)
+        turned = gray.mT if lying else gray
+        return torch.stack([band.mean(1) for band in turned.tensor_split(BANDS, dim=1)], dim=1)
+
+    return torch.cat(by_parts(average, images, _ROWS))
+
+
+def phase_scores(bands: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Compute how strongly each image has stripes of each frequency and phase.
+
+    Args:
+        bands: (N, BANDS, L) of `gray_bands`.
 
     Yields:
         A frequency, and (N, PHASES) scores.
     """
-    bands = torch.stack([band.mean(1) for band in gray.tensor_split(BANDS, dim=1)], dim=1)
     waves = torch.cat(on_single_threads(torch.fft.rfft, bands.split(_ROWS)))
     # What the set has in common, such as the border of things in its middle, is no stripe.
     waves = waves - torch.complex(waves.real.median(0).values, waves.imag.median(0).values)

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,16 @@ from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.searches import BUDGETS, SEARCHES, Search
 from puregen_transforms.detection.verdict import MADE_UNLEARNABLE, LeftOut, Searched, Verdict, above_one, conclude
 
-LARGEST_IN_MEMORY = 2**31
-"""Bytes of images of one size that are held as a whole, so that they are read once for all searches."""
-
 Train = Callable[[SuspectSet], nn.Module]
 """Trains the classifier that searches look into, on a set with labels."""
+
+
+class WholeSetSearch(Protocol):
+    """Makes every search that a set and the budget allow, as `search_set` does."""
+
+    def __call__(self, suspects: SuspectSet, *, budget: str = ..., train: Train | None = ...) -> Verdict:
+        """Search the set; see `search_set`."""
+        ...
 
 
 def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None = None) -> Verdict:
@@ -48,7 +53,7 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
     if suspects.state is None:
         with tempfile.TemporaryDirectory(prefix="puregen-search-") as folder:
             return search_set(replace(suspects, state=Path(folder)), budget=budget, train=train)
-    suspects = in_memory(suspects)
+    suspects = read_once(suspects)
     made: list[Searched] = []
     left_out: list[LeftOut] = []
     for search in SEARCHES:
@@ -63,7 +68,7 @@ def search_set(suspects: SuspectSet, *, budget: str = "20m", train: Train | None
         try:
             if "network" in detector.needs and suspects.network is None:
                 suspects = replace(suspects, network=(train or train_small)(suspects))
-            made.append(Searched(search=search, report=_kept(search, suspects), limit=limit))
+            made.append(Searched(search=search, report=make_search(search, suspects), limit=limit))
         except (ValueError, ImportError) as error:
             left_out.append(LeftOut(search=search, why=str(error)))
     if not made:
@@ -131,15 +136,15 @@ class WholeSearch(Detector):
         )
 
 
-def in_memory(suspects: SuspectSet) -> SuspectSet:
-    """Read the images once, if they are all there, of one size, and not too many; otherwise leave them as they are."""
+def read_once(suspects: SuspectSet) -> SuspectSet:
+    """Read the images once for all searches, if they are all there and of one size; otherwise leave them as they are.
+
+    Images that are too many for the memory go to a file in the folder `state`; see `SuspectSet.rows`.
+    """
     if isinstance(suspects.images, Tensor):
         return suspects
     try:
-        first = replace(suspects, images=suspects.images[:1]).tensor()
-        if first.numel() * len(suspects) > LARGEST_IN_MEMORY:
-            return suspects
-        return replace(suspects, images=suspects.tensor())
+        return replace(suspects, images=suspects.rows())
     except ValueError:  # each search says what it cannot do with such a set
         return suspects
 
@@ -165,9 +170,15 @@ def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:
     )
 
 
+def searches_of(suspects: SuspectSet, budget: str) -> list[Search]:
+    """List the searches that are made of a set, as far as that is known before, but those that are known already."""
+    made = (search for search in SEARCHES if search.name not in suspects.known)
+    return [search for search in made if not why_left_out(search, suspects, budget)]
+
+
 def detectors_of(suspects: SuspectSet, budget: str) -> list[Detector]:
-    """List the detectors that a whole search makes of a set, as far as that is known before it."""
-    return [search.detector for search in SEARCHES if not why_left_out(search, suspects, budget)]
+    """List the detectors of these searches."""
+    return [search.detector for search in searches_of(suspects, budget)]
 
 
 def why_left_out(search: Search, suspects: SuspectSet, budget: str) -> str:
@@ -188,8 +199,8 @@ def _missing(detector: Detector, suspects: SuspectSet) -> list[str]:
     return [NEEDS[need] for need in sorted(detector.needs) if not there[need]]
 
 
-def _kept(search: Search, suspects: SuspectSet) -> DetectionReport:
-    """Run a detector, or read what it found before it was killed."""
+def make_search(search: Search, suspects: SuspectSet) -> DetectionReport:
+    """Run a detector, and keep what it found in `suspects.state`, or read what is kept there."""
     path: Path | None = None
     if suspects.state is not None:
         path = suspects.state / f"{search.name}-{_digest(search, suspects)}.safetensors"

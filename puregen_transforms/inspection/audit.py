@@ -33,7 +33,7 @@ from puregen_transforms.detection.findings import OUTLIER, SUSPICIOUS, FoundPatt
 from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.statistics import as_many_as_fit
 from puregen_transforms.detection.verdict import Verdict
-from puregen_transforms.detection.whole_search import Train, in_memory, search_set
+from puregen_transforms.detection.whole_search import Train, read_once, search_set
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.ebm import resolve_ebm
@@ -194,7 +194,7 @@ def inspect_images(
         raise ValueError(f"Expected a `sample` of 2 images or more, or of 0 to purify none, but got {sample}.")
     indices, names = _classes(labels, len(images), class_names)
     found, place = resolve_ebm(checkpoint), choose_device(device)
-    suspects = in_memory(
+    suspects = read_once(
         SuspectSet(
             images=images,
             labels=indices,

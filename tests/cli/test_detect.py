@@ -248,3 +248,14 @@ def test_settings_are_those_of_a_detector(source, tmp_path):
     done = run(source, "--set", "threshold=3", "--output", tmp_path / "out")
     assert done.exit_code == 1
     assert "puregen detect DETECTOR SRC" in done.stderr
+
+
+def test_options_of_ray_are_refused_where_they_do_nothing(source, tmp_path):
+    for words, message in (
+        (["detect", "stamps", source, "--engine", "ray"], "without a detector"),
+        (["detect", source, "--actors", "2"], "--engine ray alone"),
+        (["clean", source, tmp_path / "out", "--actors", "2"], "--engine ray alone"),
+    ):
+        done = CliRunner().invoke(app, list(map(str, words)))
+        assert done.exit_code == 1
+        assert message in " ".join(done.output.split())

@@ -34,6 +34,17 @@ def test_energies_are_those_of_puregen(images, network, tiny_checkpoint):
     assert found[-1][1:] == (64, 64)
 
 
+def test_energies_of_some_rows_are_those_of_the_whole(images, network):
+    pictures = [*images[:20], None, *images[20:30]]
+    whole, sizes = meter(pictures, network).energies(silent)
+    some, their_sizes = meter(pictures, network).energies(silent, range(15, 27))
+    torch.testing.assert_close(some, whole[15:27], equal_nan=True)
+    assert their_sizes == sizes[15:27]
+    bad = [*images[:5], torch.full((3, 32, 32), torch.nan)]
+    with pytest.raises(FloatingPointError, match=r"row \[5\]"):
+        meter(bad, network).energies(silent, range(3, 6))
+
+
 def test_images_of_many_forms_and_sizes(network, tiny_checkpoint):
     pictures = [
         PIL.Image.new("RGB", (32, 32), "red"),

@@ -16,7 +16,7 @@ from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.searches import BUDGETS, DOUBT, MISLABELED, NEVER, POISON, SEARCHES, Search
 from puregen_transforms.detection.verdict import CLEAN_ROW, LeftOut, Searched, conclude, rank_of
-from puregen_transforms.detection.whole_search import in_memory, search_set
+from puregen_transforms.detection.whole_search import read_once, search_set
 
 
 def report(*rows, count=6, scores=None):
@@ -238,9 +238,9 @@ def test_a_killed_search_goes_on(searches, tmp_path):
 def test_images_of_one_size_are_read_once():
     demo = load_demo()
     pictures = [image.permute(1, 2, 0).numpy() for image in demo.images[:4]]
-    assert torch.equal(in_memory(SuspectSet(images=pictures)).images, demo.images[:4])
+    assert torch.equal(read_once(SuspectSet(images=pictures)).images, demo.images[:4])
     mixed = [*pictures, pictures[0][:16]]
-    assert in_memory(SuspectSet(images=mixed)).images is mixed
+    assert read_once(SuspectSet(images=mixed)).images is mixed
 
 
 def test_the_whole_search_is_a_detector(searches):
