@@ -194,8 +194,8 @@ def clean(
             found = plan(opened, places, rule, reserved=clean_set, device=device)
             for sentence in found.sentences():
                 say(sentence, err=not dry_run)
-            # Of a search that was killed, it is not known how much is left.
-            ask_before(found.total, yes=yes or dry_run or (places.report / STATE).exists())
+            # How much is left of a search that was killed is not known, nor how long actors take.
+            ask_before(found.total, yes=yes or dry_run or search is not None or (places.report / STATE).exists())
         if dry_run:
             say("Nothing was written.")
             return

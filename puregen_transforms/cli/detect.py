@@ -218,7 +218,8 @@ def _search(suspects: SuspectSet, search: WholeSetSearch | None, *, budget: str,
     """Make every search that fits; what is finished is kept in the folder until all are."""
     from puregen_transforms.detection.whole_search import detectors_of, search_set, train_small
 
-    agree_to_search(suspects, detectors_of(suspects, budget), epochs=epochs, yes=yes)
+    if search is None:  # how long others take is not known here
+        agree_to_search(suspects, detectors_of(suspects, budget), epochs=epochs, yes=yes)
     with shown_progress(PlainConsole(stderr=True)) as progress:
         suspects = replace(suspects, progress=progress)
         return (search or search_set)(suspects, budget=budget, train=partial(train_small, epochs=epochs))

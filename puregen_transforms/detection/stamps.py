@@ -18,7 +18,7 @@ from puregen_transforms.detection.look_alikes import count_pictures, odd_numbers
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.stored_rows import Rows, by_parts
+from puregen_transforms.detection.stored_rows import Rows, StoredRows, by_parts, parts_of
 
 SIDE = 3
 """Of a window, in pixels."""
@@ -37,7 +37,10 @@ SIGNIFICANCE = 1e-3
 
 _SAME_MARK = 0.5
 _COMPARED, _MOST_RUNS = 4, 2000
-_READ_AT_ONCE = 1024
+_READ_AT_ONCE, _COMPARED_AT_ONCE = 64, 64
+_STRIP_BYTES = 2**25
+"""Of rows of pixels that are read from a file at once."""
+
 _COUNTED_PLACES = 1000
 """At which windows of two or three images are counted, too."""
 
@@ -112,10 +115,17 @@ class Stamp:
         return canvas[:, top : max(downs) + SIDE, left : max(rights) + SIDE], top, left
 
     def _examples(self, images: Rows) -> Iterator[tuple[tuple[int, int], int]]:
-        for (down, right), value in zip(self.places, self.values, strict=True):
-            carriers = images[torch.from_numpy(self.rows)]
+        for place, value in zip(self.places, self.values, strict=True):
+            yield place, self._example(images, place, value)
+
+    def _example(self, images: Rows, place: tuple[int, int], value: int) -> int:
+        down, right = place
+        for part in parts_of(len(self.rows), _COMPARED_AT_ONCE):
+            carriers = images[torch.from_numpy(self.rows[part])]
             (own,) = next(window_hashes(carriers[..., right : right + SIDE], range(down, down + 1)))
-            yield (down, right), int(self.rows[own == value][0])
+            if (own == value).any():
+                return int(self.rows[part][own == value][0])
+        raise AssertionError("a stamp has carriers of each of its windows")
 
 
 def find_stamps(images: Rows, thumbnails: Tensor, *, progress: Progress = silent) -> list[Stamp]:
@@ -130,16 +140,16 @@ def find_stamps(images: Rows, thumbnails: Tensor, *, progress: Progress = silent
     every = -(-len(places) * (images.shape[-1] - SIDE + 1) // _COUNTED_PLACES)
     runs: list[Stamp] = []
     chance: list[Stamp] = []
-    for down, hashes in zip(places, window_hashes(images, places), strict=True):
-        for right in range(len(hashes)):
-            counted = (down * len(hashes) + right) % every == 0
-            for run in _runs(images, hashes[right], down, right, least=2 if counted else LEAST_CARRIERS):
+    for strip in strips(images, places):
+        for right in range(len(strip.hashes)):
+            counted = (strip.down * len(strip.hashes) + right) % every == 0
+            for run in _runs(strip, right, least=2 if counted else LEAST_CARRIERS):
                 pictures = count_pictures(thumbnails[torch.from_numpy(run.rows)], most=LEAST_CARRIERS)
                 if pictures == LEAST_CARRIERS:
                     runs.append(run)
                 elif pictures > 1 and counted:
                     chance.append(run)
-        progress("looking for equal windows", down, len(places))
+        progress("looking for equal windows", strip.down, len(places))
     stamps = _merged(_local(runs))
     least = _beyond_chance(chance, stamps, every)
     common = [stamp for stamp in stamps if stamp.most >= least]
@@ -169,53 +179,79 @@ def _beyond_chance(chance: Sequence[Stamp], stamps: Sequence[Stamp], every: int)
     return 2 + math.log(SIGNIFICANCE / (pairs * every)) / math.log(factor)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Strip:
+    """All windows whose first row of pixels is the same.
+
+    Args:
+        down: the number of that row.
+        pixels: its rows of pixels, each (N, 3, W) uint8.
+        hashes: (W - 2, N) int64 of the windows.
+    """
+
+    down: int
+    pixels: tuple[Tensor, ...]
+    hashes: Ints
+
+    def windows(self, rows: Tensor, right: int) -> Tensor:
+        """Cut a window out of some images: (n, 3, SIDE, SIDE) uint8."""
+        return torch.stack([own[rows, :, right : right + SIDE] for own in self.pixels], dim=2)
+
+
 def window_hashes(images: Rows, downs: range) -> Iterator[Ints]:
+    """Hash every window, one row of places after the other; see `strips`."""
+    return (strip.hashes for strip in strips(images, downs))
+
+
+def strips(images: Rows, downs: range) -> Iterator[Strip]:
     """Hash every window, one row of places after the other.
 
     Args:
         images: (N, 3, H, W) uint8.
         downs: first rows of pixels of the windows.
-
-    Yields:
-        (W - 2, N) int64 for each of `downs`.
     """
     channels, rows, columns = odd_numbers(3 * SIDE, seed=0).view(3, SIDE).numpy()
     mixed: list[Ints] = []
-    for down in range(downs.start, downs.stop + SIDE - 1):
-        pixels = _row_of_pixels(images, down).numpy()
-        own = (pixels[:, channel].T * number for channel, number in enumerate(channels))
+    last: tuple[Tensor, ...] = ()
+    for down, pixels in enumerate(_rows_of_pixels(images, downs.start, downs.stop + SIDE - 1), downs.start - SIDE + 1):
+        own = (pixels[:, channel].numpy().T * number for channel, number in enumerate(channels))
         mixed = [*mixed[1 - SIDE :], sum(own, np.zeros((), np.int64))]  # (W, N) of the last three rows of pixels
+        last = (*last[1 - SIDE :], pixels)
         if len(mixed) == SIDE:
             tall = sum((row * number for row, number in zip(mixed, rows, strict=True)), np.zeros((), np.int64))
             width = len(tall) - SIDE + 1
-            yield sum((tall[right : right + width] * columns[right] for right in range(SIDE)), np.zeros((), np.int64))
+            parts = (tall[right : right + width] * columns[right] for right in range(SIDE))
+            yield Strip(down=down, pixels=last, hashes=sum(parts, np.zeros((), np.int64)))
 
 
-def _row_of_pixels(images: Rows, down: int) -> Tensor:
-    """Read one row of pixels of all images: (N, 3, W) uint8."""
+def _rows_of_pixels(images: Rows, first: int, stop: int) -> Iterator[Tensor]:
+    """Read rows of pixels of all images, each (N, 3, W) uint8; from a file, several in one pass."""
     if isinstance(images, Tensor):
-        return images[:, :, down]
-    return torch.cat(by_parts(lambda part: part[:, :, down].clone(), images, _READ_AT_ONCE))
+        yield from images[:, :, first:stop].unbind(2)
+        return
+    count, channels, _, width = images.shape
+    at_once = max(1, _STRIP_BYTES // (count * channels * width))
+    for top in range(first, stop, at_once):
+        yield from _bands(images, slice(top, min(top + at_once, stop))).unbind(2)
 
 
-def _windows_at(images: Rows, rows: Tensor, down: int, right: int) -> Tensor:
-    """Cut a window out of some images: (n, 3, SIDE, SIDE) uint8."""
-    place = (slice(None), slice(down, down + SIDE), slice(right, right + SIDE))
-    return images[rows, *place] if isinstance(images, Tensor) else images[rows][:, *place]
+def _bands(images: StoredRows, rows: slice) -> Tensor:
+    return torch.cat(by_parts(lambda part: part[:, :, rows].clone(), images, _READ_AT_ONCE))
 
 
-def _runs(images: Rows, hashes: Ints, down: int, right: int, *, least: int) -> Iterator[Stamp]:
+def _runs(strip: Strip, right: int, *, least: int) -> Iterator[Stamp]:
     """Yield the windows of one place with some contrast that at least so many images have."""
+    hashes = strip.hashes[right]
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     lengths = np.diff(starts, append=len(ordered))
     starts, lengths = starts[lengths >= least], lengths[lengths >= least]
-    windows = _windows_at(images, torch.from_numpy(order[starts]), down, right).flatten(2).int()
+    windows = strip.windows(torch.from_numpy(order[starts]), right).flatten(2).int()
     contrast = (windows.amax(2) - windows.amin(2)).amax(1).numpy()
     for number in np.flatnonzero(contrast >= LEAST_CONTRAST).tolist():
         rows = np.sort(order[starts[number] : starts[number] + lengths[number]])
-        yield Stamp(rows=rows, places=((down, right),), values=(int(ordered[starts[number]]),))
+        yield Stamp(rows=rows, places=((strip.down, right),), values=(int(ordered[starts[number]]),))
 
 
 def _local(runs: Sequence[Stamp]) -> list[Stamp]:
