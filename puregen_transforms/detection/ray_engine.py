@@ -147,12 +147,16 @@ class Searcher:
 
 def _share_out(suspects: SuspectSet, here: SuspectSet, searches: list[Search], actors: int | None) -> None:
     """Have actors do all that is independent."""
+    import ray
     from ray.util import ActorPool
 
     tasks = list(_tasks(here, searches))
     if not tasks:
         return
-    pool = ActorPool(_actors(suspects, actors))
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    given = ray.put(suspects)  # kept until the end: an actor that begins again asks for it again
+    pool = ActorPool(_actors(given, actors, by_gpu=suspects.device.type == "cuda"))
     found: dict[str, dict[int, tuple[Tensor, Sizes]]] = {}
     here.progress("searching with Ray", 0, len(tasks))
     for done, (task, result) in enumerate(pool.map_unordered(lambda actor, task: actor.do.remote(task), tasks), 1):
@@ -193,14 +197,13 @@ def _features_of(search: Search, suspects: SuspectSet) -> tuple[Any, int]:
     return backbone, detector.side or side_for(suspects, backbone)
 
 
-def _actors(suspects: SuspectSet, count: int | None) -> list[Any]:
+def _actors(given: Any, count: int | None, *, by_gpu: bool) -> list[Any]:
     """Start the actors, spread over the machines, with an equal share of their cores each."""
     import ray
 
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    gpus = sum(int(one.get("GPU", 0)) for one in machines) if suspects.device.type == "cuda" else 0
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    machines = [node["Resources"] for node in nodes if node["Alive"]]
+    gpus = sum(int(one.get("GPU", 0)) for one in machines) if by_gpu else 0
     count = count or gpus or len(machines)
     share = min(one.get("CPU", 1) for one in machines) / -(-count // len(machines))
     made = ray.remote(
@@ -210,5 +213,4 @@ def _actors(suspects: SuspectSet, count: int | None) -> list[Any]:
         max_task_retries=_RESTARTS,
         scheduling_strategy="SPREAD",
     )(Searcher)
-    given = ray.put(suspects)
     return [made.remote(given, max(1, int(share))) for _ in range(count)]

@@ -42,7 +42,7 @@ class StoredRows(Sequence[Tensor]):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> Tensor:
+    def __getitem__(self, rows: Any) -> Any:
         """Read a row by its number, or several by a slice without steps, by numbers (n,) or by a mask (N,)."""
         if isinstance(rows, slice):
             start, stop, _ = rows.indices(len(self))
@@ -93,7 +93,7 @@ class StoredRows(Sequence[Tensor]):
 
 
 def _bytes_of(rows: Tensor) -> memoryview:
-    return memoryview(rows.view(-1).view(torch.uint8).numpy())
+    return rows.view(-1).view(torch.uint8).numpy().data
 
 
 Rows = Tensor | StoredRows

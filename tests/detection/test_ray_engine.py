@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -93,11 +94,10 @@ def check_same(found, expected):
 def test_the_verdict_is_that_of_one_process_and_one_killed_actor_changes_nothing(
     ray, folder, alone, in_small_tasks, tmp_path
 ):
-    killed = []
+    killed, done = [], threading.Event()
 
     def kill_one():
-        deadline = time.monotonic() + 300
-        while not killed and time.monotonic() < deadline:
+        while not killed and not done.is_set():
             for one in psutil.Process().children(recursive=True):
                 if not killed and "Searcher.do" in " ".join(one.cmdline()):  # as Ray calls an actor that is at work
                     one.send_signal(signal.SIGKILL)
@@ -108,9 +108,12 @@ def test_the_verdict_is_that_of_one_process_and_one_killed_actor_changes_nothing
     killer.start()
     told = []
     suspects = given(folder, tmp_path / "state")
-    suspects = ray_engine.replace(suspects, progress=lambda *step: told.append(step))
-    found = ray_engine.search_with_ray(suspects, budget="2m", actors=2)
-    killer.join()
+    suspects = replace(suspects, progress=lambda *step: told.append(step))
+    try:
+        found = ray_engine.search_with_ray(suspects, budget="2m", actors=2)
+    finally:
+        done.set()
+        killer.join()
     assert killed
     assert alone.flagged.nonzero().numel() == COUNT // 15
     check_same(found, alone)
