@@ -17,6 +17,7 @@ from typing import Any
 
 import clean_verdicts
 import dynamics_tradeoff
+import hundred_thousand
 import inspect_false_alarms
 import mean_color
 import overview
@@ -50,6 +51,7 @@ VERDICTS = {
     "clean_verdicts": clean_verdicts.markdown,
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
+    "hundred_thousand": hundred_thousand.markdown,
 }
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")

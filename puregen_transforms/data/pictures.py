@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterator, Sequence
+from copy import copy
 from typing import Any
 
 import PIL.Image
@@ -12,6 +14,9 @@ from datasets import Dataset, Image
 from puregen_transforms._text import shown
 from puregen_transforms.data.cells import ANYWHERE, Places, is_empty
 from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, decode_input
+
+_CELLS_AT_ONCE = 16
+"""Cells that are read at once where all are read, which is faster than one by one."""
 
 
 class Pictures(Sequence[Any]):
@@ -50,18 +55,35 @@ class Pictures(Sequence[Any]):
     def __getitem__(self, row: Any) -> Any:
         if isinstance(row, slice):
             return [self[number] for number in range(*row.indices(len(self)))]
-        cell = self._rows[int(row)][self._column]
+        return self._picture(int(row), self._rows[int(row)][self._column])
+
+    def __iter__(self) -> Iterator[Any]:
+        for start in range(0, len(self), _CELLS_AT_ONCE):
+            cells = self._rows[start : start + _CELLS_AT_ONCE][self._column]
+            yield from (self._picture(start + place, cell) for place, cell in enumerate(cells))
+
+    def _picture(self, row: int, cell: Any) -> Any:
         if is_empty(cell):
             return None
         try:
             data = self._places.read(cell)
             image = decode_input(data, mode=self._mode, largest=LARGEST_LOOKED_AT, convert=self._convert)
         except (OSError, ImageProblemError) as problem:
-            where = f"row {int(row)}" + (f", {shown(cell['path'])}" if cell["path"] else "")
+            where = f"row {row}" + (f", {shown(cell['path'])}" if cell["path"] else "")
             raise ValueError(
                 f"Expected images that can be read and purified, but not so {where}: {problem}. Mend or remove it."
             ) from problem
         return image if self._size is None else cropped_to(image, self._size)
+
+    def mapped_anew(self) -> Pictures:
+        """Return the same images, read through a mapping of their files that goes with it.
+
+        Pages of a mapped file that were read count as memory of the process for as long as the mapping is there.
+        """
+        found = copy(self)
+        if self._rows.cache_files:  # others are in memory as a whole, and would be copied
+            found._rows = pickle.loads(pickle.dumps(self._rows))  # noqa: S301
+        return found
 
     def digest_of(self, row: int) -> str | None:
         """Hash what is stored of a row's image, undecoded: sha256 in hexadecimal; None where there is none.

@@ -13,7 +13,7 @@ from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.frozen_features import read_features, side_for
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.statistics import robust_scores
-from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, make_rows, parts_of
+from puregen_transforms.detection.stored_rows import Rows, folder_of, join_parts, make_rows, parts_of
 from puregen_transforms.hub.backbones import DEFAULT_SHA256, load_backbone
 
 LEAST_IMAGES = 4
@@ -117,7 +117,7 @@ def disagreement(features: Rows, labels: Tensor) -> Disagreement:
     Raises:
         ValueError: labels of less than two classes.
     """
-    present = ~torch.cat(by_parts(lambda part: part.isnan().any(1), features, _BLOCK))
+    present = ~join_parts(lambda part: part.isnan().any(1), features, _BLOCK)
     rows = (present & (labels >= 0)).nonzero().flatten()
     names, counts = _count_classes(labels[rows])
     names = names[counts >= LEAST_IMAGES]

@@ -14,7 +14,7 @@ from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
 from puregen_transforms.detection.ridge import fit_ridge
 from puregen_transforms.detection.statistics import binomial_tail
-from puregen_transforms.detection.stored_rows import Rows, by_parts
+from puregen_transforms.detection.stored_rows import Rows, join_parts
 
 UNLIKELY, DOUBTFUL = 1e-3, 0.05
 """Chance of a surplus in one class below which it has a reason, and above which it needs none."""
@@ -102,7 +102,7 @@ def _are_harmless(
 
 def describe_pictures(images: Rows) -> Tensor:
     """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32."""
-    return torch.cat(by_parts(_describe, images, 512))
+    return join_parts(_describe, images, 512)
 
 
 def _describe(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.detection.stored_rows import Rows, by_parts
+from puregen_transforms.detection.stored_rows import Rows, join_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 SAME_PICTURE = 0.95
@@ -19,7 +19,7 @@ _FLAT = 20.0
 
 def small_pictures(images: Rows) -> Tensor:
     """Make thumbnails of 8x8 pixels, less their mean and of length 1: (N, 3, H, W) uint8 -> (N, 193) float32."""
-    return torch.cat(by_parts(_thumbnails, images, _AT_ONCE))
+    return join_parts(_thumbnails, images, _AT_ONCE)
 
 
 def _thumbnails(images: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def copies_among(thumbnails: Tensor) -> Tensor:
 def content_keys(images: Rows) -> Tensor:
     """Compute a number that equal images have in common, and others do not: (N, C, H, W) uint8 -> (N,) int64."""
     weights = odd_numbers(images.shape[1:].numel(), seed=1)
-    return torch.cat(by_parts(lambda part: (part.flatten(1).long() * weights).sum(1), images, _AT_ONCE))
+    return join_parts(lambda part: (part.flatten(1).long() * weights).sum(1), images, _AT_ONCE)
 
 
 def order_by_content(keys: Tensor, labels: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly
-from puregen_transforms.detection.stored_rows import Rows, by_parts
+from puregen_transforms.detection.stored_rows import Rows, join_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 NEIGHBORS = 4
@@ -166,7 +166,7 @@ class Match:
 
 def product(rows: Rows, columns: Tensor) -> Tensor:
     """Multiply (N, D) by (D, k), with the same result for any number of threads."""
-    return torch.cat(by_parts(lambda part: part @ columns, rows, _ROWS))
+    return join_parts(lambda part: part @ columns, rows, _ROWS)
 
 
 def find_neighbors(rows: Rows, groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.matched_filters import LEAST_CARRIERS, NEIGHBORS
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residuals import reduction
-from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, make_rows, parts_of
+from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, join_parts, make_rows, parts_of
 from puregen_transforms.purifier.batches import on_single_threads
 
 SIDES = (5, 8)
@@ -119,7 +119,7 @@ class Windows:
             gray=gray,
             side=side,
             whitening=whitening,
-            longest=torch.cat(by_parts(longest, gray, _PART)),
+            longest=join_parts(longest, gray, _PART),
         )
 
     def project(self, template: Tensor) -> tuple[Tensor, Tensor]:

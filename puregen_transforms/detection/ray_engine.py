@@ -85,6 +85,9 @@ class PixelsByRow(Sequence[Tensor]):
             return [self._suspects.read(row) for row in range(*rows.indices(len(self)))]
         return self._suspects.read(rows)
 
+    def __iter__(self) -> Iterator[Any]:
+        return self._suspects.each()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:

@@ -18,7 +18,7 @@ from puregen_transforms.detection.look_alikes import count_pictures, odd_numbers
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.stored_rows import Rows, StoredRows, by_parts, parts_of
+from puregen_transforms.detection.stored_rows import Rows, StoredRows, join_parts, parts_of
 
 SIDE = 3
 """Of a window, in pixels."""
@@ -236,7 +236,7 @@ def _rows_of_pixels(images: Rows, first: int, stop: int) -> Iterator[Tensor]:
 
 
 def _bands(images: StoredRows, rows: slice) -> Tensor:
-    return torch.cat(by_parts(lambda part: part[:, :, rows].clone(), images, _READ_AT_ONCE))
+    return join_parts(lambda part: part[:, :, rows], images, _READ_AT_ONCE)
 
 
 def _runs(strip: Strip, right: int, *, least: int) -> Iterator[Stamp]:

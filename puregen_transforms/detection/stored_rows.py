@@ -127,6 +127,20 @@ def parts_of(count: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def join_parts(function: Callable[[Tensor], Tensor], rows: Rows, size: int) -> Tensor:
+    """Join what a function makes of rows, `size` of them at a time: (n, ...) -> (n, ...); see `by_parts`."""
+    first, *others = parts_of(len(rows), size) or [slice(0, 0)]
+    made = on_single_threads(lambda part: function(rows[part]), [first])[0]
+    found = torch.empty(len(rows), *made.shape[1:], dtype=made.dtype)
+    found[first] = made
+
+    def fill(part: slice) -> None:
+        found[part] = function(rows[part])
+
+    on_single_threads(fill, others)
+    return found
+
+
 def by_parts(function: Callable[[Tensor], _Result], rows: Rows, size: int) -> list[_Result]:
     """Apply a function to rows, `size` of them at a time, each part on one thread; see `on_single_threads`."""
     return on_single_threads(lambda part: function(rows[part]), parts_of(len(rows), size))

@@ -16,7 +16,7 @@ from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import BUMP, LEAST_CARRIERS, MARGIN
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.stored_rows import Rows, by_parts
+from puregen_transforms.detection.stored_rows import Rows, join_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 BANDS = 4
@@ -122,7 +122,7 @@ def gray_bands(images: Rows, *, lying: bool) -> Tensor:
         turned = gray.mT if lying else gray
         return torch.stack([band.mean(1) for band in turned.tensor_split(BANDS, dim=1)], dim=1)
 
-    return torch.cat(by_parts(average, images, _ROWS))
+    return join_parts(average, images, _ROWS)
 
 
 def phase_scores(bands: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -134,11 +134,11 @@ def phase_scores(bands: Tensor) -> Iterator[tuple[int, Tensor]]:
     Yields:
         A frequency, and (N, PHASES) scores.
     """
-    waves = torch.cat(on_single_threads(torch.fft.rfft, bands.split(_ROWS)))
+    waves = join_parts(torch.fft.rfft, bands, _ROWS)
     # What the set has in common, such as the border of things in its middle, is no stripe.
-    waves = waves - torch.complex(waves.real.median(0).values, waves.imag.median(0).values)
+    waves -= torch.complex(waves.real.median(0).values, waves.imag.median(0).values)
     sizes = waves.abs()
-    usual = sizes.double().square().mean((0, 1)).sqrt().float()
+    usual = sizes.double().square_().mean((0, 1)).sqrt().float()
     turned = torch.polar(torch.ones(PHASES), -2 * math.pi * torch.arange(PHASES) / PHASES)
     for frequency in range(SLOWEST, min(FASTEST + 1, waves.shape[2] - 1)):
         around = (sizes[..., frequency - 1] + sizes[..., frequency + 1]) / 2 + usual[frequency] + 1e-6

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Image
@@ -25,6 +27,35 @@ def test_images_by_row_and_by_slice_with_none_where_there_is_none():
     assert found[1] is None
     assert same(found[-1], picture(1))
     assert [image is None for image in found[:2]] == [False, True]
+
+
+def test_images_one_after_the_other_are_those_by_row():
+    found = pictures(*(encoded(picture(number)) for number in range(20)), None, b"no image")
+    one_by_one = iter(found)
+    assert all(same(next(one_by_one), found[row]) for row in range(20))
+    assert next(one_by_one) is None
+    with pytest.raises(ValueError, match="not so row 21"):
+        next(one_by_one)
+
+
+def test_images_of_a_mapped_file_are_read_through_a_mapping_that_is_let_go_of(tmp_path):
+    cells = [{"bytes": encoded(picture(number)), "path": None} for number in range(3)]
+    Dataset.from_dict({"image": cells}, features=Features({"image": Image()})).save_to_disk(tmp_path / "saved")
+    found = Pictures(Dataset.load_from_disk(tmp_path / "saved"), "image")
+    arrow = next((tmp_path / "saved").glob("*.arrow")).name
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("mappings are listed on Linux alone")
+
+    def mappings():
+        gc.collect()
+        return Path("/proc/self/maps").read_text().count(arrow)
+
+    before = mappings()
+    anew = found.mapped_anew()
+    assert mappings() > before
+    assert all(same(one, found[row]) for row, one in enumerate(anew))
+    del anew
+    assert mappings() == before
 
 
 def test_the_type_of_the_column_asks_for_a_mode():
