@@ -17,7 +17,7 @@ from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.matched_filters import LEAST_CARRIERS, NEIGHBORS
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residuals import reduction
-from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, join_parts, make_rows, parts_of
+from puregen_transforms.detection.stored_rows import Rows, folder_of, join_parts, make_rows, parts_of
 from puregen_transforms.purifier.batches import on_single_threads
 
 SIDES = (5, 8)
@@ -133,12 +133,13 @@ class Windows:
         """
         kernel = (template @ self.whitening).view(1, 1, self.side, self.side)
 
-        def largest(part: Tensor) -> tuple[Tensor, Tensor]:
-            values, places = F.conv2d(part, kernel).flatten(1).max(1)
-            return values, places
+        values, places = torch.empty(len(self.gray)), torch.empty(len(self.gray), dtype=torch.int64)
 
-        values, places = zip(*by_parts(largest, self.gray, _PART), strict=True)
-        return torch.cat(values), torch.cat(places)
+        def find(part: slice) -> None:
+            values[part], places[part] = F.conv2d(self.gray[part], kernel).flatten(1).max(1)
+
+        on_single_threads(find, parts_of(len(self.gray), _PART))
+        return values, places
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.detection.frequency import cosines
-from puregen_transforms.detection.stored_rows import Rows, by_parts, folder_of, make_rows, parts_of
+from puregen_transforms.detection.stored_rows import Rows, folder_of, join_parts, make_rows, parts_of
 from puregen_transforms.purifier.batches import on_single_threads
 
 LARGEST_SIDE = 64
@@ -100,8 +100,11 @@ def _transform(images: Tensor, step: int) -> Tensor:
 
 def _mean(function: Callable[[Tensor], Tensor], images: Rows) -> Tensor:
     """Average over images, in double precision."""
-    sums = by_parts(lambda part: function(part).double().sum(0), images, _count(images))
-    return torch.stack(sums).sum(0) / len(images)
+    parts = parts_of(len(images), _count(images))
+    sums = join_parts(
+        lambda number: function(images[parts[int(number)]]).double().sum(0)[None], torch.arange(len(parts)), 1
+    )
+    return sums.sum(0) / len(images)
 
 
 def _count(images: Rows) -> int:

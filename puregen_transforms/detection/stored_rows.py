@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,6 @@ LARGEST_IN_MEMORY = 2**28
 
 _COPIED = 1024
 """Rows that are copied at once."""
-
-_Result = TypeVar("_Result")
 
 
 class StoredRows(Sequence[Tensor]):
@@ -128,7 +126,11 @@ def parts_of(count: int, size: int) -> list[slice]:
 
 
 def join_parts(function: Callable[[Tensor], Tensor], rows: Rows, size: int) -> Tensor:
-    """Join what a function makes of rows, `size` of them at a time: (n, ...) -> (n, ...); see `by_parts`."""
+    """Join what a function makes of rows, `size` of them at a time: (n, ...) -> (n, ...).
+
+    Each part is on one thread; see `on_single_threads`. What is made is copied to its place at once: if parts were
+    kept, they would lie in the memory between what the function frees, and keep the C library from using that again.
+    """
     first, *others = parts_of(len(rows), size) or [slice(0, 0)]
     made = on_single_threads(lambda part: function(rows[part]), [first])[0]
     found = torch.empty(len(rows), *made.shape[1:], dtype=made.dtype)
@@ -139,8 +141,3 @@ def join_parts(function: Callable[[Tensor], Tensor], rows: Rows, size: int) -> T
 
     on_single_threads(fill, others)
     return found
-
-
-def by_parts(function: Callable[[Tensor], _Result], rows: Rows, size: int) -> list[_Result]:
-    """Apply a function to rows, `size` of them at a time, each part on one thread; see `on_single_threads`."""
-    return on_single_threads(lambda part: function(rows[part]), parts_of(len(rows), size))

@@ -17,7 +17,6 @@ from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import BUMP, LEAST_CARRIERS, MARGIN
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.stored_rows import Rows, join_parts
-from puregen_transforms.purifier.batches import on_single_threads
 
 BANDS = 4
 """Into which an image is cut; stripes run through nearly all of them, things in pictures do not."""
@@ -143,10 +142,7 @@ def phase_scores(bands: Tensor) -> Iterator[tuple[int, Tensor]]:
     for frequency in range(SLOWEST, min(FASTEST + 1, waves.shape[2] - 1)):
         around = (sizes[..., frequency - 1] + sizes[..., frequency + 1]) / 2 + usual[frequency] + 1e-6
         relative = waves[..., frequency] / around
-        scores = on_single_threads(
-            lambda part: (part[..., None] * turned).real.sort(1).values[:, 1], relative.split(_ROWS)
-        )
-        yield frequency, torch.cat(scores)
+        yield frequency, join_parts(lambda part: (part[..., None] * turned).real.sort(1).values[:, 1], relative, _ROWS)
 
 
 def _wave(scores: Tensor, classes: Sequence[Tensor], frequency: int, lying: bool) -> Wave:
