@@ -8,7 +8,8 @@ ImageNet at 32 pixels, at equal distances from their files and in an order drawn
 
 - alone: `puregen detect --budget 2m` in one process: the most resident memory (pages of libraries and of mapped files
   included), seconds in all and of each search, poison found, other images called poisoned or doubtful.
-- page: size and pictures of the report's page; seconds until headless Chromium has loaded it, where there is one.
+- page: size and pictures of the report's page; seconds until headless Chromium has loaded it, where there are one and
+  Playwright.
 - ray: the same by `--engine ray --actors 2`, one of the actors killed by SIGKILL while it works; whether the page and
   the lines of all images have the same bytes, and the rest of the record but seconds. `alone` comes before it.
 
@@ -40,6 +41,7 @@ from datasets import ClassLabel, Features, Image
 from PIL import Image as PILImage
 from whole_sets import PLAIN_RAY, peak_of
 
+from puregen_transforms._extras import has_extra
 from puregen_transforms.attacks import craft
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.look_alikes import evenly
@@ -143,9 +145,9 @@ def page(work: Work) -> dict[str, Any]:
 
 
 def seconds_to_open(path: Path) -> float | None:
-    """Time how long Chromium takes to load a page; None where there is no Chromium."""
+    """Time how long Chromium takes to load a page; None where there is no Chromium, or no Playwright."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
+    if chromium is None or not has_extra("playwright"):
         return None
     from playwright.sync_api import sync_playwright
 

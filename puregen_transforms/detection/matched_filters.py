@@ -234,7 +234,7 @@ def _match(field: Field, members: Tensor, *, thorough: bool) -> Match:
     template = F.normalize(total, dim=0)
     scores, chance = field.compare(template, thorough=thorough)
     scores = scores.clone()
-    scores[members] = (own * F.normalize(total - own)).sum(1)
+    scores[members] = join_parts(lambda part: (part * F.normalize(total - part)).sum(1), own, _ROWS)
     return Match(template=template, scores=scores, limit=MARGIN * max(1e-6, chance))
 
 
