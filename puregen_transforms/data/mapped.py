@@ -1,21 +1,25 @@
-"""Image tensors that a disk holds: sets larger than memory is to be filled with, in a temporary file that is mapped."""
+"""Large sets of images in a temporary file that is mapped: the disk holds them, and memory what is being looked at."""
 
 from __future__ import annotations
 
 import math
+import mmap
+import weakref
 from collections.abc import Iterable, Iterator
 from tempfile import TemporaryFile
 from typing import IO
 
-import numpy as np
 import torch
 from torch import Tensor
 
 LARGEST_IN_MEMORY = 2**26
 """Bytes of images up to which they are held in memory: 20,000 of 32 pixels."""
 
-_PIXELS_AT_ONCE = 2**22
-"""Of images that are copied at once: 12 MiB."""
+_PIXELS_AT_ONCE = 2**20
+"""Of images that are looked at together: 1,024 of 32 pixels, twenty of 224."""
+
+_MAPS: weakref.WeakValueDictionary[int, mmap.mmap] = weakref.WeakValueDictionary()
+"""Files that are mapped, by the address of their first byte."""
 
 
 def empty_images(count: int, size: tuple[int, int]) -> Tensor:
@@ -32,9 +36,9 @@ def empty_images(count: int, size: tuple[int, int]) -> Tensor:
 
 
 def stacked_images(images: Iterable[Tensor]) -> Tensor:
-    """Put (3, H, W) uint8 images of one size, of which there is one or more, together: one is held at a time."""
+    """Put (3, H, W) uint8 images of one size together, one held at a time: (N, 3, H, W), of no pixels without any."""
     with TemporaryFile() as file:
-        shape, count = (0, 0, 0), 0
+        shape, count = (3, 0, 0), 0
         for image in images:
             shape = (image.shape[0], image.shape[1], image.shape[2])
             file.write(image.cpu().contiguous().numpy().data)
@@ -42,6 +46,8 @@ def stacked_images(images: Iterable[Tensor]) -> Tensor:
         file.flush()
         if count * math.prod(shape) > LARGEST_IN_MEMORY:
             return _mapped(file, (count, *shape))
+        if not count:
+            return torch.zeros(0, *shape, dtype=torch.uint8)
         file.seek(0)
         return torch.frombuffer(bytearray(file.read()), dtype=torch.uint8).view(count, *shape)
 
@@ -52,21 +58,43 @@ def copied_images(images: Tensor, rows: Tensor | None = None) -> Tensor:
     result = empty_images(len(rows), (images.shape[-2], images.shape[-1]))
     for part in parts_of(result):
         result[part] = images[rows[part]]
+        release(images)
     return result
 
 
 def changed_rows(images: Tensor, before: Tensor) -> Tensor:
     """Tell which images are not what they were: (N, 3, H, W) twice -> (N,) bool."""
-    found = [(images[part] != before[part]).flatten(1).any(1) for part in parts_of(images)]
-    return torch.cat(found) if found else torch.zeros(0, dtype=torch.bool)
+    changed = torch.zeros(len(images), dtype=torch.bool)
+    for part in parts_of(images):
+        changed[part] = (images[part] != before[part]).flatten(1).any(1)
+        release(before)
+    return changed
 
 
 def parts_of(images: Tensor) -> Iterator[slice]:
-    """Cut images into parts that can be held in memory several times over."""
+    """Cut images into parts that can be held in memory several times over, each released before the next is given."""
     at_once = max(1, _PIXELS_AT_ONCE // max(1, images.shape[-2:].numel()))
     for start in range(0, len(images), at_once):
         yield slice(start, min(start + at_once, len(images)))
+        release(images)
+
+
+def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
+    """Give the bytes of a tensor, piece by piece, to be hashed."""
+    pieces = (tensor[part] for part in parts_of(tensor)) if tensor.ndim == 4 else [tensor]
+    for piece in pieces:
+        yield piece.cpu().contiguous().numpy().data
+
+
+def release(images: Tensor) -> None:
+    """Give back the memory of images in a file, which are read from it again when needed; others stay as they are."""
+    mapped = _MAPS.get(images.untyped_storage().data_ptr())
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _mapped(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:
-    return torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="r+", shape=shape))
+    content = mmap.mmap(file.fileno(), math.prod(shape))
+    images = torch.frombuffer(content, dtype=torch.uint8).view(shape)
+    _MAPS[images.data_ptr()] = content
+    return images

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
-from puregen_transforms.data.mapped import stacked_images
+from puregen_transforms.data.mapped import bytes_of, stacked_images
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.purifier.device import choose_device
@@ -105,7 +105,8 @@ class SuspectSet:
         parts += [] if self.labels is None else [self.labels]
         parts += [] if self.reserved is None else [self.reserved.images, self.reserved.labels]
         for part in parts:
-            digest.update(part.cpu().contiguous().numpy().data)
+            for piece in bytes_of(part):
+                digest.update(piece)
         for name, values in () if self.network is None else self.network.state_dict().items():
             digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]

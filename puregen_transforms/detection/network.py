@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress, silent
+from puregen_transforms.data.mapped import bytes_of
 from puregen_transforms.functional.images import size_of
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.train.classifier import train_classifier
@@ -64,5 +65,6 @@ def _digest(images: Tensor, labels: Tensor, settings: list[Any]) -> str:
     """Name a training by its images, labels and settings."""
     found = hashlib.sha256(repr([tuple(images.shape), *settings]).encode())
     for part in (images, labels):
-        found.update(part.cpu().contiguous().numpy().data)
+        for piece in bytes_of(part):
+            found.update(piece)
     return found.hexdigest()[:16]

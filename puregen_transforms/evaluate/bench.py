@@ -27,7 +27,7 @@ from puregen_transforms.evaluate.before_after import compare
 from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.crafting import Workshop
 from puregen_transforms.evaluate.defend import KeptPurifier, defend, identity_of
-from puregen_transforms.evaluate.frozen import DEFAULT_BACKBONE, backbone_named
+from puregen_transforms.evaluate.frozen import DEFAULT_BACKBONE, frozen_features
 from puregen_transforms.evaluate.judge import Judge
 from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.metrics import detection
@@ -53,7 +53,7 @@ class Bench:
         store: of results.
         device: where to craft, purify and train.
         say: told what is going on, in lines.
-        backbone: network with public weights of the victims that stand on a frozen one; see `backbone_named`.
+        backbone: network with public weights of the victims that stand on a frozen one; see `frozen_features`.
     """
 
     sets: Sets
@@ -318,7 +318,7 @@ class Bench:
 
 def _backbone(victim: VictimSpec) -> dict[str, str]:
     """Name the weights of the network that a victim stands on, if that is frozen."""
-    return {"backbone": backbone_named(victim.classifier).sha256} if victim.is_frozen else {}
+    return {"backbone": frozen_features(victim.classifier).sha256} if victim.is_frozen else {}
 
 
 def _taken(spec: DefenseSpec) -> frozenset[str]:

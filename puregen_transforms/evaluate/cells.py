@@ -78,7 +78,7 @@ class VictimSpec:
     """A classifier and how it is trained.
 
     Args:
-        classifier: see `build_classifier`; of a frozen network, see `backbone_named` of `frozen.py`.
+        classifier: see `build_classifier`; of a frozen network, see `frozen_features` of `frozen.py`.
         recipe: of training from scratch, also of the extractor for transfer; see `RECIPES` of `victims.py`.
         epochs: of it.
         scenario: "scratch"; "linear" or "fine_tune" for transfer of a network that was trained before; "frozen" for a

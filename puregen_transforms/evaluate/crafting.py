@@ -15,7 +15,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.registry import find_attack
 from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.evaluate.cells import AttackSpec, VictimSpec
-from puregen_transforms.evaluate.frozen import backbone_named, train_frozen
+from puregen_transforms.evaluate.frozen import frozen_features, train_frozen
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
@@ -88,7 +88,7 @@ class Workshop:
             "images": {name: self.sets.fingerprints[name] for name in seen},
         }
         if victim.is_frozen:
-            key["backbone"] = backbone_named(victim.classifier).sha256
+            key["backbone"] = frozen_features(victim.classifier).sha256
         return key | ({"energy": resolve_ebm(None).sha256} if "energy" in attack.needed(config) else {})
 
     def _on_frozen(self, surrogates: Surrogates, victim: VictimSpec) -> list[nn.Module]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from puregen_transforms.data.mapped import changed_rows, copied_images, empty_images
+from puregen_transforms.data.mapped import changed_rows, copied_images, empty_images, release
 from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.detection.report import DetectionReport
@@ -161,6 +161,8 @@ class KeptPurifier:
             part = self._kept(key, change, images[rows], rows)
             result = self._room_for(part) if result is None else result
             result[rows] = part
+            release(images)
+            release(result)
         assert result is not None
         return result
 

@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.data.mapped import parts_of
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.hub.backbones import Backbone, load_backbone
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
-"""EfficientNet-Lite0, which the extra `features` installs; any other name is one that `load_backbone` takes."""
+"""EfficientNet-Lite0, which the extra `features` installs; other names are those that `load_backbone` takes."""
 
 _LEAST_SIDE = 96
 """Smaller images are enlarged to it: networks with public weights halve the side five times."""
@@ -26,11 +27,6 @@ _PENALTY = 1e-3
 """On the squared weights of the last layer, for features of unit variance."""
 
 _ROUNDS = 100
-
-
-def backbone_named(name: str) -> Backbone:
-    """Load the network of a name; see `DEFAULT_BACKBONE` and `load_backbone`, which says what it raises."""
-    return load_backbone(None if name == DEFAULT_BACKBONE else name)
 
 
 class FrozenFeatures(nn.Module):
@@ -46,6 +42,7 @@ class FrozenFeatures(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.network = backbone.network.requires_grad_(False)
+        self.sha256 = backbone.sha256
         self.side = None if backbone.any_side else backbone.side
         for name, values in (("mean", backbone.mean), ("std", backbone.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -61,17 +58,21 @@ class FrozenFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Describe (N, 3, H, W) images in [-1, 1]: (N, D), differentiable in images that require it."""
-        if images.requires_grad or images.device.type != "cpu":
+        if images.requires_grad or images.device.type != "cpu" or self._is_watched():
             return self._describe(images)
         names = [hashlib.blake2b(image.contiguous().numpy().data, digest_size=16).digest() for image in images]
         unknown = [row for row, name in enumerate(names) if name not in self._known]
-        at_once = at_once_of(images)
+        at_once = max(1, _PIXELS_AT_ONCE // images.shape[-2:].numel())
         with torch.no_grad():
             for start in range(0, len(unknown), at_once):
                 rows = unknown[start : start + at_once]
                 for row, found in zip(rows, self._describe(images[rows]).float(), strict=True):
                     self._known[names[row]] = found.clone()
         return torch.stack([self._known[name] for name in names])
+
+    def _is_watched(self) -> bool:
+        """Tell whether somebody reads along within the network, and so has to see every image."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self.network.modules())
 
     def _describe(self, images: Tensor) -> Tensor:
         side = self.side or max(_LEAST_SIDE, min(images.shape[-2:]))
@@ -104,16 +105,16 @@ class FrozenClassifier(nn.Module):
 
 @lru_cache(maxsize=1)
 def frozen_features(name: str) -> FrozenFeatures:
-    """Load the network of a name, the last one once: whoever uses it shares what it remembers.
+    """Load a network, the last one once: whoever uses it shares what it remembers.
 
-    Raises:
-        As `load_backbone`.
+    Args:
+        name: `DEFAULT_BACKBONE`, or as `load_backbone` takes it, which says what is raised.
     """
-    return FrozenFeatures(backbone_named(name))
+    return FrozenFeatures(load_backbone(None if name == DEFAULT_BACKBONE else name))
 
 
 def build_frozen(name: str, classes: int) -> FrozenClassifier:
-    """Build an untrained classifier on the features of a network; see `backbone_named`."""
+    """Build an untrained classifier on the features of a network; see `frozen_features`."""
     features = frozen_features(name)
     device = features.mean.device
     dimensions = features(torch.zeros(1, 3, _LEAST_SIDE, _LEAST_SIDE, device=device)).shape[1]
@@ -126,15 +127,14 @@ def train_frozen(
     """Train the last layer of a classifier by logistic regression; nothing in it is random.
 
     Args:
-        name: of the network; see `backbone_named`.
+        name: of the network; see `frozen_features`.
         images: (N, 3, H, W) uint8, brought to the device in parts.
         labels: (N,) int64.
         classes: how many there are.
         device: where to train.
     """
     model = build_frozen(name, classes).to(device)
-    parts = images.split(at_once_of(images))
-    given = torch.cat([model.features(normalize(part.to(device))) for part in parts])
+    given = torch.cat([model.features(normalize(images[part].to(device))) for part in parts_of(images)])
     center, spread = given.mean(0), given.std(0).clamp_min(1e-6)
     rows, wanted = (given - center) / spread, labels.to(device)
     last = nn.Linear(rows.shape[1], classes, device=device)
@@ -153,8 +153,3 @@ def train_frozen(
         model.last.weight.copy_(last.weight / spread)
         model.last.bias.copy_(last.bias - model.last.weight @ center)
     return model.eval()
-
-
-def at_once_of(images: Tensor) -> int:
-    """Say how many images of this size a network is given at once."""
-    return max(1, _PIXELS_AT_ONCE // images.shape[-2:].numel())

@@ -52,6 +52,16 @@ def test_each_image_is_described_once(network, images):
     torch.testing.assert_close(first[:, :3], expected, atol=0.02, rtol=0)  # enlarged to 96 pixels
 
 
+def test_whoever_reads_along_sees_every_image(network, images):
+    inputs, seen = normalize(images[:3]), []
+    network(inputs)
+    hook = network.network.register_forward_hook(lambda module, given, result: seen.append(len(result)))
+    network(inputs)
+    hook.remove()
+    network(inputs)
+    assert seen == [3]
+
+
 def test_attackers_see_through_it_and_change_nothing(network, images):
     inputs = normalize(images[:2]).requires_grad_()
     (slope,) = torch.autograd.grad(network(inputs).sum(), inputs)
@@ -84,7 +94,7 @@ def test_a_cell_on_a_frozen_network_keeps_the_last_layer_alone(ten_classes, tmp_
     assert [set(one) for one in kept] == [{"weight", "bias", "seconds"}] * 2
     before = json.dumps(bench.key(cell))
     backbone = Backbone(network=Counting(), mean=(0.5,) * 3, std=(1.0,) * 3, side=96, any_side=True, sha256="other")
-    monkeypatch.setattr("puregen_transforms.evaluate.bench.backbone_named", lambda name: backbone)
+    monkeypatch.setattr("puregen_transforms.evaluate.bench.frozen_features", lambda name: FrozenFeatures(backbone))
     assert json.dumps(bench.key(cell)) != before, "other weights are another cell"
 
 
