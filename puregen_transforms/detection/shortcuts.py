@@ -83,7 +83,7 @@ class Shortcuts(Detector):
         if len(names) < self.least_classes:
             raise ValueError(f"Expected at least two classes of {LEAST_IN_CLASS} images or more, but got {len(names)}.")
         rows = evenly(torch.isin(labels, names).nonzero().flatten(), MOST_IMAGES)
-        images = _middle(suspects.tensor()[rows].cpu())
+        images = _middle(suspects.tensor())[rows].cpu()
         own = torch.searchsorted(names, labels[rows])
         found = [
             [read_labels(_described(images, describe), own) for describe in (residual_pixels, correlations)],

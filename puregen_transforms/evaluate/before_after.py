@@ -18,7 +18,7 @@ from puregen_transforms.functional.images import to_pixels
 from puregen_transforms.transforms.puregen import PureGen
 
 _SHOWN = 6
-_LARGEST_SHOWN = 64
+_LARGEST_SHOWN = 48
 _AT_ONCE = 64
 _MEASURED, _PIXELS_MEASURED = 500, 500 * 64**2
 _BINS = 60

@@ -41,7 +41,7 @@ def _triggerless(scale: Scale, classes: Sequence[str]) -> list[AttackSpec]:
     """Aim at single images, by base images moved in the features that the victim has."""
     smoke = scale.name == "smoke"
     count = {"smoke": 1, "cpu": _TARGETS}.get(scale.name, scale.targets)
-    settings: dict[str, Any] = {"rate": 0.1 if smoke else 0.005, "iterations": 10 if smoke else 150}
+    settings: dict[str, Any] = {"rate": 0.1 if smoke else 0.003, "iterations": 10 if smoke else 150}
     return [
         attack(
             "bullseye_polytope",

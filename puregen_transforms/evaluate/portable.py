@@ -17,8 +17,8 @@ _FOLDER = "local-dir:"
 def portable(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Name checkpoints in folders by the sha256 of their weights, in settings of any depth.
 
-    Names of the catalogue and of the Hub stay. Of a backbone in a folder the last part of the path is left: whoever keeps
-    results adds the hash of its weights.
+    Names of the catalogue and of the Hub stay. Of a backbone in a folder the last part of the path is left: whoever
+    keeps results adds the hash of its weights.
     """
     return {name: _portable(name, value) for name, value in settings.items()}
 
