@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
+import os
 import weakref
 from collections.abc import Iterable, Iterator
-from tempfile import TemporaryFile
+from contextlib import contextmanager
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 import torch
@@ -26,18 +29,27 @@ def empty_images(count: int, size: tuple[int, int]) -> Tensor:
     """Make room for images: (count, 3, H, W) uint8 zeros, in memory or in a file.
 
     The file is in the folder for temporary ones (`TMPDIR`), has no name, and is gone with the tensor.
+
+    Raises:
+        OSError: that folder has no room for it.
     """
     shape = (count, 3, *size)
     if math.prod(shape) <= LARGEST_IN_MEMORY:
         return torch.zeros(shape, dtype=torch.uint8)
-    with TemporaryFile() as file:
+    with _temporary_file() as file:
+        if hasattr(os, "posix_fallocate"):  # a mapped file without blocks of its own would kill the process later
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape))
         file.truncate(math.prod(shape))
         return _mapped(file, shape)
 
 
 def stacked_images(images: Iterable[Tensor]) -> Tensor:
-    """Put (3, H, W) uint8 images of one size together, one held at a time: (N, 3, H, W), of no pixels without any."""
-    with TemporaryFile() as file:
+    """Put (3, H, W) uint8 images of one size together, one held at a time: (N, 3, H, W), of no pixels without any.
+
+    Raises:
+        OSError: the folder for temporary files has no room for them.
+    """
+    with _temporary_file() as file:
         shape, count = (3, 0, 0), 0
         for image in images:
             shape = (image.shape[0], image.shape[1], image.shape[2])
@@ -91,6 +103,22 @@ def release(images: Tensor) -> None:
     mapped = _MAPS.get(images.untyped_storage().data_ptr())
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
+
+
+@contextmanager
+def _temporary_file() -> Iterator[IO[bytes]]:
+    """Open a file without a name, and say what to do where there is no room for it."""
+    try:
+        with TemporaryFile() as file:
+            yield file
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"Expected room for images in the folder for temporary files, {gettempdir()}, but it is full. "
+            "Name another one in TMPDIR",
+        ) from error
 
 
 def _mapped(file: IO[bytes], shape: tuple[int, ...]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.data.mapped import changed_rows
+from puregen_transforms.data.mapped import changed_rows, release
 from puregen_transforms.functional.images import to_pixels
 from puregen_transforms.transforms.puregen import PureGen
 
@@ -63,12 +63,12 @@ def to_png(images: Tensor) -> str:
 
 def _psnr(images: Tensor, originals: Tensor, chosen: Tensor) -> float | None:
     """Measure the chosen images (N,) bool; None where JSON would have no number for it."""
-    rows = chosen.nonzero().flatten()
-    errors = [
-        (images[part].float() - originals[part].float()).square().mean((1, 2, 3)).double()
-        for part in rows.split(_AT_ONCE)
-    ]
-    mean = torch.cat(errors).mean().item() if errors and len(rows) else 0.0
+    rows, errors = chosen.nonzero().flatten(), []
+    for part in rows.split(_AT_ONCE):
+        errors.append((images[part].float() - originals[part].float()).square().mean((1, 2, 3)).double())
+        release(images)
+        release(originals)
+    mean = torch.cat(errors).mean().item() if len(rows) else 0.0
     return 10 * math.log10(255**2 / mean) if mean else None
 
 
