@@ -1,5 +1,9 @@
 """Images in memory, and in a file that is mapped."""
 
+import errno
+import os
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -44,3 +48,39 @@ def test_a_subset_of_all_in_order_is_the_set_itself(images):
     backwards = whole.subset(torch.arange(len(images)).flip(0))
     assert torch.equal(backwards.images, images.flip(0))
     assert len(whole.subset(torch.zeros(len(images), dtype=torch.bool))) == 0
+
+
+GROWTH = """
+import resource, torch
+from puregen_transforms.data.mapped import bytes_of, changed_rows, copied_images, empty_images, parts_of
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+before = peak()
+images = empty_images(1500, (224, 224))
+for part in parts_of(images):
+    images[part] = 7
+copy = copied_images(images, torch.arange(1500).flip(0))
+copy[3] = 8
+assert changed_rows(copy, images).nonzero().flatten().tolist() == [3]
+assert sum(len(piece) for piece in bytes_of(copy)) == 1500
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_two_sets_of_226_mb_are_looked_at_in_less_memory_than_half_of_one():
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
+
+
+def test_a_full_disk_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=f"room for images in .*{tmp_path}, but it is full. Name another one in TMPDIR"):
+        empty_images(500, (224, 224))
