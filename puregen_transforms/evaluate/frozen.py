@@ -145,10 +145,10 @@ def train_frozen(
     def loss() -> Tensor:
         optimizer.zero_grad()
         value: Tensor = F.cross_entropy(last(rows), wanted) + _PENALTY * last.weight.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     with torch.no_grad():
         model.last.weight.copy_(last.weight / spread)
         model.last.bias.copy_(last.bias - model.last.weight @ center)
