@@ -155,7 +155,7 @@ class KeptPurifier:
         altered = changed_rows(self.images, self.clean).nonzero().flatten()
         most = max(1, _CHUNK_PIXELS // self.images.shape[-2:].numel())
         parts = [(self.clean, rows) for rows in torch.arange(len(self.images)).split(min(_CHUNK, most))]
-        parts += [(self.images, rows) for rows in altered.split(most)]
+        parts += [(self.images, rows) for rows in altered.split(most) if len(rows)]
         result: Tensor | None = None
         for images, rows in parts:
             part = self._kept(key, change, images[rows], rows)
