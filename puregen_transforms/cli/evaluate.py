@@ -68,7 +68,7 @@ def evaluate(
         str | None,
         typer.Option(
             help='Protocol photographs: the frozen network under the victims, such as "resnet50.a1_in1k" (timm), '
-            '"torchvision:resnet18" or "hf-hub:OWNER/NAME"; default: EfficientNet-Lite0 of the extra [features].',
+            '"torchvision:resnet18" or "hf-hub:OWNER/NAME"; default: EfficientNet-Lite0 of the extra "features".',
             rich_help_panel=RUNNING,
         ),
     ] = None,
