@@ -149,7 +149,7 @@ PROTOCOLS = {
         Protocol(
             name="photographs",
             title="Photographs",
-            summary="Triggers at the size of photographs, learned by a linear layer on a frozen network (the extra features).",
+            summary="Triggers at the size of photographs, for a linear layer on a frozen network (extra: features).",
             grids=photograph_grids.photographs,
             needs=frozenset({"public"}),
         ),
