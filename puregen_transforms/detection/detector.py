@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
+from puregen_transforms.data.mapped import bytes_of, stacked_images
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.purifier.device import choose_device
@@ -76,7 +77,7 @@ class SuspectSet:
             raise ValueError("Expected at least one image, but got none.")
         if isinstance(self.images, Tensor) and self.images.dtype == torch.uint8 and self.images.shape[1:2] == (3,):
             return self.images
-        return torch.stack(list(self._same_size()))
+        return stacked_images(self._same_size())
 
     def read(self, row: int) -> Tensor | None:
         """Read one image as (3, H, W) uint8; None where there is none.
@@ -104,7 +105,8 @@ class SuspectSet:
         parts += [] if self.labels is None else [self.labels]
         parts += [] if self.reserved is None else [self.reserved.images, self.reserved.labels]
         for part in parts:
-            digest.update(part.cpu().contiguous().numpy().tobytes())
+            for piece in bytes_of(part):
+                digest.update(piece)
         for name, values in () if self.network is None else self.network.state_dict().items():
             digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]

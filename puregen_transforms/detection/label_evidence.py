@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import parts_of
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
 from puregen_transforms.detection.ridge import fit_ridge
@@ -102,7 +103,7 @@ def _are_harmless(
 
 def describe_pictures(images: Tensor) -> Tensor:
     """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32."""
-    return torch.cat(on_single_threads(_describe, images.split(512)))
+    return torch.cat(on_single_threads(lambda part: _describe(images[part]), parts_of(images)))
 
 
 def _describe(images: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import parts_of
 from puregen_transforms.purifier.batches import on_single_threads
 
 SAME_PICTURE = 0.95
@@ -17,7 +18,7 @@ _FLAT = 20.0
 
 def small_pictures(images: Tensor) -> Tensor:
     """Make thumbnails of 8x8 pixels, less their mean and of length 1: (N, 3, H, W) uint8 -> (N, 193) float32."""
-    small = torch.cat([F.adaptive_avg_pool2d(part.float(), _SIDE) for part in images.split(1024)]).flatten(1)
+    small = torch.cat([F.adaptive_avg_pool2d(images[part].float(), _SIDE) for part in parts_of(images)]).flatten(1)
     # The constant makes pictures of a single color copies of each other.
     return F.normalize(F.pad(small - small.mean(1, keepdim=True), (0, 1), value=_FLAT))
 
@@ -44,7 +45,7 @@ def copies_among(thumbnails: Tensor) -> Tensor:
 def content_keys(images: Tensor) -> Tensor:
     """Compute a number that equal images have in common, and others do not: (N, C, H, W) uint8 -> (N,) int64."""
     weights = odd_numbers(images[0].numel(), seed=1)
-    return torch.cat([(part.flatten(1).long() * weights).sum(1) for part in images.split(1024)])
+    return torch.cat([(images[part].flatten(1).long() * weights).sum(1) for part in parts_of(images)])
 
 
 def order_by_content(keys: Tensor, labels: Tensor | None) -> Tensor:

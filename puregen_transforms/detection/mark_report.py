@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.mapped import copied_images
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.label_evidence import weigh_marks
 from puregen_transforms.detection.look_alikes import content_keys, first_copies, order_by_content
@@ -40,7 +41,7 @@ def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Tensor, Tensor 
         )
     labels = None if suspects.labels is None else suspects.labels.cpu()
     order = order_by_content(content_keys(images), labels)
-    return images[order], None if labels is None else labels[order], order
+    return copied_images(images, order), None if labels is None else labels[order], order
 
 
 def report_marks(

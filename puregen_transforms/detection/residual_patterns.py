@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import copied_images
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
@@ -71,7 +72,8 @@ class ResidualPatterns(Detector):
         step = reduction(images.shape[-2:])
         numbers = images.shape[1:].numel() // step**2
         rows = evenly(torch.arange(len(images)), _MOST_NUMBERS // numbers)
-        sample, known = images[rows], None if labels is None else labels[rows]
+        sample = images if len(rows) == len(images) else copied_images(images, rows)
+        known = None if labels is None else labels[rows]
         thumbnails = small_pictures(sample)
         suspects.progress("looking for shared patterns", 0, 2)
         whitening, residuals, found = _search_whole(
@@ -114,7 +116,7 @@ def _search_whole(
     carries = _carriers([match for _, match in found], len(images))
     if carries.float().mean() <= _MANY or int((~carries).sum()) < _ENOUGH:
         return whitening, residuals, found
-    whitening = Whitening.fit(images[~carries])
+    whitening = Whitening.fit(copied_images(images, (~carries).nonzero().flatten()))
     residuals = whitening(images)
     again = [match for _, match in search([WholeImages(residuals=residuals)], thumbnails, groups)]
     seen = _carriers(again, len(images))

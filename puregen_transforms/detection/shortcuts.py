@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -33,7 +34,7 @@ QUALITY = 10
 
 FOLDS = 2
 _RIDGE = 0.05
-_PART = 512
+_PART = 128
 
 Features = Callable[[Tensor], Tensor]
 """(n, 3, H, W) uint8 images -> (n, D) float32."""
@@ -83,7 +84,9 @@ class Shortcuts(Detector):
         if len(names) < self.least_classes:
             raise ValueError(f"Expected at least two classes of {LEAST_IN_CLASS} images or more, but got {len(names)}.")
         rows = evenly(torch.isin(labels, names).nonzero().flatten(), MOST_IMAGES)
-        images = _middle(suspects.tensor()[rows].cpu())
+        whole = suspects.tensor()
+        images = _middle(whole)[rows].cpu()
+        release(whole)
         own = torch.searchsorted(names, labels[rows])
         found = [
             [read_labels(_described(images, describe), own) for describe in (residual_pixels, correlations)],
@@ -147,7 +150,8 @@ def read_labels(described: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (n,) bool, whether a label is read correctly, and (n,) float32, by how much it is preferred to other classes.
     """
-    scaled = (described - described.mean(0)) / described.std(0).clamp(min=1e-6)
+    scaled = described - described.mean(0)
+    scaled /= described.std(0).clamp(min=1e-6)
     return on_single_threads(lambda given: _read(*given), [(scaled, own)])[0]
 
 

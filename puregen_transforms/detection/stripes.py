@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.mapped import parts_of, release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import count_pictures, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
@@ -56,14 +57,12 @@ class Stripes(Detector):
             ValueError: too few images, too small ones or of several sizes, or one that cannot be read.
         """
         images, labels, order = read_images(suspects, smallest=2 * (SLOWEST + 2))
-        gray = torch.cat(on_single_threads(lambda part: part.float().mean(1), images.split(_ROWS)))
         classes = [] if labels is None else [labels == label for label in labels[labels >= 0].unique().tolist()]
         thumbnails = small_pictures(images)
         waves: list[Wave] = []
         for lying in (False, True):
             suspects.progress("looking for stripes", int(lying), 2)
-            pictures = gray.mT if lying else gray
-            for frequency, scores in phase_scores(pictures):
+            for frequency, scores in phase_scores(bands_of(images, lying)):
                 wave = _wave(scores, classes, frequency, lying)
                 if (
                     wave.bump >= BUMP
@@ -107,16 +106,36 @@ class Wave:
         return Mark(kind="stripes", rows=self.carriers, picture=drawn(picture), place=(0, 0), ratio=self.bump)
 
 
-def phase_scores(gray: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Compute how strongly each image has upright stripes of each frequency and phase.
+def bands_of(images: Tensor, lying: bool) -> Tensor:
+    """Average the gray of images across bands, along which stripes run.
 
     Args:
-        gray: (N, H, W).
+        images: (N, 3, H, W) uint8.
+        lying: whether the stripes lie.
+
+    Returns:
+        (N, BANDS, W) float32, or (N, BANDS, H) of lying ones.
+    """
+
+    def average(part: slice) -> Tensor:
+        gray = images[part].float().mean(1)
+        gray = gray.mT if lying else gray
+        return torch.stack([band.mean(1) for band in gray.tensor_split(BANDS, dim=1)], dim=1)
+
+    found = torch.cat(on_single_threads(average, parts_of(images)))
+    release(images)
+    return found
+
+
+def phase_scores(bands: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Compute how strongly each image has stripes of each frequency and phase.
+
+    Args:
+        bands: (N, BANDS, side), of `bands_of`.
 
     Yields:
         A frequency, and (N, PHASES) scores.
     """
-    bands = torch.stack([band.mean(1) for band in gray.tensor_split(BANDS, dim=1)], dim=1)
     waves = torch.cat(on_single_threads(torch.fft.rfft, bands.split(_ROWS)))
     # What the set has in common, such as the border of things in its middle, is no stripe.
     waves = waves - torch.complex(waves.real.median(0).values, waves.imag.median(0).values)
