@@ -33,8 +33,8 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "AV
 (PostScript, which it has Ghostscript run) or that hardly anybody stores pictures in, with decoders to match."""
 
 PIXELS_PER_BYTE = 12
-"""Pixels of a large image for each byte of its file, at most. A photograph of 12 megapixels has a megabyte and more; one
-color all over has a few kilobytes, and would fill the memory out of nothing."""
+"""Pixels of a large image for each byte of its file, at most. A photograph of 12 megapixels has a megabyte and more;
+one color all over has a few kilobytes, and would fill the memory out of nothing."""
 
 LARGEST_LOOKED_AT = 2**26
 """Pixels of one image that is only looked at, or resized first: larger ones fill the memory out of a small file."""

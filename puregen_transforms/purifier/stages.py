@@ -20,9 +20,9 @@ from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 Stage = Callable[[Tensor, KeyedNoise], Tensor]
 """(N, C, H, W) float images and this stage's noise -> (N, C, H, W) float images.
 
-A stage with a network also has `bytes_per_pixel`, of the network's widest activation. One whose result for a pixel depends
-on what is near it alone has `reach`: how far it looks, in pixels, where images are cut at multiples of `REACH_MULTIPLE`.
-If all stages have it, large images are purified in tiles.
+A stage with a network also has `bytes_per_pixel`, of the network's widest activation. One whose result for a pixel
+depends on what is near it alone has `reach`: how far it looks, in pixels, where images are cut at multiples of
+`REACH_MULTIPLE`. If all stages have it, large images are purified in tiles.
 """
 
 REACH_MULTIPLE = 16

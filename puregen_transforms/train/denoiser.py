@@ -25,8 +25,8 @@ class DenoiserTrainer(Trainer[Patches]):
     """The training of a denoiser.
 
     Updates take their patches from the sets in turn; the loss is the mean absolute error of the noise, in units of its
-    level. The square root of the level is drawn evenly for each patch: with the usual settings three patches of five have
-    a level of 10 to 60, which is what is used most.
+    level. The square root of the level is drawn evenly for each patch: with the usual settings three patches of five
+    have a level of 10 to 60, which is what is used most.
 
     Args:
         sets: each of (3, H, W) uint8 images.

@@ -34,6 +34,9 @@ _ADAPTIVE_ROUNDS = 3
 
 _TIMED_STEPS = 3
 
+_LARGEST_TIMED = 1536
+"""Side in pixels of the largest image that is timed: it has several tiles, and a larger one has more of them."""
+
 _MOST_TIMED = 1024
 """Images that are timed at once, which is a second's work where they are small."""
 
@@ -136,6 +139,7 @@ def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None
     Raises:
         ValueError, RuntimeError: the networks do not take such images, or cannot be used.
     """
+    whole, side = side, min(side, _LARGEST_TIMED)
     count = timed_images(purifier, side, most)
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     share = purifier.config.filter_fraction or 1.0
@@ -149,7 +153,7 @@ def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None
         run(images, sample_ids=torch.zeros(count, dtype=torch.int64), seed=0)
         return factor * (time.monotonic() - started)
 
-    return sum(map(seconds, purifier.purifier.stages)) / count
+    return sum(map(seconds, purifier.purifier.stages)) / count * (whole / side) ** 2
 
 
 def _shortened(stage: Stage) -> tuple[Stage, float]:
