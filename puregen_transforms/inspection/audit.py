@@ -47,6 +47,8 @@ from puregen_transforms.purifier.device import choose_device, choose_dtype
 _AVERAGED, _LEAST_AVERAGED = 512, 32
 _DESCENDED = 64
 _LEAST_SAMPLE = 2
+_SCALED = 32
+"""Typical images whose energy maps tell what is ordinary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,14 +285,16 @@ class _Audit:
         numbers = pattern_numbers(findings.patterns, len(measured.energies))
         found = self.verdict.flagged | self.verdict.doubtful
         plain = measured.comparable & ~found & (numbers == 0) & (findings.scores < OUTLIER)
-        typical = self._some(plain if int(plain.sum()) > 1 else measured.comparable, max(sample, _LEAST_SAMPLE))
+        ordinary = plain if int(plain.sum()) > 1 else measured.comparable
+        typical = self._some(ordinary, max(sample, _LEAST_SAMPLE))
         gauges = [self._gauge(pattern.carriers, plain) for pattern in findings.patterns]
         suspects = self._suspects()
         dynamics, heat = None, None
         if sample and suspects:
             own = gauges[0] if gauges else self._gauge(suspects, plain)
             dynamics = self._study(self._draw(suspects, sample), typical, own)
-            heat = Scale.of([self.meter.maps(typical)]).heat(self.meter.maps(dynamics.rows))
+            scale = Scale.of([self.meter.maps(self._some(ordinary, _SCALED))])
+            heat = scale.heat(self.meter.maps(dynamics.rows))
         return Inspection(
             verdict=self.verdict,
             energies_headline=headline(findings, measured.count),

@@ -103,7 +103,10 @@ class DiffusionStage:
 
 @dataclass(frozen=True)
 class DenoiserStage:
-    """Add noise, and take it off again in one call.
+    """Add noise, and take it off again in one call; then the same with the opposite noise, and the mean of both.
+
+    What is left of the noise itself is for the most part as linear in it as a blur is, so it cancels: the mean is some
+    three decibels nearer to the image than either half. What is left of a perturbation is the same.
 
     Args:
         denoise: takes noise of a level off images.
@@ -126,7 +129,8 @@ class DenoiserStage:
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Noise and denoise the images."""
-        return self.denoise(images + self.level * noise(0, images), self.level)
+        added = self.level * noise(0, images)
+        return (self.denoise(images + added, self.level) + self.denoise(images - added, self.level)) / 2
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ MOST_CHOSEN = 10_000
 _DIFFUSION_CALL = 15
 """Langevin steps that take as long as a call of the noise predictor, about, with the packaged networks."""
 
-_DENOISER_CALL = 2
-"""The same of a call of the denoiser."""
+_DENOISER_CALLS = 4
+"""The same of both calls of the denoiser."""
 
 _ADAPTIVE_ROUNDS = 3
 """Diffusion steps of "adaptive", as a multiple of its `ddpm_steps`: a second round has twice as many."""
@@ -46,7 +46,7 @@ def calls_of(config: PureGenConfig) -> float:
     diffusion = _DIFFUSION_CALL * (config.ddpm_inference_steps or config.ddpm_steps or 0)
     if config.method == "adaptive":
         diffusion *= _ADAPTIVE_ROUNDS
-    once = (config.ebm_steps or 0) + diffusion + _DENOISER_CALL * config.uses_denoiser
+    once = (config.ebm_steps or 0) + diffusion + _DENOISER_CALLS * config.uses_denoiser
     return (config.filter_fraction or 1) * (config.reps or 1) * once
 
 

@@ -318,9 +318,7 @@ def test_too_small(purify, size):
 
 def test_too_large(purify):
     large = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, 2000, 2200)
-    with pytest.raises(
-        ValueError, match='4,194,304 pixels, but got 2200x2000.*method "onestep"'
-    ):
+    with pytest.raises(ValueError, match='4,194,304 pixels, but got 2200x2000.*method "onestep"'):
         purify(large)
     assert PureGen("jpeg", seed=0)(large).shape == large.shape
     with pytest.raises(ValueError, match="at most 33,554,432 pixels"):
