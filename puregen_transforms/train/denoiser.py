@@ -25,8 +25,7 @@ class DenoiserTrainer(Trainer[Patches]):
     """The training of a denoiser.
 
     Updates take their patches from the sets in turn; the loss is the mean absolute error of the noise, in units of its
-    level. The square root of the level is drawn evenly for each patch: with the usual settings three patches of five
-    have a level of 10 to 60, which is what is used most.
+    level, which is drawn for each patch between the lowest and the highest, evenly on a logarithmic scale.
 
     Args:
         sets: each of (3, H, W) uint8 images.
@@ -63,8 +62,8 @@ class DenoiserTrainer(Trainer[Patches]):
         rate = training.rate(self.update)
         count = self._batch_size(self.images.side_of(self.update))
         data = self.images.draw(self.update, count, generator)
-        low, high = (math.sqrt(level / 127.5) for level in (training.lowest_noise, training.highest_noise))
-        levels = (low + (high - low) * torch.rand(count, generator=generator)).square()
+        low, high = (math.log(level / 127.5) for level in (training.lowest_noise, training.highest_noise))
+        levels = (low + (high - low) * torch.rand(count, generator=generator)).exp()
         noise = torch.randn(data.shape, generator=self._device_generator(self.update), device=self.device)
         images, levels, noise = (self._share(part).to(self.device) for part in (data, levels, noise))
 
