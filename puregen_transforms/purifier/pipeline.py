@@ -20,7 +20,7 @@ from puregen_transforms.purifier.stages import REACH_MULTIPLE, Stage
 
 _LARGEST_WHOLE = 2**20
 """Pixels of an image that is purified as a whole, if its stages can also do with tiles."""
-_TILE_PIXELS = 3 * 2**18
+_TILE_PIXELS = 2**19
 
 
 class Purifier:
