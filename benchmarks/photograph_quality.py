@@ -97,25 +97,25 @@ class Judge(nn.Module):
         return torch.cat([self(part.float()).argmax(1) for part in images.split(32)])
 
 
-def craft(judge: Judge, photographs: ImageSet, target: int) -> Tensor:
+def craft(judge: Judge, photographs: ImageSet, target: int, steps: int) -> Tensor:
     """Optimize one pattern for all images: (3, H, W), of at most `BUDGET`."""
     generator = torch.Generator().manual_seed(0)
     pattern = torch.zeros(3, *photographs.size)
-    for step in range(STEPS):
+    for step in range(steps):
         rows = torch.randint(len(photographs), (BATCH,), generator=generator)
         pattern.requires_grad_()
         shown = (photographs.images[rows].float() + pattern).clamp(0, 255)
         loss = F.cross_entropy(judge(shown), torch.full((BATCH,), target))
         (slope,) = torch.autograd.grad(loss, pattern)
-        rate = 2.0 * (1 - step / STEPS)
+        rate = 2.0 * (1 - step / steps)
         pattern = (pattern.detach() - rate * slope.sign()).clamp(-BUDGET, BUDGET)
     return pattern.round()
 
 
-def kept_trigger(path: Path, judge: Judge, photographs: ImageSet, target: int) -> Tensor:
+def kept_trigger(path: Path, judge: Judge, photographs: ImageSet, target: int, steps: int) -> Tensor:
     """Craft the trigger, or read it."""
     if not path.exists():
-        write_atomically(path, save({"pattern": craft(judge, photographs, target)}))
+        write_atomically(path, save({"pattern": craft(judge, photographs, target, steps)}))
     return load_file(path)["pattern"]
 
 
@@ -191,6 +191,8 @@ def main() -> None:
     parser.add_argument("train", help="clothing photographs that the trigger is made with (Parquet)")
     parser.add_argument("test", help="clothing photographs that are purified (Parquet)")
     parser.add_argument("--photographs", type=int, default=32)
+    parser.add_argument("--known", type=int, help="training photographs that the classifier learns from; default: all")
+    parser.add_argument("--steps", type=int, default=STEPS, help="in which the trigger is made")
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--denoiser-checkpoint", help="network of onestep; default: the packaged one")
     parser.add_argument("--runs", type=Path, default=Path("runs/photographs"))
@@ -200,9 +202,12 @@ def main() -> None:
     test = ImageSet.load(arguments.test, size=SIDE)
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(0))
     test = test.subset(order[: arguments.photographs].sort().values)
+    if arguments.known is not None:
+        known = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: arguments.known]
+        train = train.subset(known.sort().values)
     target = int(train.labels.bincount().argmax())
     judge = Judge(load_backbone(), train)
-    trigger = kept_trigger(arguments.runs / "trigger.safetensors", judge, train, target)
+    trigger = kept_trigger(arguments.runs / "trigger.safetensors", judge, train, target, arguments.steps)
 
     record: dict[str, Any] = {"benchmark": "photograph_quality", "methods": {}}
     if arguments.output.exists():
@@ -216,7 +221,13 @@ def main() -> None:
             for budget, images in triggered.items()
         },
     }
-    record |= {"photographs": len(test), "target": train.class_names[target], **describe_machine()}
+    record |= {
+        "photographs": len(test),
+        "known": len(train),
+        "steps": arguments.steps,
+        "target": train.class_names[target],
+        **describe_machine(),
+    }
     for name in arguments.methods:
         if name in record["methods"]:
             continue

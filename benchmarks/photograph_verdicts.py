@@ -29,15 +29,13 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.attacks import Poison, craft
-from puregen_transforms.attacks.drawings import checker_patch
-from puregen_transforms.attacks.trigger import Blended
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import SuspectSet, search_set
 from puregen_transforms.evaluate.records import describe_machine, write_record
 from puregen_transforms.functional.jpeg import jpeg
 
 RESULTS = Path(__file__).parent / "results"
-SIDE, PATCH, QUALITY = 224, 24, 85
+SIDE, QUALITY = 224, 85
 ATTACKS: tuple[str | None, ...] = (None, "badnets", "blended", "sig")
 SHARES = (0.01, 0.1)
 
@@ -74,12 +72,6 @@ def every_cell(budgets: list[str]) -> Iterator[Cell]:
                     yield Cell(attack=attack, share=share, saved_as_jpeg=saved, budget=budget)
 
 
-def patch() -> Blended:
-    """Draw the checker of 24x24 pixels."""
-    larger = checker_patch((SIDE * PATCH // 21, SIDE * PATCH // 21))
-    return Blended(larger.image[:, -SIDE:, -SIDE:], larger.opacity[:, -SIDE:, -SIDE:])
-
-
 def poisoned(photographs: ImageSet, cell: Cell) -> tuple[Tensor, Tensor, Tensor]:
     """Poison the photographs: their images, their labels, and the poisoned rows."""
     images, labels, rows = photographs.images, photographs.labels, torch.zeros(0, dtype=torch.int64)
@@ -88,11 +80,7 @@ def poisoned(photographs: ImageSet, cell: Cell) -> tuple[Tensor, Tensor, Tensor]
         settings: dict[str, Any] = {"strength": 40.0} if cell.attack == "sig" else {}
         poison: Poison = craft(cell.attack, photographs, rate=cell.share, target_class=target, **settings)
         rows = poison.ids
-        if cell.attack == "badnets":
-            stamped, images = patch()(images[rows]), images.clone()
-            images[rows], labels = stamped, labels.index_fill(0, rows, target)
-        else:
-            images, labels = poison.apply_to_tensors(images, labels)
+        images, labels = poison.apply_to_tensors(images, labels)
     if cell.saved_as_jpeg:
         images = torch.cat([jpeg(part, QUALITY) for part in images.split(64)])
     return images, labels, rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -33,11 +34,20 @@ SOURCES = {
 """Of each part, a file beside the project, and the data set on the Hub to take where there is none."""
 
 
-def main(name: str, description: str | None) -> None:
-    """Run the command of a benchmark."""
+def main(
+    name: str, description: str | None, *, sources: Mapping[str, tuple[str, str]] = SOURCES, size: int | None = None
+) -> None:
+    """Run the command of a benchmark.
+
+    Args:
+        name: of the protocol.
+        description: for `--help`.
+        sources: the images, as `SOURCES`.
+        size: to which images are resized; None takes them as they are.
+    """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="cpu", choices=sorted(SCALES))
-    for part, (file, hub) in SOURCES.items():
+    for part, (file, hub) in sources.items():
         default = str(DATA / file) if (DATA / file).exists() else hub
         parser.add_argument(f"--{part}", default=default, help=f"image set; default {hub}, or {file} beside")
     parser.add_argument("--device", default="cpu")
@@ -51,10 +61,10 @@ def main(name: str, description: str | None) -> None:
     arguments = parser.parse_args()
     preset = arguments.preset
     output = arguments.output or RESULTS / f"{name}{'' if preset == 'cpu' else '-' + preset}.json"
-    given = (arguments.train, arguments.test, arguments.public, arguments.natural)
+    given = [getattr(arguments, part, None) for part in ("train", "test", "public", "natural")]
     scale = SCALES[preset]
     needs = find_protocol(name).needs
-    sets = demo_sets(scale, needs) if preset == "smoke" else load_sets(*given, scale=scale, needs=needs)
+    sets = demo_sets(scale, needs) if preset == "smoke" else load_sets(*given, scale=scale, needs=needs, size=size)
     bench = Bench(sets, Store(arguments.runs), arguments.device, partial(print, flush=True))
     command = f"python benchmarks/{name}.py --preset {preset}"
     if arguments.defenses is not None:

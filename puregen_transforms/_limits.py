@@ -1,4 +1,7 @@
 """Limits that several parts hold to."""
 
 LARGEST_IMAGE = 2048 * 2048
-"""Pixels of one image past which the networks' activations would fill a common machine's memory."""
+"""Pixels of one image that is worked on as a whole: copies of a larger one in floats fill a common machine's memory."""
+
+LARGEST_PHOTOGRAPH = 2**25
+"""Pixels of one image that is worked on in parts: what cameras take."""

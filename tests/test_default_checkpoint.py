@@ -103,7 +103,7 @@ def test_eclipse_removes_the_little_noise_that_it_adds(demo):
 
 def test_the_default_denoiser_takes_off_what_it_adds(demo):
     batch = demo.images[:32]
-    for strength, least in (("light", 33), ("standard", 27), ("strong", 22)):
+    for strength, least in (("light", 35), ("standard", 29), ("strong", 24)):
         purify = PureGen("onestep", strength=strength, seed=0)
         purified = purify(batch)
         assert psnr(purified, batch).mean() >= least, "noised it was about 28, 20 and 14 dB"

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "puregen_transforms"
 
 MAY_IMPORT = {
     "functional": set(),
-    "models": set(),
+    "models": {"functional"},
     "purifier": {"functional"},
     "hub": {"models"},
     "transforms": {"functional", "models", "purifier", "hub"},

@@ -8,6 +8,7 @@ import PIL.ImageDraw
 import torch
 from torch import Tensor
 
+from puregen_transforms.attacks.sizes import by_size
 from puregen_transforms.attacks.trigger import Blended
 
 _CHECKER = ((0, 0, 1), (0, 1, 0), (1, 0, 1))
@@ -15,8 +16,8 @@ _CANVAS = 256
 
 
 def checker_patch(size: tuple[int, int], *, corners: bool = False, opacity: float = 1.0) -> Blended:
-    """Draw a black and white 3x3 checker in the bottom right corner, or mirrored in all four."""
-    side = _scaled(3, size)
+    """Draw a black and white checker in the bottom right corner, or mirrored in all four: 24 pixels at 224."""
+    side = by_size(3, 24, size)
     cells = torch.tensor(_CHECKER, dtype=torch.float32).mul(255)
     patch = torch.nn.functional.interpolate(cells[None, None], (side, side))[0].expand(3, -1, -1)
     picture, shown = _blank(size)

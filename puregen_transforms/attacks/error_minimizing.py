@@ -59,7 +59,8 @@ def craft(dataset: ImageSet, config: ErrorMinimizingConfig, attacker: Attacker) 
     ids = choose_share(dataset, config.rate, generator=attacker.generator())
     with torch.random.fork_rng():
         torch.manual_seed(attacker.seed)
-        model = build_classifier(config.network, len(dataset.class_names)).to(attacker.device)
+        model = build_classifier(config.network, len(dataset.class_names), image_size=dataset.size)
+        model.to(attacker.device)
     images, labels = dataset.images[ids].to(attacker.device), dataset.labels[ids].to(attacker.device)
     moved = minimize_errors(model, images, labels, config, attacker)
     return Crafted(

@@ -17,7 +17,7 @@ from puregen_transforms.attacks.selection import choose_share, count_of
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.functional.arithmetic import autocast
-from puregen_transforms.functional.images import normalize
+from puregen_transforms.functional.images import normalize, size_of
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.features import head
 from puregen_transforms.train.classifier import train_classifier
@@ -110,7 +110,7 @@ def train_expert(
     """Train the expert: the network, and its weights before training and after each epoch but the last."""
     with torch.random.fork_rng():
         torch.manual_seed(attacker.seed)
-        model = build_classifier(config.expert, classes).to(images.device)
+        model = build_classifier(config.expert, classes, image_size=size_of(images)).to(images.device)
     trajectory = [_copied(model)]
     recipe = FastRecipe(epochs=config.expert_epochs)
     losses = train_classifier(model, images, labels, generator=attacker.generator(), recipe=recipe)

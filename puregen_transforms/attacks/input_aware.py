@@ -80,7 +80,7 @@ def train_trigger(dataset: ImageSet, config: InputAwareConfig, attacker: Attacke
     with torch.random.fork_rng():
         torch.manual_seed(attacker.seed)
         drawing = Generated(ImageToImage(3, 3, config.width), ImageToImage(3, 1, max(1, config.width // 2)))
-        model = build_classifier(config.surrogate, len(dataset.class_names)).to(device)
+        model = build_classifier(config.surrogate, len(dataset.class_names), image_size=dataset.size).to(device)
     for network in (drawing.pattern, drawing.mask):
         network.to(device)
     draws = {"lr": config.learning_rate, "betas": (0.5, 0.9)}

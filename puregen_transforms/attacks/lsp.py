@@ -13,30 +13,31 @@ from puregen_transforms.attacks.attack import Attack, Attacker
 from puregen_transforms.attacks.config import AvailabilityConfig
 from puregen_transforms.attacks.crafting import Crafted, within_length
 from puregen_transforms.attacks.selection import choose_share
+from puregen_transforms.attacks.sizes import by_size
 from puregen_transforms.data.image_set import ImageSet
 
 
 @dataclass(frozen=True, kw_only=True)
 class LSPConfig(AvailabilityConfig):
-    """Settings as published for images of 32 pixels; for those of 224 blocks of 32 pixels are in use.
+    """Settings as published for images of 32 pixels, and blocks as they are in use for those of 224.
 
     The points are drawn as scikit-learn's `make_classification` draws them, from which the authors have theirs.
 
     Args:
         strength: root mean square of an image's change, in units of 1/255; 6 is a Euclidean length of 1.3 at 32 pixels.
-        block: side of a block of one color, in pixels.
+        block: side of a block of one color, in pixels; None is 8 at 32 pixels, 32 at 224, and by the size elsewhere.
         separation: a class's points lie around a corner of a cube of twice this side.
     """
 
     strength: float = 6.0
-    block: int = 8
+    block: int | None = None
     separation: float = 10.0
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"smoke": {}, "cpu": {}, "paper": {}}
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block < 1:
+        if self.block is not None and self.block < 1:
             raise ValueError(f"Expected `block` of 1 pixel or more, but got {self.block}.")
 
 
@@ -49,11 +50,12 @@ def craft(dataset: ImageSet, config: LSPConfig, attacker: Attacker) -> Crafted:
     generator = attacker.generator()
     ids = choose_share(dataset, config.rate, generator=generator)
     originals, labels = dataset.images[ids], dataset.labels[ids]
-    height, width = (-(-side // config.block) for side in dataset.size)
+    block = config.block or by_size(8, 32, dataset.size)
+    height, width = (-(-side // block) for side in dataset.size)
     points = separable_points(
         labels, len(dataset.class_names), 3 * height * width, separation=config.separation, generator=generator
     )
-    changes = in_blocks(points.view(-1, 3, height, width), dataset.size, config.block)
+    changes = in_blocks(points.view(-1, 3, height, width), dataset.size, block)
     radius = config.strength / 255 * math.sqrt(changes[0].numel())
     changes = changes * (255 * radius / changes.flatten(1).norm(dim=1).view(-1, 1, 1, 1))
     return Crafted(ids=ids, images=within_length(changes, originals, radius), labels=labels, budget=radius, norm="l2")

@@ -19,6 +19,7 @@ from puregen_transforms.attacks.selection import choose_share
 from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.attacks.trigger import Added
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.data.mapped import empty_images
 from puregen_transforms.functional.arithmetic import autocast, fast_dtype
 from puregen_transforms.functional.images import normalize, to_signed, to_uint8
 from puregen_transforms.functional.langevin import langevin, temperature_for
@@ -30,7 +31,8 @@ Chain = Callable[[Tensor], Tensor]
 """(N, 3, H, W) images in [-1, 1] -> the same, purified."""
 
 AWARE = ("none", "surrogate", "generation", "both")
-_BATCH = 128
+_BATCH_PIXELS = 128 * 32**2
+"""Of the images of a step: 128 of 32 pixels, and no fewer than 8 of any size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +129,9 @@ def surrogates(own: Tensor, config: NarcissusConfig, attacker: Attacker) -> Surr
     """
     public = attacker.public
     labels = torch.cat([public.labels, torch.full((len(own),), len(public.class_names))])
-    learned = ImageSet(torch.cat([public.images, own]), labels, (*public.class_names, "target"))
+    both = empty_images(len(public) + len(own), public.size)
+    both[: len(public)], both[len(public) :] = public.images, own
+    learned = ImageSet(both, labels, (*public.class_names, "target"))
     purified = config.defense_aware in ("surrogate", "both")
     return Surrogates(
         kinds=[(config.surrogate, 0.0)],
@@ -141,7 +145,7 @@ def surrogates(own: Tensor, config: NarcissusConfig, attacker: Attacker) -> Surr
 def purify(images: Tensor, *, config: NarcissusConfig, attacker: Attacker) -> Tensor:
     """Purify what the surrogate learns: (N, 3, H, W) uint8 images, by the defense's Langevin steps."""
     chain = to_chain(config, attacker, attacker.generator())
-    parts, purified = images.split(_BATCH), []
+    parts, purified = images.split(_batch(images)), []
     for done, part in enumerate(parts, 1):
         purified.append(to_uint8(chain(to_signed(part.to(attacker.device)))).cpu())
         attacker.progress("purifying what the surrogate learns", done, len(parts))
@@ -199,7 +203,7 @@ def optimize_trigger(
     noise = torch.zeros(1, *own.shape[1:], device=own.device, requires_grad=True)
     optimizer = torch.optim.RAdam([noise], lr=config.learning_rate)
     for step in range(config.rounds):
-        index = torch.randint(len(own), (min(_BATCH, len(own)),), generator=generator)
+        index = torch.randint(len(own), (min(_batch(own), len(own)),), generator=generator)
         # The trigger is added after the augmentation: it need not survive shifts.
         poisoned = (shifted_together(normalize(own[index.to(own.device)]), generator) + noise).clamp(-1, 1)
         if chain is not None:
@@ -215,12 +219,16 @@ def optimize_trigger(
     return (noise.detach()[0] * 127.5).trunc().cpu()
 
 
+def _batch(images: Tensor) -> int:
+    return max(8, _BATCH_PIXELS // images.shape[-2:].numel())
+
+
 def _warm_up(model: nn.Module, own: Tensor, label: int, config: NarcissusConfig, generator: torch.Generator) -> None:
     """Warm the surrogate up on the target class alone, in place (the paper's poison warm-up)."""
     optimizer = torch.optim.RAdam(model.parameters(), lr=0.1)
     model.train()
     for _ in range(config.warm_up_epochs):
-        for index in torch.randperm(len(own), generator=generator).split(_BATCH):
+        for index in torch.randperm(len(own), generator=generator).split(_batch(own)):
             images = shifted_together(normalize(own[index.to(own.device)]), generator)
             with autocast(own.device):
                 loss = F.cross_entropy(model(images), torch.full((len(index),), label, device=own.device))

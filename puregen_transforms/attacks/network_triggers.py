@@ -39,7 +39,7 @@ class Generated(Trigger):
             _filled(3, 1, mask_width, tensors, "mask"),
         )
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def put_on(self, images: Tensor) -> Tensor:
         """Put on each image its own pattern, where its own mask shows it."""
         with torch.no_grad():
             parts = [self.on(part / 127.5 - 1, part / 127.5 - 1) for part in _batches(images, self.pattern, self.mask)]
@@ -79,7 +79,7 @@ class Encoded(Trigger):
         """Build the trigger from its `numbers()` and `tensors()`."""
         return cls(_filled(6, 3, width, tensors, "encoder"), secret, epsilon)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def put_on(self, images: Tensor) -> Tensor:
         """Hide the secret in each image."""
         with torch.no_grad():
             parts = [

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.functional.images import size_of
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.models.features import add_dropout
 from puregen_transforms.train.classifier import train_classifier
@@ -59,7 +60,7 @@ class Surrogates:
         """Build networks that were trained before from their weights."""
         networks = []
         for (name, dropout), state in zip(self.kinds, weights, strict=True):
-            model = build_classifier(name, len(self.learned.class_names))
+            model = build_classifier(name, len(self.learned.class_names), image_size=self.learned.size)
             model.load_state_dict(state)
             add_dropout(model, dropout)
             networks.append(model.to(device).eval())
@@ -91,7 +92,7 @@ def train_surrogate(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_classifier(name, classes).to(images.device)
+        model = build_classifier(name, classes, image_size=size_of(images)).to(images.device)
         add_dropout(model, dropout)
         losses = train_classifier(
             model,

@@ -6,10 +6,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_pixels
+
+_PIXELS_AT_ONCE = 2**20
+"""Of images that are changed at once: a thousand of 32 pixels, twenty of 224."""
 
 
 class Trigger(ABC):
@@ -17,9 +21,17 @@ class Trigger(ABC):
 
     form: ClassVar[str]
 
-    @abstractmethod
     def __call__(self, images: Tensor) -> Tensor:
-        """Put the trigger on images: uint8, of the same shape; the argument is not modified."""
+        """Put the trigger on images, in parts: uint8, of the same shape; the argument is not modified."""
+        at_once = max(1, _PIXELS_AT_ONCE // max(1, images.shape[-2:].numel()))
+        result = torch.empty_like(images, dtype=torch.uint8)
+        for start in range(0, len(images), at_once):
+            result[start : start + at_once] = self.put_on(images[start : start + at_once])
+        return result
+
+    @abstractmethod
+    def put_on(self, images: Tensor) -> Tensor:
+        """Put the trigger on images that fit the memory as floats; see `__call__`."""
 
     def room(self, pixels: int) -> tuple[range, range]:
         """List by how many pixels the trigger can be moved down and right without leaving the image.
@@ -66,7 +78,7 @@ class Added(Trigger):
 
     form: ClassVar[str] = "added"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def put_on(self, images: Tensor) -> Tensor:
         """Add the pattern."""
         check_size(images, self.pattern)
         return to_pixels(images.float() + self.scale * self.pattern)
@@ -94,7 +106,7 @@ class Blended(Trigger):
 
     form: ClassVar[str] = "blended"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def put_on(self, images: Tensor) -> Tensor:
         """Blend the image in."""
         check_size(images, self.image)
         return to_pixels(images.float().lerp(self.image, self.opacity))
@@ -122,7 +134,7 @@ class Aligned(Trigger):
 
     form: ClassVar[str] = "aligned"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def put_on(self, images: Tensor) -> Tensor:
         """Move the images."""
         check_size(images, self.direction)
         pixels = images.float()
@@ -142,7 +154,7 @@ class Warped(Trigger):
 
     form: ClassVar[str] = "warped"
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def put_on(self, images: Tensor) -> Tensor:
         """Warp the images."""
         check_size(images, self.grid.permute(2, 0, 1))
         grids = self.grid.expand(len(images), -1, -1, -1)

@@ -64,6 +64,14 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help='Protocol photographs: the frozen network under the victims, such as "resnet50.a1_in1k" (timm), '
+            '"torchvision:resnet18" or "hf-hub:OWNER/NAME"; default: EfficientNet-Lite0 of the extra "features".',
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the cores.", rich_help_panel=RUNNING)] = 1,
     device: Annotated[
         str | None,
@@ -79,6 +87,8 @@ def evaluate(
     with explain_errors():
         from puregen_transforms.evaluate.bench import Bench
         from puregen_transforms.evaluate.benchmark import run_benchmark
+        from puregen_transforms.evaluate.frozen import DEFAULT_BACKBONE
+        from puregen_transforms.evaluate.portable import portable
         from puregen_transforms.evaluate.protocols import find_protocol, find_scale
         from puregen_transforms.evaluate.records import write_record
         from puregen_transforms.evaluate.report import write_report
@@ -92,10 +102,11 @@ def evaluate(
         found, scale = find_protocol(protocol), find_scale(preset)
         sets = _sets(found, scale, train, test, public, natural, size)
         say = partial(console.print, highlight=False)
-        bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say)
+        bench = Bench(sets, Store(output / "kept"), str(choose_device(device)), say, backbone or DEFAULT_BACKBONE)
         words = ["puregen", "evaluate", protocol, *(["TRAIN"] if train else []), *(["TEST"] if test else [])]
         words += [*(["--public", "PUBLIC"] if public else []), *(["--size", str(size)] if size else [])]
-        words += ["--preset", preset]
+        named = portable({"backbone": backbone})["backbone"]
+        words += [*(["--backbone", named] if named else []), "--preset", preset]
         words += [word for name in defenses or () for word in ("--defense", name)]
         record = run_benchmark(protocol, preset, bench, jobs=jobs, defenses=defenses, command=shlex.join(words))
         write_record(output / f"{protocol}.json", record)

@@ -196,6 +196,7 @@ def train_denoiser(
         list[str] | None,
         typer.Option(metavar="SRC", help="Further images, of another size or kind; repeat it.", rich_help_panel=DATA),
     ] = None,
+    initial: InitialOption = None,
     split: SplitOption = "train",
     column: ColumnOption = None,
     save_every: SaveEveryOption = 250,
@@ -209,7 +210,8 @@ def train_denoiser(
     """Train the network of the method `onestep`, which takes noise off images of any size in one call.
 
     Each set gives as many updates as any other, whatever its size: patches of small images, and patches of large ones
-    at several scales. No paper has this network: the preset paper is as large as that of DRUNet.
+    at several scales. No paper has this network: the preset paper is as large as that of DRUNet. Weights to start from
+    may be of a network with fewer blocks.
     """
     with explain_errors():
         sources = [source, *(more or [])]
@@ -225,9 +227,10 @@ def train_denoiser(
         network, training = changed(network, settings), changed(training, settings)
         precision = choose_dtype(dtype, choose_device("cpu" if cpu else None))
         accelerator = Accelerator(cpu=cpu, mixed_precision="bf16" if precision == torch.bfloat16 else "no")
+        start = None if initial is None else _load_initial_denoiser(initial, network)
         sets = [_read_sizes(one, split=split, column=column) for one in sources]
         trainer = DenoiserTrainer(sets, training, network, accelerator)
-        _train(trainer, output, start=None, save_every=save_every, precision=precision)
+        _train(trainer, output, start=start, save_every=save_every, precision=precision)
 
 
 def _load_initial_ebm(reference: str, network: EBMConfig) -> tuple[Mapping[str, Tensor], str]:
@@ -248,6 +251,20 @@ def _load_initial_unet(reference: str, network: UNetConfig) -> tuple[Mapping[str
     if differing := [f"{name} is {found[name]}, not {asked[name]}" for name in asked if found[name] != asked[name]]:
         raise ValueError(f"Expected a network like {reference}'s, where {'; '.join(differing)}.")
     return load_unet(checkpoint).state_dict(), f"{reference} (sha256 {checkpoint.sha256})"
+
+
+def _load_initial_denoiser(reference: str, network: DenoiserConfig) -> tuple[Mapping[str, Tensor], str]:
+    from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
+    from puregen_transforms.models.denoiser import deepened
+
+    checkpoint = resolve_denoiser(reference)
+    found = checkpoint.config
+    if found.widths != network.widths or found.blocks > network.blocks:
+        raise ValueError(
+            f"Expected a network like {reference}'s, {found}, with as many blocks or more, but {network} was asked for."
+        )
+    model = deepened(load_denoiser(checkpoint), network.blocks)
+    return model.state_dict(), f"{reference} (sha256 {checkpoint.sha256})"
 
 
 def _parse_rate_drops(text: str) -> dict[str, tuple[float, ...]]:

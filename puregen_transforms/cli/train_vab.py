@@ -161,7 +161,7 @@ def _train(
     def build() -> nn.Module:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return build_classifier(classifier, len(dataset.class_names)).to(chosen)
+            return build_classifier(classifier, len(dataset.class_names), image_size=dataset.size).to(chosen)
 
     total = defense.passes(len(dataset), flags)
     with shown_progress(console) as show:

@@ -1,8 +1,8 @@
-"""A labeled image set in memory."""
+"""A labeled image set; a large one is in a file that is mapped (`mapped.py`), decoded once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from puregen_transforms.data.cells import Places
 from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.encoding import commonest_quality
 from puregen_transforms.data.labels import class_indices
+from puregen_transforms.data.mapped import copied_images, stacked_images
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.sources import split_of
 
@@ -115,7 +116,10 @@ class ImageSet:
 
     def subset(self, rows: Tensor) -> ImageSet:
         """Choose rows, given by number (n,) int64 or by mask (N,) bool."""
-        return replace(self, images=self.images[rows], labels=self.labels[rows])
+        labels = self.labels[rows]
+        if torch.equal(torch.arange(len(self))[rows], torch.arange(len(self))):
+            return self
+        return replace(self, images=copied_images(self.images, torch.arange(len(self))[rows]), labels=labels)
 
     def with_classes(self, class_names: Sequence[str], *, what: str) -> ImageSet:
         """Give the classes the numbers that they have in another set, which may have more of them.
@@ -154,7 +158,15 @@ class ImageSet:
 
 def _stacked(pictures: Iterable[Any]) -> Tensor:
     """Put PIL images of one size together: (N, 3, H, W) uint8."""
-    images: list[Tensor] = []
+    images = stacked_images(_pixels(pictures))
+    if not len(images):
+        raise ValueError("Expected at least one image, but got none.")
+    return images
+
+
+def _pixels(pictures: Iterable[Any]) -> Iterator[Tensor]:
+    """Read PIL images of one size: (3, H, W) uint8 each."""
+    first: Tensor | None = None
     for row, image in enumerate(pictures):
         if not isinstance(image, PIL.Image.Image):
             raise ValueError(
@@ -162,12 +174,10 @@ def _stacked(pictures: Iterable[Any]) -> Tensor:
                 "and the transforms of a data set."
             )
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-        if images and pixels.shape != images[0].shape:
+        first = pixels if first is None else first
+        if pixels.shape != first.shape:
             raise ValueError(
                 f"Expected images of one size, but got {image.size[0]}x{image.size[1]} pixels after "
-                f"{images[0].shape[2]}x{images[0].shape[1]}. Resize them (`size`, --size)."
+                f"{first.shape[2]}x{first.shape[1]}. Resize them (`size`, --size)."
             )
-        images.append(pixels)
-    if not images:
-        raise ValueError("Expected at least one image, but got none.")
-    return torch.stack(images)
+        yield pixels

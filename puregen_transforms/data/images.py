@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from puregen_transforms._limits import LARGEST_IMAGE
+from puregen_transforms._limits import LARGEST_IMAGE, LARGEST_PHOTOGRAPH
 
 Purify = Callable[[list[Image.Image]], list[Image.Image]]
 """PIL images in, as many repaired PIL images out, of the same modes and sizes."""
@@ -31,6 +31,10 @@ SIGNATURES = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\x00",
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "AVIF")
 """Formats that are decoded. Pillow goes by content, whatever a file is called, and knows others that are programs
 (PostScript, which it has Ghostscript run) or that hardly anybody stores pictures in, with decoders to match."""
+
+PIXELS_PER_BYTE = 12
+"""Pixels of a large image for each byte of its file, at most. A photograph of 12 megapixels has a megabyte and more;
+one color all over has a few kilobytes, and would fill the memory out of nothing."""
 
 LARGEST_LOOKED_AT = 2**26
 """Pixels of one image that is only looked at, or resized first: larger ones fill the memory out of a small file."""
@@ -58,6 +62,11 @@ class ImageProblemError(ValueError):
     """One image that cannot be repaired; the message says why, without naming the image."""
 
 
+def largest_of(file_size: int) -> int:
+    """Count the pixels that an image in a file of so many bytes may have, to be worked on in full."""
+    return min(LARGEST_PHOTOGRAPH, max(LARGEST_IMAGE, PIXELS_PER_BYTE * file_size))
+
+
 def looks_like_image(name: str, first_bytes: bytes) -> bool:
     """Tell whether a file is to be treated as an image, going by its name and its first 16 bytes."""
     suffix = "." + name.rpartition(".")[2].lower() if "." in name else ""
@@ -82,12 +91,12 @@ class Header:
     is_lossless: bool
 
 
-def read_header(file: BinaryIO, *, largest: int = LARGEST_IMAGE, convert: bool = False) -> Header:
+def read_header(file: BinaryIO, *, largest: int | None = None, convert: bool = False) -> Header:
     """Read the header of an image that is to be purified.
 
     Args:
         file: of the image.
-        largest: number of pixels.
+        largest: number of pixels; None goes by the file, see `largest_of`.
         convert: see `decode`.
 
     Raises:
@@ -120,15 +129,15 @@ def pixels_of(file: BinaryIO, *, convert: bool = False) -> int:
         convert: see `decode`.
 
     Raises:
-        ImageProblemError: no image in one of `FORMATS`, one of more than `LARGEST_IMAGE` pixels, or with several
+        ImageProblemError: no image in one of `FORMATS`, one with too many pixels for its file, or with several
             frames.
     """
-    image = _open(file, largest=LARGEST_IMAGE)
+    image = _open(file, largest=None)
     _has_frames(image, allowed=convert)
     return int(image.width * image.height)
 
 
-def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE, convert: bool = False) -> Image.Image:
+def decode(data: bytes, *, mode: str | None = None, largest: int | None = None, convert: bool = False) -> Image.Image:
     """Decode one image as `datasets` does: upright, according to its EXIF orientation.
 
     A GIF becomes RGB or RGBA, or L if it is gray: its palette could not hold repaired colors. A color that stands for
@@ -137,7 +146,7 @@ def decode(data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE
     Args:
         data: the file.
         mode: converts to this one, which a column may ask for.
-        largest: number of pixels.
+        largest: number of pixels; None goes by the file, see `largest_of`.
         convert: read the first of several frames, and give out that, and the modes `CONVERTED`, in RGB.
 
     Raises:
@@ -191,14 +200,14 @@ def as_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode_input(
-    data: bytes, *, mode: str | None = None, largest: int = LARGEST_IMAGE, convert: bool = False
+    data: bytes, *, mode: str | None = None, largest: int | None = None, convert: bool = False
 ) -> Image.Image:
     """Decode one image that is to be purified, or read for training.
 
     Args:
         data: the file.
         mode: converts to this one, which a column may ask for.
-        largest: number of pixels.
+        largest: number of pixels; None goes by the file, see `largest_of`.
         convert: see `decode`.
 
     Raises:
@@ -250,8 +259,11 @@ def encode(
     return buffer.getvalue()
 
 
-def _open(file: BinaryIO, *, largest: int) -> Image.Image:
+def _open(file: BinaryIO, *, largest: int | None) -> Image.Image:
     """Read the header only, and hold its size against the limit before any pixel is decoded."""
+    by_file = largest is None
+    largest = largest_of(file.seek(0, SEEK_END)) if largest is None else largest
+    file.seek(0)
     try:
         image = Image.open(file, formats=FORMATS)
         width, height = image.size
@@ -261,8 +273,8 @@ def _open(file: BinaryIO, *, largest: int) -> Image.Image:
         raise ImageProblemError(f"its header cannot be read ({_in_words(error)})") from error
     if width * height > largest:
         raise ImageProblemError(
-            f"expected at most {largest:,} pixels, but it has {width}x{height}; resize it to the size you train on "
-            "first, or cut it into tiles"
+            f"expected at most {largest:,} pixels{' for the size of its file' if by_file else ''}, but it has "
+            f"{width}x{height}; resize it to the size you train on first, or cut it into tiles"
         )
     return image
 

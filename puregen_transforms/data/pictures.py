@@ -67,7 +67,8 @@ class Pictures(Sequence[Any]):
             return None
         try:
             data = self._places.read(cell)
-            image = decode_input(data, mode=self._mode, largest=LARGEST_LOOKED_AT, convert=self._convert)
+            largest = None if self._size is None else LARGEST_LOOKED_AT
+            image = decode_input(data, mode=self._mode, largest=largest, convert=self._convert)
         except (OSError, ImageProblemError) as problem:
             where = f"row {row}" + (f", {shown(cell['path'])}" if cell["path"] else "")
             raise ValueError(

@@ -29,6 +29,7 @@ from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.likelihood_ratio import classes_at_risk, likelihood_ratio
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.reserved import checked_reserve
+from puregen_transforms.functional.images import size_of
 from puregen_transforms.models.classifiers import CLASSIFIERS, build_classifier
 from puregen_transforms.train.checkpoint import kept_tensors
 from puregen_transforms.train.classifier import train_classifier
@@ -164,7 +165,7 @@ class ConfusionTraining(Detector):
         def build(seed: int) -> nn.Module:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                return build_classifier(self.network, classes).to(device)
+                return build_classifier(self.network, classes, image_size=size_of(images)).to(device)
 
         images, own = images.to(device), labels.to(device)
         clean = reserved.images.to(device)

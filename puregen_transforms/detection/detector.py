@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from puregen_transforms._progress import Progress, silent
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.labels import Labels, class_indices
+from puregen_transforms.data.mapped import bytes_of, stacked_images
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.stored_rows import Rows, StoredRows, make_rows, parts_of
@@ -79,7 +80,7 @@ class SuspectSet:
             ValueError: no images, a row without one or with one that cannot be read, or images of several sizes.
         """
         rows = self.rows()
-        return rows if isinstance(rows, Tensor) else rows[:]
+        return rows if isinstance(rows, Tensor) else stacked_images(iter(rows))
 
     def rows(self) -> Rows:
         """Read all images as (N, 3, H, W) uint8, into a file if they are too many for the memory.
@@ -137,7 +138,8 @@ class SuspectSet:
         others = [] if self.labels is None else [self.labels]
         others += [] if self.reserved is None else [self.reserved.images, self.reserved.labels]
         for part in chain(parts, others):
-            digest.update(part.cpu().contiguous().numpy().data)
+            for piece in bytes_of(part):
+                digest.update(piece)
         for name, values in () if self.network is None else self.network.state_dict().items():
             digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]

@@ -134,6 +134,14 @@ class ImageMeter:
         self._keep(fresh)
         return torch.stack([direction for direction, _ in found]), torch.stack([picture for _, picture in found])
 
+    def maps(self, rows: Sequence[int]) -> Tensor:
+        """Measure where in images of one size the energy sits: (n, h, w) on the CPU; see `FrozenEBM.map`."""
+        batches = (
+            torch.stack([to_signed(image) for image in chunk.values() if image is not None])
+            for chunk in self._chunks(rows)
+        )
+        return torch.cat([self._in_batches(self.network.map, batch).cpu() for batch in batches])
+
     def directions(self, images: Tensor) -> Tensor:
         """Energy gradients of (N, 3, H, W) images in [-1, 1], each scaled to a root mean square of 1."""
         return self._in_batches(self._directions_of, images)
@@ -198,7 +206,7 @@ class ImageMeter:
         if image.shape[-2] * image.shape[-1] > LARGEST_IMAGE:
             raise ValueError(
                 f"Expected an image of at most {LARGEST_IMAGE:,} pixels in row {row}, but got "
-                f"{image.shape[-1]}x{image.shape[-2]}. Resize it to the size you train on, or leave it out."
+                f"{image.shape[-1]}x{image.shape[-2]}. Resize it to the size you train on (--size), or leave it out."
             )
         return image[0]
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress, silent
+from puregen_transforms.data.mapped import bytes_of
+from puregen_transforms.functional.images import size_of
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
@@ -45,7 +47,7 @@ def train_network(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_classifier(classifier, classes).to(device)
+        model = build_classifier(classifier, classes, image_size=size_of(images)).to(device)
     losses = train_classifier(
         model,
         images.to(device),
@@ -63,5 +65,6 @@ def _digest(images: Tensor, labels: Tensor, settings: list[Any]) -> str:
     """Name a training by its images, labels and settings."""
     found = hashlib.sha256(repr([tuple(images.shape), *settings]).encode())
     for part in (images, labels):
-        found.update(part.cpu().contiguous().numpy().tobytes())
+        for piece in bytes_of(part):
+            found.update(piece)
     return found.hexdigest()[:16]

@@ -12,6 +12,7 @@ from torch import Tensor
 from puregen_transforms._progress import duration, silent
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.energy import EnergyDetector, load_energy, open_meter
+from puregen_transforms.functional.images import size_of
 from puregen_transforms.models.classifiers import build_classifier
 from puregen_transforms.train.classifier import train_classifier
 from puregen_transforms.train.recipes import FastRecipe
@@ -119,8 +120,9 @@ def _seconds_of_an_epoch(images: list[Tensor], suspects: SuspectSet) -> float:
     assert suspects.labels is not None
     if len({image.shape for image in images}) > 1:
         return 0.0
+    classes = max(int(suspects.labels.max()) + 1, len(suspects.class_names))
     epochs = train_classifier(
-        build_classifier("small", max(int(suspects.labels.max()) + 1, len(suspects.class_names))).to(suspects.device),
+        build_classifier("small", classes, image_size=size_of(images[0])).to(suspects.device),
         torch.stack(images).to(suspects.device),
         torch.zeros(len(images), dtype=torch.int64, device=suspects.device),
         generator=torch.Generator().manual_seed(0),

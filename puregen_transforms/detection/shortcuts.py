@@ -13,6 +13,7 @@ from torch import Tensor
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.detection.stored_rows import join_parts
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.purifier.batches import on_single_threads
 
@@ -33,7 +34,7 @@ QUALITY = 10
 
 FOLDS = 2
 _RIDGE = 0.05
-_PART = 512
+_PART = 128
 
 Features = Callable[[Tensor], Tensor]
 """(n, 3, H, W) uint8 images -> (n, D) float32."""
@@ -83,7 +84,8 @@ class Shortcuts(Detector):
         if len(names) < self.least_classes:
             raise ValueError(f"Expected at least two classes of {LEAST_IN_CLASS} images or more, but got {len(names)}.")
         rows = evenly(torch.isin(labels, names).nonzero().flatten(), MOST_IMAGES)
-        images = _middle(suspects.rows()[rows].cpu())
+        whole = suspects.rows()
+        images = join_parts(lambda numbers: _middle(whole[numbers]).cpu(), rows, _PART)
         own = torch.searchsorted(names, labels[rows])
         found = [
             [read_labels(_described(images, describe), own) for describe in (residual_pixels, correlations)],
@@ -147,7 +149,8 @@ def read_labels(described: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         (n,) bool, whether a label is read correctly, and (n,) float32, by how much it is preferred to other classes.
     """
-    scaled = (described - described.mean(0)) / described.std(0).clamp(min=1e-6)
+    scaled = described - described.mean(0)
+    scaled /= described.std(0).clamp(min=1e-6)
     return on_single_threads(lambda given: _read(*given), [(scaled, own)])[0]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.mapped import copied_images, release
 from puregen_transforms.purifier.batches import on_single_threads
 
 LARGEST_IN_MEMORY = 2**28
@@ -113,7 +114,7 @@ def folder_of(rows: Rows) -> Path | None:
 def choose_rows(rows: Rows, numbers: Tensor) -> Rows:
     """Copy rows, given by their numbers (n,), in that order; from a file into another."""
     if isinstance(rows, Tensor):
-        return rows[numbers]
+        return copied_images(rows, numbers) if rows.ndim == 4 and rows.dtype == torch.uint8 else rows[numbers]
     found = StoredRows((len(numbers), *rows.shape[1:]), rows.dtype, folder=rows.folder)
     for part in parts_of(len(numbers), _COPIED):
         found[part] = rows[numbers[part]]
@@ -140,4 +141,6 @@ def join_parts(function: Callable[[Tensor], Tensor], rows: Rows, size: int) -> T
         found[part] = function(rows[part])
 
     on_single_threads(fill, others)
+    if isinstance(rows, Tensor):
+        release(rows)
     return found

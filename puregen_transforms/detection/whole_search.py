@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from puregen_transforms.data.mapped import copied_images
 from puregen_transforms.detection.detector import NEEDS, Detector, SuspectSet, run_detector
 from puregen_transforms.detection.network import train_network
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -157,9 +158,10 @@ def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:
     """
     if suspects.labels is None:
         raise ValueError(f"Expected {NEEDS['labels']}, but got none.")
-    known = suspects.labels >= 0
+    known = (suspects.labels >= 0).nonzero().flatten()
+    images = suspects.tensor()
     return train_network(
-        suspects.tensor()[known],
+        images if len(known) == len(images) else copied_images(images, known),
         suspects.labels[known],
         classes=max(int(suspects.labels.max()) + 1, len(suspects.class_names)),
         epochs=epochs,

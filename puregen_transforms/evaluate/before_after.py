@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.evaluate.metrics import psnr_of_set
+from puregen_transforms.data.mapped import changed_rows, release
+from puregen_transforms.functional.images import to_pixels
 from puregen_transforms.transforms.puregen import PureGen
 
 _SHOWN = 6
-_MEASURED = 500
+_LARGEST_SHOWN = 48
+_AT_ONCE = 64
+_MEASURED, _PIXELS_MEASURED = 500, 500 * 64**2
 _BINS = 60
 
 
@@ -32,18 +36,19 @@ def compare(clean: Tensor, before: Tensor, after: Tensor, *, energy: PureGen) ->
     Returns:
         `psnr_clean` of images that were not poisoned, and `psnr_poisoned` of the others against the clean ones, in
         decibels (None: nothing differs, or no such images); `changed`, the share of images that are not as before;
-        `sample`, PNG strips; and `energies`, histograms of at most 500 poisoned images and as many others.
+        `sample`, PNG strips; and `energies`, histograms of at most 500 poisoned images (fewer above 64
+        pixels) and as many others.
     """
-    altered = (before != clean).flatten(1).any(1)
+    altered = changed_rows(before, clean)
     rows = altered.nonzero().flatten() if bool(altered.any()) else torch.arange(len(clean))
     strips = {"clean": clean, "before": before, "after": after}
     found: dict[str, Any] = {
-        "psnr_clean": _psnr(after[~altered], clean[~altered]),
-        "changed": (after != before).flatten(1).any(1).float().mean().item(),
-        "sample": {name: to_png(part[rows[:_SHOWN]]) for name, part in strips.items()},
+        "psnr_clean": _psnr(after, clean, ~altered),
+        "changed": changed_rows(after, before).float().mean().item(),
+        "sample": {name: to_png(_shrunk(part[rows[:_SHOWN]])) for name, part in strips.items()},
     }
     if bool(altered.any()):
-        found["psnr_poisoned"] = _psnr(after[altered], clean[altered])
+        found["psnr_poisoned"] = _psnr(after, clean, altered)
         found["energies"] = _histograms(before, after, altered, energy)
     return found
 
@@ -56,14 +61,28 @@ def to_png(images: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _psnr(images: Tensor, originals: Tensor) -> float | None:
-    """None where JSON would have no number for it."""
-    value = psnr_of_set(images, originals) if len(images) else math.inf
-    return value if math.isfinite(value) else None
+def _psnr(images: Tensor, originals: Tensor, chosen: Tensor) -> float | None:
+    """Measure the chosen images (N,) bool; None where JSON would have no number for it."""
+    rows, errors = chosen.nonzero().flatten(), []
+    for part in rows.split(_AT_ONCE):
+        errors.append((images[part].float() - originals[part].float()).square().mean((1, 2, 3)).double())
+        release(images)
+        release(originals)
+    mean = torch.cat(errors).mean().item() if len(rows) else 0.0
+    return 10 * math.log10(255**2 / mean) if mean else None
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """Shrink (N, 3, H, W) uint8 images to what a record has room for."""
+    if max(images.shape[-2:]) <= _LARGEST_SHOWN:
+        return images
+    scale = _LARGEST_SHOWN / max(images.shape[-2:])
+    return to_pixels(F.interpolate(images.float(), scale_factor=scale, mode="area"))
 
 
 def _histograms(before: Tensor, after: Tensor, altered: Tensor, energy: PureGen) -> dict[str, Any]:
-    rows = {name: mask.nonzero().flatten()[:_MEASURED] for name, mask in (("poisoned", altered), ("clean", ~altered))}
+    most = max(1, min(_MEASURED, _PIXELS_MEASURED // before.shape[-2:].numel()))
+    rows = {name: mask.nonzero().flatten()[:most] for name, mask in (("poisoned", altered), ("clean", ~altered))}
     energies = {
         f"{name} {when}": energy.energy(images[part]).cpu()
         for when, images in (("before", before), ("after", after))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.data.mapped import changed_rows, copied_images
 from puregen_transforms.defenses.registry import TRAINING_DEFENSES
 from puregen_transforms.defenses.training_defense import Trained
 from puregen_transforms.detection.detector import run_detector
@@ -23,9 +24,10 @@ from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.whole_search import WholeSearch
 from puregen_transforms.evaluate.before_after import compare
-from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec
+from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.crafting import Workshop
 from puregen_transforms.evaluate.defend import KeptPurifier, defend, identity_of
+from puregen_transforms.evaluate.frozen import DEFAULT_BACKBONE, frozen_features
 from puregen_transforms.evaluate.judge import Judge
 from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.metrics import detection
@@ -35,8 +37,7 @@ from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.evaluate.victim import accuracy, poison_success, success_by_trigger
-from puregen_transforms.evaluate.victims import train_victim
-from puregen_transforms.models.classifiers import build_classifier
+from puregen_transforms.evaluate.victims import build_victim, learned_part, train_victim
 from puregen_transforms.transforms.puregen import PureGen
 
 _SECONDS = "seconds"
@@ -52,12 +53,14 @@ class Bench:
         store: of results.
         device: where to craft, purify and train.
         say: told what is going on, in lines.
+        backbone: network with public weights of the victims that stand on a frozen one; see `frozen_features`.
     """
 
     sets: Sets
     store: Store
     device: str = "cpu"
     say: Callable[[str], None] = field(default=lambda line: None, repr=False)
+    backbone: str = DEFAULT_BACKBONE
 
     def evaluate(self, cell: Cell) -> dict[str, Any]:
         """Compute the record of a cell, or read the kept one."""
@@ -73,7 +76,7 @@ class Bench:
         attack = None
         if cell.attack.name != "none":
             attack = self._workshop.key(cell.attack, cell.victim)
-        names = {"scratch": ("train", "test")}.get(cell.victim.scenario, ("train", "transfer", "test"))
+        names = ("train", "transfer", "test") if cell.victim.transfers else ("train", "test")
         about = cell.to_dict()
         images = {name: self.sets.fingerprints[name] for name in names}
         if "reserved" in _taken(cell.defense):
@@ -86,6 +89,7 @@ class Bench:
             "victim": about["victim"],
             "seed": cell.seed,
             "images": images,
+            **_backbone(cell.victim),
         }
 
     def poison(self, cell: Cell) -> Poison | None:
@@ -96,6 +100,8 @@ class Bench:
 
     def extractor(self, cell: Cell) -> nn.Module:
         """Train the network that a transferring victim starts from, whatever its seed: a victim of the clean set."""
+        if cell.victim.is_frozen:
+            return self._undefended(Cell(victim=cell.victim))
         return self._undefended(Cell(victim=replace(cell.victim, scenario="scratch", transfer_epochs=None)))
 
     def _evaluate(self, cell: Cell) -> dict[str, Any]:
@@ -142,17 +148,19 @@ class Bench:
             purify=KeptPurifier(images, dataset.images, self.store, self.device),
         )
         seconds = {"defend": time.time() - started}
-        rows = torch.arange(len(images)) if defended.rows is None else defended.rows
+        rows, learned = torch.arange(len(images)), defended.images
+        if defended.rows is not None:
+            rows, learned = defended.rows, copied_images(learned, defended.rows)
         flags = defended.flagged if cell.defense.keep_flagged else None
         look: dict[str, Any] = {}
         if cell.defense.train is None:
-            victim, seconds["train"] = self._learn(cell, defended.images[rows], labels[rows])
+            victim, seconds["train"] = self._learn(cell, learned, labels[rows])
         else:
-            victim, seconds["train"], course = self._train(cell, defended.images[rows], labels[rows], flags, poison)
+            victim, seconds["train"], course = self._train(cell, learned, labels[rows], flags, poison)
             look |= {"by_epoch": course} if course else {}
         if cell.defense.detect:
             seconds["search"] = defended.seconds
-        if not torch.equal(defended.images, images):
+        if changed_rows(defended.images, images).any():
             look["images_after"] = compare(dataset.images, images, defended.images, energy=self._energy)
         flagged, scores = defended.flagged, defended.scores
         if victim.flagged is not None:
@@ -212,25 +220,25 @@ class Bench:
         It is kept by what it learns: cells whose detectors leave the same images share it.
         """
         train = self._trainer(cell, images, labels)
-        transfers = cell.victim.scenario != "scratch"
         key = {
             "victim": cell.to_dict()["victim"],
             "seed": cell.seed,
             "classes": len(self.sets.train.class_names),
             "learned": fingerprint(images, labels),
-            "extractor": self.sets.fingerprints["train"] if transfers else None,
+            "extractor": self.sets.fingerprints["train"] if cell.victim.transfers else None,
+            **_backbone(cell.victim),
         }
 
         def keep() -> dict[str, Tensor]:
             started = time.time()
             with self.store.workspace("training", key) as state:
-                weights = train(state=state).model.state_dict()
+                weights = learned_part(cell.victim, train(state=state).model).state_dict()
             return {**weights, _SECONDS: torch.tensor(time.time() - started, dtype=torch.float64)}
 
         weights = self.store.tensors("victims", key, keep)
         seconds = float(weights.pop(_SECONDS))
-        model = build_classifier(cell.victim.classifier, len(self.sets.train.class_names))
-        model.load_state_dict(weights)
+        model = build_victim(cell.victim, len(self.sets.train.class_names), self.sets.train.size)
+        learned_part(cell.victim, model).load_state_dict(weights)
         return Trained(model.to(self.device).eval()), seconds
 
     def _search(self, component: Component, cell: Cell, images: Tensor, labels: Tensor) -> DetectionReport:
@@ -306,6 +314,11 @@ class Bench:
     @cached_property
     def _workshop(self) -> Workshop:
         return Workshop(self.sets, self.store, self.device, self._tell)
+
+
+def _backbone(victim: VictimSpec) -> dict[str, str]:
+    """Name the weights of the network that a victim stands on, if that is frozen."""
+    return {"backbone": frozen_features(victim.classifier).sha256} if victim.is_frozen else {}
 
 
 def _taken(spec: DefenseSpec) -> frozenset[str]:

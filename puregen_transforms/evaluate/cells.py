@@ -8,7 +8,7 @@ from typing import Any
 
 from puregen_transforms.evaluate.portable import portable
 
-SCENARIOS = ("scratch", "linear", "fine_tune")
+SCENARIOS = ("scratch", "linear", "fine_tune", "frozen")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +78,11 @@ class VictimSpec:
     """A classifier and how it is trained.
 
     Args:
-        classifier: see `build_classifier`.
+        classifier: see `build_classifier`; of a frozen network, see `frozen_features` of `frozen.py`.
         recipe: of training from scratch, also of the extractor for transfer; see `RECIPES` of `victims.py`.
         epochs: of it.
-        scenario: "scratch", or "linear" or "fine_tune" for transfer.
+        scenario: "scratch"; "linear" or "fine_tune" for transfer of a network that was trained before; "frozen" for a
+            linear layer on a network with public weights.
         transfer_epochs: of transfer.
     """
 
@@ -94,6 +95,16 @@ class VictimSpec:
     def __post_init__(self) -> None:
         if self.scenario not in SCENARIOS:
             raise ValueError(f"Expected a scenario out of {', '.join(SCENARIOS)}, but got {self.scenario!r}.")
+
+    @property
+    def transfers(self) -> bool:
+        """Whether it learns a small set of its own, on top of an extractor that is trained for it."""
+        return self.scenario in ("linear", "fine_tune")
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it stands on a frozen network with public weights."""
+        return self.scenario == "frozen"
 
 
 @dataclass(frozen=True, kw_only=True)

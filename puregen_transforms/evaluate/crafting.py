@@ -15,6 +15,7 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.attacks.registry import find_attack
 from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.evaluate.cells import AttackSpec, VictimSpec
+from puregen_transforms.evaluate.frozen import frozen_features, train_frozen
 from puregen_transforms.evaluate.sets import Sets
 from puregen_transforms.evaluate.store import Store, fingerprint
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
@@ -54,10 +55,12 @@ class Workshop:
         config, seed = attack.config(**spec.settings), ATTACKER if attack.optimizes else 0
 
         def train(surrogates: Surrogates) -> list[nn.Module]:
-            return [extractor().to(self.device).eval()] if spec.known else self._surrogates(surrogates, seed)
+            if spec.known:
+                return [extractor().to(self.device).eval()]
+            return self._on_frozen(surrogates, victim) if victim.is_frozen else self._surrogates(surrogates, seed)
 
         def craft() -> Poison:
-            given = {name: getattr(self.sets, part) for name, part in _parts(attack, victim.scenario).items()}
+            given = {name: getattr(self.sets, part) for name, part in _parts(attack, victim).items()}
             if "energy" in attack.needed(config):
                 given["energy"] = load_ebm(resolve_ebm(None))
             attacker = Attacker(seed=seed, given=given, device=self.device, progress=self.progress, train=train)
@@ -73,7 +76,7 @@ class Workshop:
         """
         attack, scenario = find_attack(spec.name), victim.scenario
         config = attack.config(**spec.settings)
-        seen = ["train" if scenario == "scratch" else "transfer", *_parts(attack, scenario).values()]
+        seen = ["transfer" if victim.transfers else "train", *_parts(attack, victim).values()]
         missing = [name for name in seen if name not in self.sets.fingerprints]
         if missing:
             raise ValueError(f"Expected {missing[0]} images, which {spec.name!r} needs, but got none.")
@@ -84,7 +87,16 @@ class Workshop:
             "known": [victim.classifier, victim.recipe, victim.epochs] if spec.known else None,
             "images": {name: self.sets.fingerprints[name] for name in seen},
         }
+        if victim.is_frozen:
+            key["backbone"] = frozen_features(victim.classifier).sha256
         return key | ({"energy": resolve_ebm(None).sha256} if "energy" in attack.needed(config) else {})
+
+    def _on_frozen(self, surrogates: Surrogates, victim: VictimSpec) -> list[nn.Module]:
+        """Train what the attacker's surrogates would learn on the network with public weights that the victim has."""
+        learned = surrogates.learned
+        images = learned.images if surrogates.purify is None else surrogates.purify(learned.images)
+        classes = len(learned.class_names)
+        return [train_frozen(victim.classifier, images, learned.labels, classes=classes, device=self.device)]
 
     def _surrogates(self, surrogates: Surrogates, seed: int) -> list[nn.Module]:
         """Train an attacker's surrogates, or get the kept ones: they are kept by what they learn, whoever asks."""
@@ -111,9 +123,9 @@ class Workshop:
         return surrogates.rebuild(weights, device=self.device)
 
 
-def _parts(attack: Attack[Any], scenario: str) -> dict[str, str]:
+def _parts(attack: Attack[Any], victim: VictimSpec) -> dict[str, str]:
     """Find the part of the sets that stands for each kind of images that an attack needs."""
     parts = {"targets": "targets", "public": "train"}
-    if scenario == "scratch":
+    if not victim.transfers:
         parts = {"targets": "test", "public": "public"}
     return {name: part for name, part in parts.items() if name in attack.needs}

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.mapped import changed_rows, copied_images, empty_images, release
 from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.detection.report import DetectionReport
@@ -20,6 +21,10 @@ from puregen_transforms.transforms.fitting import threshold_of
 from puregen_transforms.transforms.puregen import PureGen
 
 _CHUNK = 1000
+"""Clean images that are computed and kept together."""
+
+_CHUNK_PIXELS = 2**23
+"""The same of all images, in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ def defend(
     if spec.purify_flagged is None:
         return Defended(changed, rows=(~flagged).nonzero().flatten(), flagged=flagged, scores=scores, seconds=seconds)
     rows = flagged.nonzero().flatten()
-    changed = changed.clone()
+    changed = copied_images(changed)
     changed[rows] = purify(spec.purify_flagged, rows).images
     return Defended(changed, flagged=flagged, scores=scores, seconds=seconds)
 
@@ -147,13 +152,25 @@ class KeptPurifier:
         Returns:
             N results.
         """
-        rows = torch.arange(len(self.images))
-        altered = (self.images != self.clean).flatten(1).any(1)
-        parts = [self._kept(key, change, self.clean[part], part) for part in rows.split(_CHUNK)]
-        result = torch.cat(parts)
-        if bool(altered.any()):
-            result[altered] = self._kept(key, change, self.images[altered], rows[altered])
+        altered = changed_rows(self.images, self.clean).nonzero().flatten()
+        most = max(1, _CHUNK_PIXELS // self.images.shape[-2:].numel())
+        parts = [(self.clean, rows) for rows in torch.arange(len(self.images)).split(min(_CHUNK, most))]
+        parts += [(self.images, rows) for rows in altered.split(most) if len(rows)]
+        result: Tensor | None = None
+        for images, rows in parts:
+            part = self._kept(key, change, images[rows], rows)
+            result = self._room_for(part) if result is None else result
+            result[rows] = part
+            release(images)
+            release(result)
+        assert result is not None
         return result
+
+    def _room_for(self, part: Tensor) -> Tensor:
+        """Make room for the results of all images, like those of some: values, or images of the set's size."""
+        if part.dtype == torch.uint8 and part.shape[1:] == self.images.shape[1:]:
+            return empty_images(len(self.images), (part.shape[-2], part.shape[-1]))
+        return part.new_empty((len(self.images), *part.shape[1:]))
 
     def _kept(self, key: Any, change: Callable[[Tensor, Tensor], Tensor], images: Tensor, rows: Tensor) -> Tensor:
         return self.store.tensors(
@@ -168,7 +185,7 @@ class KeptPurifier:
         threshold = threshold_of(scores, transform.config.filter_fraction)
         fitted = PureGen(**{**transform.to_dict(), "energy_threshold": threshold}, device=self.device)
         flagged = scores >= threshold
-        images, rows = self.images.clone(), flagged.nonzero().flatten()
+        images, rows = copied_images(self.images), flagged.nonzero().flatten()
         images[rows] = self._kept(["puregen", _digest(fitted)], _purified(fitted), self.images[rows], rows)
         return Defended(images, flagged=flagged, scores=scores)
 

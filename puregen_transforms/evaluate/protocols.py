@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from puregen_transforms.evaluate import detection_grids, grids, training_grids
+from puregen_transforms.evaluate import detection_grids, grids, photograph_grids, training_grids
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import AttackSpec, Cell
 from puregen_transforms.evaluate.presets import SCALES, Scale
@@ -145,6 +145,13 @@ PROTOCOLS = {
             title="Data made unlearnable",
             summary="Whole sets of which nothing general is learned: success is a low accuracy.",
             grids=grids.availability,
+        ),
+        Protocol(
+            name="photographs",
+            title="Photographs",
+            summary="Triggers at the size of photographs, for a linear layer on a frozen network (extra: features).",
+            grids=photograph_grids.photographs,
+            needs=frozenset({"public"}),
         ),
         Protocol(
             name="attacks",

@@ -184,6 +184,16 @@ def availability_defenses(scale: Scale) -> list[DefenseSpec]:
     ]
 
 
+def photograph_defenses(scale: Scale) -> list[DefenseSpec]:
+    """List defenses that photographs have time for: one call of a network each, and the search that trains none."""
+    return [
+        NO_DEFENSE,
+        purify("PureGen-onestep", scale, method="onestep"),
+        jpeg(50),
+        leave_out("PureGen-detect", [Component(name="whole_search", settings={"budget": "2m"})]),
+    ]
+
+
 def transfer_defenses(scale: Scale, langevin_steps: int) -> list[DefenseSpec]:
     """List defenses of the images alone, with the paper's steps for transfer (Table 10)."""
     qualities = (25,) if scale.name == "smoke" else (25, 50, 75, 85)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from puregen_transforms.data.demo import CLASSES, VEHICLES, load_demo
 from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.data.mapped import empty_images, parts_of
 from puregen_transforms.data.splits import at_most_per_class, hold_out, per_class, transfer_split
 from puregen_transforms.evaluate.presets import Scale
 from puregen_transforms.evaluate.store import fingerprint
@@ -62,7 +63,7 @@ class Sets:
 
     def learned_in(self, scenario: str) -> ImageSet:
         """Give what the victim learns last, and an attacker poisons."""
-        return self.train if scenario == "scratch" else _there(self.transfer)
+        return self.train if scenario in ("scratch", "frozen") else _there(self.transfer)
 
 
 def load_sets(
@@ -158,9 +159,13 @@ def as_stored(public: ImageSet, like: ImageSet) -> ImageSet:
 
     Otherwise a surrogate tells both sources apart by what compression left in one of them.
     """
-    images = to_pixels(F.interpolate(public.images.float(), size=like.size, mode="area"))
-    if like.jpeg_quality is not None:
-        images = jpeg(images, like.jpeg_quality)
+    if like.size == public.size and like.jpeg_quality is None:
+        return public
+    images = empty_images(len(public), like.size)
+    for part in parts_of(images):
+        images[part] = to_pixels(F.interpolate(public.images[part].float(), size=like.size, mode="area"))
+        if like.jpeg_quality is not None:
+            images[part] = jpeg(images[part], like.jpeg_quality)
     return ImageSet(images, public.labels, public.class_names)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.attacks.poison import Poison
+from puregen_transforms.data.mapped import bytes_of
 
 FORMAT = 1
 """Raised when what is kept under the same settings would come out otherwise."""
@@ -32,7 +33,8 @@ def fingerprint(*tensors: Tensor) -> str:
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.contiguous().cpu().numpy().tobytes())
+        for piece in bytes_of(tensor):
+            found.update(piece)
     return found.hexdigest()[:16]
 
 

@@ -121,6 +121,7 @@ def victim_in_words(victim: Mapping[str, Any]) -> str:
         "scratch": f"{victim['epochs']} epochs from scratch",
         "linear": "its last layer anew",
         "fine_tune": "all its layers tuned",
+        "frozen": "frozen, with a linear layer on its features",
     }
     name = {"small": "small network", "tiny": "tiny network"}.get(victim["classifier"], victim["classifier"])
     return f"{name}, {how[victim['scenario']]}"

@@ -9,6 +9,9 @@ from puregen_transforms.attacks.poison import Poison
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 
+_PIXELS_AT_ONCE = 500 * 32**2
+"""Of one network call: 500 images of 32 pixels."""
+
 
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -16,8 +19,9 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     model.eval()
     device = next(model.parameters()).device
     right = []
+    at_once = max(1, _PIXELS_AT_ONCE // images.shape[-2:].numel())
     with autocast(device):  # as it was trained
-        for part, truth in zip(images.split(500), labels.split(500), strict=True):
+        for part, truth in zip(images.split(at_once), labels.split(at_once), strict=True):
             right.append(model(normalize(part.to(device))).argmax(1) == truth.to(device))
     return torch.cat(right).float().mean().item()
 

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.defenses.training_defense import EpochProgress, Trained, silent_epochs
 from puregen_transforms.evaluate.cells import Component, VictimSpec
+from puregen_transforms.evaluate.frozen import build_frozen, train_frozen
+from puregen_transforms.functional.images import size_of
 from puregen_transforms.models.classifiers import build_classifier
+from puregen_transforms.models.features import head
 from puregen_transforms.train.recipes import FastRecipe, HLBRecipe, StepRecipe, TrainingRecipe
 from puregen_transforms.train.transfer import fine_tune, linear_transfer
 
@@ -25,6 +28,18 @@ RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {
 }
 """Recipes by name, for a number of epochs: "small_batches" for sets of a hundred images, "step" as
 published for ResNets, of 200 or 80 epochs."""
+
+
+def build_victim(spec: VictimSpec, classes: int, image_size: tuple[int, int]) -> nn.Module:
+    """Build the network of a victim, untrained but for what is frozen."""
+    if spec.is_frozen:
+        return build_frozen(spec.classifier, classes)
+    return build_classifier(spec.classifier, classes, image_size=image_size)
+
+
+def learned_part(spec: VictimSpec, model: nn.Module) -> nn.Module:
+    """Give the part of a victim's network that is trained, and has to be kept: all, or its last layer."""
+    return head(model) if spec.is_frozen else model
 
 
 def train_victim(
@@ -60,8 +75,12 @@ def train_victim(
             epochs before, too. None looks at nothing.
 
     Raises:
-        ValueError: a training defense with transfer.
+        ValueError: a training defense with transfer or on a frozen network.
     """
+    if spec.scenario != "scratch" and defense is not None:
+        raise ValueError("Expected a defense of the images for transfer, but got one that acts in training.")
+    if spec.is_frozen:
+        return Trained(train_frozen(spec.classifier, images, labels, classes=classes, device=device))
     images, labels = images.to(device), labels.to(device)
     if spec.scenario == "scratch":
         built: list[nn.Module] = []
@@ -69,7 +88,7 @@ def train_victim(
         def build() -> nn.Module:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                built.append(build_classifier(spec.classifier, classes).to(device))
+                built.append(build_victim(spec, classes, size_of(images)).to(device))
             return built[-1]
 
         def tell(epoch: int, loss: float) -> None:
@@ -81,8 +100,6 @@ def train_victim(
         trainer = build_training_defense(chosen.name, **chosen.settings)
         recipe = RECIPES[spec.recipe](spec.epochs)
         return trainer.train(build, images, labels, recipe=recipe, seed=seed, flags=flags, state=state, progress=tell)
-    if defense is not None:
-        raise ValueError("Expected a defense of the images for transfer, but got one that acts in training.")
     transfer = linear_transfer if spec.scenario == "linear" else fine_tune
     options = {} if spec.transfer_epochs is None else {"epochs": spec.transfer_epochs}
     generator = torch.Generator().manual_seed(seed)

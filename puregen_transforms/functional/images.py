@@ -35,6 +35,11 @@ def check_unit_range(images: Tensor) -> None:
         )
 
 
+def size_of(images: Tensor) -> tuple[int, int]:
+    """Give height and width of (..., H, W) images."""
+    return images.shape[-2], images.shape[-1]
+
+
 def to_signed(images: Tensor) -> Tensor:
     """Map uint8 [0, 255] or float [0, 1] to float32 [-1, 1]."""
     if images.dtype == torch.uint8:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +30,16 @@ _BLOCKS_AT_ONCE = 1 << 17
 
 STEPS_OF_A_STAGE = 1 << 16
 """More steps than any one chain has."""
+
+
+class Window(NamedTuple):
+    """Where a part of images lies in the whole ones, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    """Of the whole images."""
+    width: int
 
 
 def philox(
@@ -54,7 +65,9 @@ def philox(
     return c0, c1, c2, c3
 
 
-def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int, step: int) -> Tensor:
+def keyed_normal(
+    shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int, step: int, window: Window | None = None
+) -> Tensor:
     """Draw standard normal values for a batch, in 2**16 equally likely levels; the outermost are at 4.3.
 
     Args:
@@ -63,6 +76,7 @@ def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int
         sample_ids: (N,) int64, on the device where the noise is wanted.
         stage: which stage of a purifier asks, in [0, 256).
         step: which step of that stage, in [0, 2**24).
+        window: gives (N, C, H, W) values the place in larger images whose values they are.
 
     Returns:
         `shape` float32 on the device of `sample_ids`.
@@ -72,8 +86,10 @@ def keyed_normal(shape: torch.Size, *, seed: int, sample_ids: Tensor, stage: int
     if sample_ids.shape != shape[:1]:
         raise ValueError(f"Expected {shape[0]} sample ids, but got shape {tuple(sample_ids.shape)}.")
     able = device_for(_try_out, sample_ids.device, "the noise, in 64-bit integers")
-    values = _draw(math.prod(shape[1:]), seed, sample_ids.to(able), stage << 24 | step)
-    return values.reshape(shape).to(sample_ids.device)
+    ids, when = sample_ids.to(able), stage << 24 | step
+    if window is None:
+        return _draw(math.prod(shape[1:]), seed, ids, when).reshape(shape).to(sample_ids.device)
+    return _draw_in(window, shape, seed, ids, when).to(sample_ids.device)
 
 
 def _try_out(device: torch.device) -> Tensor:
@@ -83,13 +99,32 @@ def _try_out(device: torch.device) -> Tensor:
 def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
     """Draw (N, size) float32 values, on the device of the ids."""
     blocks = -(-size // 8)  # 8 values a block
-    pieces = range(0, blocks, _BLOCKS_AT_ONCE)
-    drawn = [_draw_blocks(start, min(blocks, start + _BLOCKS_AT_ONCE), seed, sample_ids, when) for start in pieces]
+    pieces = torch.arange(blocks, device=sample_ids.device).split(_BLOCKS_AT_ONCE)
+    drawn = [_draw_blocks(piece, seed, sample_ids, when) for piece in pieces]
     return (drawn[0] if len(drawn) == 1 else torch.cat(drawn, 1))[:, :size]
 
 
-def _draw_blocks(start: int, stop: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
-    block = torch.arange(start, stop, device=sample_ids.device)[None]  # (1, B)
+def _draw_in(window: Window, shape: torch.Size, seed: int, sample_ids: Tensor, when: int) -> Tensor:
+    """Draw (N, C, H, W) values of a window, row by row: a row's first value may lie anywhere in its block."""
+    channels, height, width = shape[1:]
+    rows = torch.arange(channels, device=sample_ids.device)[:, None] * window.height + window.top
+    rows = rows + torch.arange(height, device=sample_ids.device)
+    starts = rows.flatten() * window.width + window.left
+    count = (width + 14) // 8
+    blocks = starts[:, None] // 8 + torch.arange(count, device=sample_ids.device)
+    places = starts[:, None] % 8 + torch.arange(width, device=sample_ids.device)
+    drawn = torch.empty(len(sample_ids), len(starts), width, device=sample_ids.device)
+    at_once = max(1, _BLOCKS_AT_ONCE // count)
+    for start in range(0, len(starts), at_once):
+        some = slice(start, start + at_once)
+        values = _draw_blocks(blocks[some].flatten(), seed, sample_ids, when).view(len(sample_ids), -1, 8 * count)
+        drawn[:, some] = values.gather(2, places[some].expand(len(sample_ids), -1, -1))
+    return drawn.view(shape)
+
+
+def _draw_blocks(blocks: Tensor, seed: int, sample_ids: Tensor, when: int) -> Tensor:
+    """Draw the values of some blocks: (B,) numbers -> (N, 8 * B)."""
+    block = blocks[None]  # (1, B)
     ids = sample_ids[:, None]  # (N, 1)
     whens = torch.full_like(block[:, :1], when)
     words = philox((block, whens, ids & _WORD, (ids >> 32) & _WORD), (seed & _WORD, (seed >> 32) & _WORD))
@@ -119,17 +154,26 @@ class KeyedNoise:
         sample_ids: (N,) int64.
         stage: position of the stage in its purifier.
         first_step: added to every step; see `within`.
+        window: see `inside`.
     """
 
     seed: int
     sample_ids: Tensor
     stage: int = 0
     first_step: int = 0
+    window: Window | None = None
 
     def __call__(self, step: int, images: Tensor) -> Tensor:
         """Draw noise shaped and placed like `images`, (N, C, H, W)."""
         ids = self.sample_ids.to(images.device)
-        return keyed_normal(images.shape, seed=self.seed, sample_ids=ids, stage=self.stage, step=self.first_step + step)
+        return keyed_normal(
+            images.shape,
+            seed=self.seed,
+            sample_ids=ids,
+            stage=self.stage,
+            step=self.first_step + step,
+            window=self.window,
+        )
 
     def for_samples(self, chosen: Tensor) -> KeyedNoise:
         """Select the noise of some of the samples: (N,) mask or (M,) positions."""
@@ -138,3 +182,7 @@ class KeyedNoise:
     def within(self, index: int) -> KeyedNoise:
         """Return the noise of stage `index` inside this stage; stages inside stages share the range of steps."""
         return replace(self, first_step=self.first_step + index * STEPS_OF_A_STAGE)
+
+    def inside(self, window: Window) -> KeyedNoise:
+        """Return the noise of a part of the images: the same values that the whole ones have there."""
+        return replace(self, window=window)

@@ -40,12 +40,15 @@ from puregen_transforms.hub.ebm import resolve_ebm
 from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
 from puregen_transforms.inspection.energy_words import headline, notes, reasons
 from puregen_transforms.inspection.gauge import PatternGauge, fit_gauge
+from puregen_transforms.inspection.heat import Scale
 from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 
 _AVERAGED, _LEAST_AVERAGED = 512, 32
 _DESCENDED = 64
 _LEAST_SAMPLE = 2
+_SCALED = 32
+"""Typical images whose energy maps tell what is ordinary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +92,8 @@ class Inspection:
         class_names: by label.
         typical_rows: images that nothing was found in, as used for comparison; empty where nothing was purified.
         dynamics: how the images that were found move under purification; None where none were.
+        heat: (n, h, w) where the energy of these images sits, cell by cell: 0 and less as in nine of ten cells of the
+            typical images, 1 and more as in one of a thousand; see `heat.Scale`. None where there are none.
         advice: what to do.
         notes: what was left out of the energies, and why.
         settings: checkpoint, its sha256, seed, versions and the like.
@@ -109,6 +114,7 @@ class Inspection:
     class_names: tuple[str, ...]
     typical_rows: tuple[int, ...]
     dynamics: Dynamics | None
+    heat: Tensor | None
     advice: Advice
     notes: tuple[str, ...]
     settings: dict[str, Any]
@@ -279,13 +285,16 @@ class _Audit:
         numbers = pattern_numbers(findings.patterns, len(measured.energies))
         found = self.verdict.flagged | self.verdict.doubtful
         plain = measured.comparable & ~found & (numbers == 0) & (findings.scores < OUTLIER)
-        typical = self._some(plain if int(plain.sum()) > 1 else measured.comparable, max(sample, _LEAST_SAMPLE))
+        ordinary = plain if int(plain.sum()) > 1 else measured.comparable
+        typical = self._some(ordinary, max(sample, _LEAST_SAMPLE))
         gauges = [self._gauge(pattern.carriers, plain) for pattern in findings.patterns]
         suspects = self._suspects()
-        dynamics = None
+        dynamics, heat = None, None
         if sample and suspects:
             own = gauges[0] if gauges else self._gauge(suspects, plain)
             dynamics = self._study(self._draw(suspects, sample), typical, own)
+            scale = Scale.of([self.meter.maps(self._some(ordinary, _SCALED))])
+            heat = scale.heat(self.meter.maps(dynamics.rows))
         return Inspection(
             verdict=self.verdict,
             energies_headline=headline(findings, measured.count),
@@ -305,6 +314,7 @@ class _Audit:
             class_names=self.class_names,
             typical_rows=() if dynamics is None else tuple(typical),
             dynamics=dynamics,
+            heat=heat,
             advice=advise(self.verdict, dynamics, options=options),
             notes=notes(measured.energies, measured.comparable, measured.size, self.labels),
             settings=settings,

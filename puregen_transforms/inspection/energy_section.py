@@ -15,6 +15,7 @@ from puregen_transforms.functional.images import rounded
 from puregen_transforms.inspection.audit import Inspection, SharedPattern
 from puregen_transforms.inspection.dynamics import DEFAULT_STEPS, REMAINING
 from puregen_transforms.inspection.energy_words import in_words
+from puregen_transforms.inspection.heat import glowing
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.inspection.pictures import around_gray, picture
 from puregen_transforms.transforms.formats import open_image
@@ -81,12 +82,12 @@ def _marked(inspection: Inspection) -> str:
 
 
 def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
-    """Describe the suspicious images of the sample, as received, purified, and what changed."""
-    if inspection.dynamics is None:
+    """Describe the suspicious images of the sample, as received, with their energy, purified, and what changed."""
+    if inspection.dynamics is None or inspection.heat is None:
         return []
     cards = []
-    pairs = list(zip(inspection.dynamics.rows, inspection.dynamics.repaired, strict=True))[:_SHOWN_IMAGES]
-    for row, repaired in sorted(pairs, key=lambda pair: -float(inspection.energies[pair[0]])):
+    drawn = list(zip(inspection.dynamics.rows, inspection.dynamics.repaired, inspection.heat, strict=True))
+    for row, repaired, heat in sorted(drawn[:_SHOWN_IMAGES], key=lambda one: -float(inspection.energies[one[0]])):
         received = rounded(open_image(origin.images[row]).rgb[0])
         label = -1 if inspection.labels is None else int(inspection.labels[row])
         names = inspection.class_names
@@ -98,6 +99,7 @@ def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
                 "energy": float(inspection.energies[row]),
                 "score": float(inspection.scores[row]),
                 "received": picture(received),
+                "heat": picture(glowing(received, heat)),
                 "repaired": picture(repaired),
                 "change": picture(around_gray(AMPLIFY * (repaired.float() - received.float()))),
             }

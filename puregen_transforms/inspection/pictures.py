@@ -20,9 +20,14 @@ def around_gray(change: Tensor) -> Tensor:
     return (change + 128).round().clamp(0, 255).to(torch.uint8)
 
 
+def as_image(pixels: Tensor) -> PIL.Image.Image:
+    """Make an image of (3 or 4, H, W) uint8."""
+    return PIL.Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+
+
 def picture(image: Tensor) -> str:
     """Encode a (3 or 4, H, W) uint8 image as PNG in a data URI."""
-    made = PIL.Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+    made = as_image(image)
     made.thumbnail((_LARGEST_PICTURE, _LARGEST_PICTURE))
     buffer = io.BytesIO()
     made.save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""Image classifiers, adapted to small images: victims of attacks, and what attackers train."""
+"""Image classifiers, with a stem for the size of their images: victims of attacks, and what attackers train."""
 
 from __future__ import annotations
 
@@ -9,67 +9,98 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+SMALL_IMAGES = 64
+"""Shorter side, in pixels, up to which networks begin without reducing the image."""
 
-def build_classifier(name: str, classes: int) -> nn.Module:
+
+def build_classifier(name: str, classes: int, *, image_size: tuple[int, int] = (32, 32)) -> nn.Module:
     """Build an untrained network for images in [-1, 1] from 32 pixels on, in channels-last layout.
 
     Args:
         name: one of `CLASSIFIERS`.
         classes: how many scores it gives.
+        image_size: height and width of what it is to learn. Images of more than 64 pixels are reduced at once, as
+            published for photographs or, where a network is for small images, to about 32 pixels; otherwise their size
+            decides nothing.
 
     Raises:
         ValueError: no such network.
     """
     if name not in CLASSIFIERS:
         raise ValueError(f"Expected a classifier out of {', '.join(CLASSIFIERS)}, but got {name!r}.")
-    return CLASSIFIERS[name](classes).to(memory_format=torch.channels_last)
+    return CLASSIFIERS[name](classes, reduced_by(image_size)).to(memory_format=torch.channels_last)
 
 
-def small_classifier(classes: int, width: int = 32) -> nn.Module:
-    """Build a VGG-like network for 32-px images: seven convolutions, 1.2 million parameters at width 32."""
+def reduced_by(image_size: tuple[int, int]) -> int:
+    """Say by which factor a network's first layer reduces images: 1 for small ones."""
+    side = min(image_size)
+    return 1 if side <= SMALL_IMAGES else side // 32
 
-    def block(a: int, b: int, stride: int = 1) -> list[nn.Module]:
-        return [nn.Conv2d(a, b, 3, stride, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
+
+def small_classifier(classes: int, reduced: int = 1, width: int = 32) -> nn.Module:
+    """Build a VGG-like network for 32-px images: seven convolutions, 1.2 million parameters at width 32.
+
+    Args:
+        classes: how many scores it gives.
+        reduced: stride of the first convolution, which sees as much more.
+        width: channels of it.
+    """
+
+    def block(a: int, b: int, stride: int = 1, reach: int = 1) -> list[nn.Module]:
+        convolution = nn.Conv2d(a, b, 2 * reach + 1, stride, reach, bias=False)
+        return [convolution, nn.BatchNorm2d(b), nn.ReLU(inplace=True)]
 
     w = width
-    layers = [*block(3, w), *block(w, 2 * w, 2), *block(2 * w, 2 * w), *block(2 * w, 4 * w, 2), *block(4 * w, 4 * w)]
+    layers = [
+        *block(3, w, reduced, reduced),
+        *block(w, 2 * w, 2),
+        *block(2 * w, 2 * w),
+        *block(2 * w, 4 * w, 2),
+        *block(4 * w, 4 * w),
+    ]
     layers += [*block(4 * w, 8 * w, 2), *block(8 * w, 8 * w), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     return nn.Sequential(*layers, nn.Linear(8 * w, classes)).to(memory_format=torch.channels_last)
 
 
-def resnet18(classes: int) -> nn.Module:
-    """Build torchvision's ResNet-18 with the stem for small images: a 3x3 convolution, no pooling."""
-    return _small_stem(torchvision.models.resnet18(num_classes=classes))
+def resnet18(classes: int, reduced: int = 1) -> nn.Module:
+    """Build torchvision's ResNet-18; for small images a 3x3 convolution and no pooling is its stem."""
+    return _with_stem(torchvision.models.resnet18(num_classes=classes), reduced)
 
 
-def resnet34(classes: int) -> nn.Module:
-    """Build torchvision's ResNet-34 with the stem for small images."""
-    return _small_stem(torchvision.models.resnet34(num_classes=classes))
+def resnet34(classes: int, reduced: int = 1) -> nn.Module:
+    """Build torchvision's ResNet-34, with the same stem for small images."""
+    return _with_stem(torchvision.models.resnet34(num_classes=classes), reduced)
 
 
-def mobilenet_v2(classes: int) -> nn.Module:
-    """Build torchvision's MobileNetV2, but halve the side three times, not five."""
+def mobilenet_v2(classes: int, reduced: int = 1) -> nn.Module:
+    """Build torchvision's MobileNetV2; it halves the side of small images three times, not five."""
     model = torchvision.models.mobilenet_v2(num_classes=classes)
+    if reduced > 1:
+        return model
     model.features[0][0].stride = (1, 1)
     model.features[2].conv[1][0].stride = (1, 1)
     return model
 
 
-def densenet121(classes: int) -> nn.Module:
-    """Build torchvision's DenseNet-121, but with a 3x3 convolution: no stride, norm or pooling before the blocks."""
+def densenet121(classes: int, reduced: int = 1) -> nn.Module:
+    """Build torchvision's DenseNet-121; for small images with a 3x3 convolution alone before the blocks."""
     model = torchvision.models.densenet121(num_classes=classes)
+    if reduced > 1:
+        return model
     model.features.conv0 = _convolution(3, 64)
     for name in ("norm0", "relu0", "pool0"):
         setattr(model.features, name, nn.Identity())
     return model
 
 
-def hlb(classes: int, widths: tuple[int, int, int] = (64, 256, 256)) -> nn.Module:
+def hlb(classes: int, reduced: int = 1, widths: tuple[int, int, int] = (64, 256, 256)) -> nn.Module:
     """Build the fast network of PureGen's experiments, much as airbench94 (Jordan 2024); it trains in 15 epochs.
 
-    See `HLBRecipe` for how. The first convolution is an ordinary one, without whitening, as released there.
+    See `HLBRecipe` for how. The first convolution is an ordinary one, without whitening, as released there; its
+    stride is `reduced`.
     """
-    layers: list[nn.Module] = [nn.Conv2d(3, 24, 2, bias=False), _norm(24, 0.3), nn.GELU()]
+    first = nn.Conv2d(3, 24, 2 * reduced, reduced, bias=False)
+    layers: list[nn.Module] = [first, _norm(24, 0.3), nn.GELU()]
     for inputs, outputs in zip((24, *widths), widths, strict=False):
         layers += [_dirac(inputs, outputs), nn.MaxPool2d(2), _norm(outputs, 0.3), nn.GELU()]
         layers += [_dirac(outputs, outputs), _norm(outputs, 0.4), nn.GELU()]
@@ -89,7 +120,7 @@ class Scaled(nn.Module):
         return features * self.factor
 
 
-CLASSIFIERS: dict[str, Callable[[int], nn.Module]] = {
+CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
     "tiny": partial(small_classifier, width=8),
     "small": small_classifier,
     "hlb": hlb,
@@ -100,7 +131,9 @@ CLASSIFIERS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def _small_stem(model: torchvision.models.ResNet) -> nn.Module:
+def _with_stem(model: torchvision.models.ResNet, reduced: int) -> nn.Module:
+    if reduced > 1:
+        return model
     model.conv1, model.maxpool = _convolution(3, 64), nn.Identity()
     return model
 

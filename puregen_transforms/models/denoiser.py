@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -73,6 +74,27 @@ class Residual(nn.Module):
         """Map (N, C, H, W) to the same shape."""
         y: Tensor = x + self.conv2(F.relu(self.conv1(x), inplace=True))
         return y
+
+
+def deepened(model: Denoiser, blocks: int) -> Denoiser:
+    """Give a trained denoiser further residual blocks, which change nothing at first, so that training can go on.
+
+    Args:
+        model: copied, not modified.
+        blocks: residual blocks at each width of the new one, as many as the old one has or more.
+
+    Raises:
+        ValueError: fewer blocks.
+    """
+    if blocks < model.config.blocks:
+        raise ValueError(f"Expected at least the {model.config.blocks} blocks that there are, but got {blocks}.")
+    deeper = Denoiser(replace(model.config, blocks=blocks))
+    for module in deeper.modules():
+        if isinstance(module, Residual):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(module.conv2.bias)  # type: ignore[arg-type]
+    deeper.load_state_dict({**deeper.state_dict(), **model.state_dict()})
+    return deeper
 
 
 def _blocks(width: int, count: int) -> nn.Sequential:

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.tiles import tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import Convolution, keep_freed_memory
 from puregen_transforms.models.denoiser import Denoiser
-from puregen_transforms.models.tiles import tiles_of
 
 _TILE_BYTES = 2**26
 """Bytes of the widest activation of a tile; five or six such are held at once."""
@@ -40,6 +40,7 @@ class FrozenDenoiser:
         self.bytes_per_pixel = max(
             -(-width * dtype.itemsize // 4 ** (level + 1)) for level, width in enumerate(self.config.widths)
         )
+        self.side_multiple = self.config.side_multiple
         self.largest_tile = _TILE_BYTES // self.bytes_per_pixel
         self.margin = _margin(len(self.config.widths), self.config.blocks)
         if self.device.type == "cpu":
@@ -67,7 +68,7 @@ class FrozenDenoiser:
         if level == 0 or not len(images):
             return images
         height, width = images.shape[2:]
-        multiple = self.config.side_multiple
+        multiple = self.side_multiple
         padded = F.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         tiles = tiles_of(*padded.shape[2:], largest=self.largest_tile, margin=self.margin, multiple=multiple)
         if len(tiles) == 1:

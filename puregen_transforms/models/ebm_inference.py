@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.tiles import Tile, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.models.convolution import (
@@ -20,7 +21,6 @@ from puregen_transforms.models.convolution import (
     turned,
 )
 from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
-from puregen_transforms.models.tiles import Tile, tiles_of
 
 _Freeze = Callable[[Tensor], Tensor]
 

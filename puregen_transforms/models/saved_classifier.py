@@ -66,9 +66,9 @@ def load_classifier(folder: str | Path) -> SavedClassifier:
     try:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         names = tuple(str(name) for name in config["class_names"])
-        height, width = config["image_size"]
-        model = build_classifier(config["classifier"], len(names))
+        height, width = (int(side) for side in config["image_size"])
+        model = build_classifier(config["classifier"], len(names), image_size=(height, width))
         model.load_state_dict(load_file(weights_file))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"Expected a classifier in {str(folder)!r}, but it is none: {error}") from error
-    return SavedClassifier(model.eval(), names, (int(height), int(width)))
+    return SavedClassifier(model.eval(), names, (height, width))

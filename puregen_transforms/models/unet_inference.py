@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.tiles import ramps, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import (
     Convolution,
@@ -20,7 +21,6 @@ from puregen_transforms.models.convolution import (
     keep_freed_memory,
     turned,
 )
-from puregen_transforms.models.tiles import ramps, tiles_of
 
 if TYPE_CHECKING:
     from diffusers import UNet2DModel

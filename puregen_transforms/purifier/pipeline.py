@@ -8,9 +8,19 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.noise import KeyedNoise
-from puregen_transforms.purifier.batches import LEAST_BYTES_PER_PIXEL, default_batch_size, run_in_batches
-from puregen_transforms.purifier.stages import Stage
+from puregen_transforms.functional.noise import KeyedNoise, Window
+from puregen_transforms.functional.tiles import Tile, tiles_of
+from puregen_transforms.purifier.batches import (
+    LEAST_BYTES_PER_PIXEL,
+    default_batch_size,
+    on_single_threads,
+    run_in_batches,
+)
+from puregen_transforms.purifier.stages import REACH_MULTIPLE, Stage
+
+_LARGEST_WHOLE = 2**20
+"""Pixels of an image that is purified as a whole, if its stages can also do with tiles."""
+_TILE_PIXELS = 2**19
 
 
 class Purifier:
@@ -28,6 +38,8 @@ class Purifier:
         self.stages = tuple(stages)
         self.device = torch.device(device)
         self.batch_size = batch_size
+        reaches = [reach for stage in self.stages if (reach := getattr(stage, "reach", None)) is not None]
+        self._reach = sum(reaches) if len(reaches) == len(self.stages) else None
 
     def __call__(self, images: Tensor, *, sample_ids: Tensor, seed: int) -> Tensor:
         """Purify images.
@@ -43,17 +55,46 @@ class Purifier:
         Raises:
             FloatingPointError: a chain stopped being finite.
         """
-
-        def purify(batch: Tensor, ids: Tensor) -> Tensor:
-            x = to_signed(batch)
-            for index, stage in enumerate(self.stages):
-                x = stage(x, KeyedNoise(seed, ids, index))
-            return to_uint8(x)
-
         if not len(images):  # not every network takes an empty batch
             return images.to(torch.uint8)
+        if self._reach is not None and images.shape[-2] * images.shape[-1] > _LARGEST_WHOLE:
+            each = zip(images.split(1), sample_ids.split(1), strict=True)
+            return torch.cat([self._in_tiles(image, id_, seed, self._reach) for image, id_ in each])
         size = self.batch_size or self._default_batch_size(images.shape[-2] * images.shape[-1])
-        return run_in_batches(purify, images, sample_ids, device=self.device, batch_size=size)
+        return run_in_batches(
+            lambda batch, ids: self._purify(batch, ids, seed),
+            images,
+            sample_ids,
+            device=self.device,
+            batch_size=size,
+        )
+
+    def _purify(self, images: Tensor, sample_ids: Tensor, seed: int, window: Window | None = None) -> Tensor:
+        """Run the stages on images, or on what a window shows of larger ones: (N, 3, H, W) -> the same, in uint8."""
+        x = to_signed(images)
+        for index, stage in enumerate(self.stages):
+            x = stage(x, KeyedNoise(seed, sample_ids, index, window=window))
+        return to_uint8(x)
+
+    def _in_tiles(self, image: Tensor, sample_id: Tensor, seed: int, reach: int) -> Tensor:
+        """Purify one image in tiles, with the noise that the whole has: the same but for rounding, in little memory."""
+        height, width = image.shape[-2:]
+        margin = -(-reach // REACH_MULTIPLE) * REACH_MULTIPLE
+        purified = torch.empty(image.shape, dtype=torch.uint8, device=image.device)
+
+        def purify(tile: Tile) -> None:
+            window = Window(tile.seen_rows.start, tile.seen_columns.start, height, width)
+            seen = self._purify(tile.seen(image).to(self.device), sample_id.to(self.device), seed, window)
+            rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)
+            purified[..., tile.rows.of, tile.columns.of] = seen[..., rows, columns].to(image.device)
+
+        tiles = tiles_of(height, width, largest=_TILE_PIXELS, margin=margin, multiple=REACH_MULTIPLE)
+        if self.device.type == "cpu":
+            on_single_threads(purify, tiles)
+        else:
+            for tile in tiles:
+                purify(tile)
+        return purified
 
     def _default_batch_size(self, pixels: int) -> int:
         widest = max((getattr(stage, "bytes_per_pixel", 0) for stage in self.stages), default=0)

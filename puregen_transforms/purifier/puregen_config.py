@@ -30,7 +30,7 @@ METHODS = get_args(Method)
 LARGEST_NOISE = 128.0
 """Of "onestep", in units of 1/255: beyond it little is left of an image."""
 
-ALGORITHM_VERSION = 3
+ALGORITHM_VERSION = 4
 """Raised whenever the same options and weights give other pixels, so that caches of old results are not reused."""
 
 CHECKPOINTS: Mapping[str, Literal["ebm", "ddpm", "denoiser"]] = {
@@ -110,8 +110,8 @@ class PureGenConfig:
             as its energy says it needs: Langevin steps if it is suspicious, diffusion if it still is, and twice the
             diffusion steps if that was not enough; "eclipse" is "ddpm" with little noise, for sets made unlearnable:
             its other half is `eclipse_compensation` in training; "onestep" adds noise to an image of any size and
-            takes it off again with one call of a small network: for photographs; "jpeg" is JPEG compression, the
-            baseline.
+            takes it off again with one call of a small network, once with either sign: for photographs; "jpeg" is JPEG
+            compression, the baseline.
         checkpoint: energy network: a catalogue name, a Hub repository owner/name or owner/name@revision (a branch, tag
             or commit), or a folder; default: the one in the package.
         ddpm_checkpoint: diffusion network: a catalogue name, a Hub repository owner/name or owner/name@revision, or a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,13 @@ from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 Stage = Callable[[Tensor, KeyedNoise], Tensor]
 """(N, C, H, W) float images and this stage's noise -> (N, C, H, W) float images.
 
-A stage with a network also has `bytes_per_pixel`, of the network's widest activation.
+A stage with a network also has `bytes_per_pixel`, of the network's widest activation. One whose result for a pixel
+depends on what is near it alone has `reach`: how far it looks, in pixels, where images are cut at multiples of
+`REACH_MULTIPLE`. If all stages have it, large images are purified in tiles.
 """
+
+REACH_MULTIPLE = 16
+"""Side in pixels of the largest cell that a stage works on: a block of JPEG with its halved colors."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,10 @@ class DiffusionStage:
 
 @dataclass(frozen=True)
 class DenoiserStage:
-    """Add noise, and take it off again in one call.
+    """Add noise, and take it off again in one call; then the same with the opposite noise, and the mean of both.
+
+    What is left of the noise itself is for the most part as linear in it as a blur is, so it cancels: the mean is some
+    three decibels nearer to the image than either half. What is left of a perturbation is the same.
 
     Args:
         denoise: takes noise of a level off images.
@@ -112,9 +121,16 @@ class DenoiserStage:
         """Bytes of the denoiser's widest activation."""
         return getattr(self.denoise, "bytes_per_pixel", 0)
 
+    @property
+    def reach(self) -> int | None:
+        """How far away from a pixel the denoiser looks, if it says so and its cells fit."""
+        fits = REACH_MULTIPLE % getattr(self.denoise, "side_multiple", 1) == 0
+        return getattr(self.denoise, "margin", None) if fits else None
+
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Noise and denoise the images."""
-        return self.denoise(images + self.level * noise(0, images), self.level)
+        added = self.level * noise(0, images)
+        return (self.denoise(images + added, self.level) + self.denoise(images - added, self.level)) / 2
 
 
 @dataclass(frozen=True)
@@ -159,6 +175,8 @@ class JPEGStage:
     """
 
     quality: int
+    reach: ClassVar[int] = REACH_MULTIPLE
+    """The next block: the colors are enlarged with a filter."""
 
     def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
         """Compress and decompress every image; draws no noise."""

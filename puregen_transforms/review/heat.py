@@ -1,4 +1,4 @@
-"""Draw where the energy of an image sits, measured by what is ordinary in its set."""
+"""Where the energy of a suspect sits, drawn when it is first looked at."""
 
 from __future__ import annotations
 
@@ -10,27 +10,24 @@ from threading import Lock
 
 import PIL.Image
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms._files import write_atomically
 from puregen_transforms.detection.look_alikes import evenly
-from puregen_transforms.review.pixels import as_image, flat
+from puregen_transforms.inspection.heat import Scale, glowing
+from puregen_transforms.inspection.pictures import as_image
+from puregen_transforms.review.pixels import flat
 from puregen_transforms.review.suspects import Suspect, Suspects
+from puregen_transforms.transforms.formats import open_image
 from puregen_transforms.transforms.puregen import PureGen
 
 LARGEST = 512
 """Longest side, in pixels, to which images are reduced before they are measured."""
 
-FROM, TO = 0.9, 0.999
-"""Shares of the cells of ordinary images that are cooler than what begins to glow, and than what glows most."""
-
 _ORDINARY, _LEAST = 64, 8
 """Images that are measured to know what is ordinary: so many; of large ones fewer, but so many at least."""
 
 _CELLS = 2**14
-_FAINT, _STRONG = 0.35, 0.8
-_YELLOW, _RED = (255.0, 214.0, 10.0), (214.0, 20.0, 20.0)
 
 
 class Heat:
@@ -59,10 +56,9 @@ class Heat:
             if path.is_file():
                 return path.read_bytes()
             image = _reduced(self._suspects.pictures[suspect.row])
-            cool, hot = self._ordinary
-            heat = (self._purifier.energy_map(image)[0] - cool) / max(hot - cool, 1e-12)
+            heat = self._scale.heat(self._purifier.energy_map(image)[0])
             buffer = io.BytesIO()
-            glowing(image, heat).save(buffer, "PNG")
+            as_image(glowing(open_image(image).rgb[0], heat)).save(buffer, "PNG")
             write_atomically(path, buffer.getvalue())
             return buffer.getvalue()
 
@@ -80,8 +76,8 @@ class Heat:
         return hashlib.sha256(" ".join([self._purifier.weights["ebm"], *digests]).encode()).hexdigest()[:16]
 
     @cached_property
-    def _ordinary(self) -> tuple[float, float]:
-        """Measure from which energy of a cell on it glows, and where it glows most."""
+    def _scale(self) -> Scale:
+        """Measure what is ordinary."""
         found: list[Tensor] = []
         for row in _spread(self._rows):
             try:
@@ -92,28 +88,7 @@ class Heat:
                 break
         if not found:
             raise ValueError("Expected an image that can be measured, to know what is ordinary, but there is none.")
-        cool, hot = torch.cat(found).quantile(torch.tensor([FROM, TO])).tolist()
-        return cool, hot
-
-
-def glowing(image: PIL.Image.Image, heat: Tensor) -> PIL.Image.Image:
-    """Lay heat over a gray image, half transparent.
-
-    Args:
-        image: to draw on, in gray.
-        heat: (h, w) of parts of the image: 0 and less leave it as it is, 1 and more are red.
-    """
-    cell = min(image.height // heat.shape[0], image.width // heat.shape[1])
-    covered = [cell * side for side in heat.shape]
-    smooth = F.interpolate(heat[None, None], size=covered, mode="bilinear")[0, 0]
-    missing = (0, image.width - covered[1], 0, image.height - covered[0])
-    smooth = F.pad(smooth[None], missing, mode="replicate")[0]
-    strength = smooth.clamp(0, 1)
-    opacity = torch.where(smooth > 0, _FAINT + (_STRONG - _FAINT) * strength, 0)
-    yellow, red = (torch.tensor(color).view(3, 1, 1) for color in (_YELLOW, _RED))
-    gray = torch.frombuffer(bytearray(image.convert("L").tobytes()), dtype=torch.uint8).view(1, *smooth.shape)
-    drawn = gray * (1 - opacity) + (yellow + (red - yellow) * strength) * opacity
-    return as_image(drawn.round().to(torch.uint8))
+        return Scale.of(found)
 
 
 def _spread(rows: list[int]) -> list[int]:

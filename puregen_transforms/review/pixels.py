@@ -6,7 +6,6 @@ import io
 from typing import Any
 
 import PIL.Image
-from torch import Tensor
 
 _LARGEST = 1024
 
@@ -20,11 +19,6 @@ def flat(image: Any) -> PIL.Image.Image:
     if not isinstance(image, PIL.Image.Image):
         raise ValueError("Expected an image, but the row has none.")
     return image.convert("RGB")
-
-
-def as_image(pixels: Tensor) -> PIL.Image.Image:
-    """Make an image of (3 or 4, H, W) uint8."""
-    return PIL.Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
 
 
 def png(image: PIL.Image.Image) -> bytes:

@@ -13,9 +13,9 @@ from torch import Tensor
 from puregen_transforms._files import write_atomically
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.inspection.energy_section import AMPLIFY
-from puregen_transforms.inspection.pictures import around_gray
+from puregen_transforms.inspection.pictures import around_gray, as_image
 from puregen_transforms.review.heat import Heat
-from puregen_transforms.review.pixels import as_image, flat, png
+from puregen_transforms.review.pixels import flat, png
 from puregen_transforms.review.suspects import Suspect, Suspects
 from puregen_transforms.transforms.formats import open_image
 from puregen_transforms.transforms.puregen import PureGen

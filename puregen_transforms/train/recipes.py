@@ -81,8 +81,8 @@ class StepRecipe:
         return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, falls)
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop each image at random after padding by 4, and mirror half of them."""
-        return mirrored(cropped(images, 4, generator), generator)
+        """Crop each image at random after padding by an eighth of its side, and mirror half of them."""
+        return mirrored(cropped(images, pad_of(images), generator), generator)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Compute the mean cross-entropy."""
@@ -104,7 +104,7 @@ class HLBRecipe:
         weight_decay: per 1,024 examples.
         bias_scale: factor on the rate of the norms' biases.
         smoothing: of the labels.
-        shift: pixels.
+        shift: pixels, of an image of 32; it grows with the side.
     """
 
     epochs: int = 15
@@ -132,7 +132,7 @@ class HLBRecipe:
 
     def augment(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Crop each image at random after padding by `shift`, and mirror half of them."""
-        return mirrored(cropped(images, self.shift, generator), generator)
+        return mirrored(cropped(images, pad_of(images, self.shift), generator), generator)
 
     def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Compute the summed cross-entropy with smoothed labels."""
@@ -149,11 +149,22 @@ def triangle(steps: int, *, peak: float, start: float) -> Callable[[int], float]
     return factor
 
 
+def pad_of(images: Tensor, of_small: int = 4) -> int:
+    """Choose by how many pixels images are padded, in proportion to their shorter side.
+
+    Args:
+        images: (N, 3, H, W).
+        of_small: pixels at 32.
+    """
+    return max(1, round(of_small * min(images.shape[-2:]) / 32))
+
+
 def shifted_together(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror images at random, and crop them after padding by 4, with one offset for the batch."""
-    dx, dy = torch.randint(0, 9, (2,), generator=generator).tolist()
+    """Mirror images at random, and crop them after padding by an eighth of a side, with one offset for the batch."""
+    pad = pad_of(images)
+    dx, dy = torch.randint(0, 2 * pad + 1, (2,), generator=generator).tolist()
     height, width = images.shape[-2:]
-    images = F.pad(images, (4, 4, 4, 4), mode="reflect")[..., dy : dy + height, dx : dx + width]
+    images = F.pad(images, (pad,) * 4, mode="reflect")[..., dy : dy + height, dx : dx + width]
     return mirrored(images, generator)
 
 

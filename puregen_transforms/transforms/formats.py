@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision import tv_tensors
 
-from puregen_transforms._limits import LARGEST_IMAGE
+from puregen_transforms._limits import LARGEST_PHOTOGRAPH
 from puregen_transforms.functional.images import check_unit_range, gray_to_rgb, rgb_to_gray
 
 _PIL_MODES = ("RGB", "L", "RGBA", "LA")
@@ -135,8 +135,8 @@ def _open_channels(batch: Tensor) -> OpenImage:
     return OpenImage(gray_to_rgb(color) if gray else color, close)
 
 
-def check_sizes(images: list[OpenImage], smallest: int) -> None:
-    """Refuse images of a shorter side than `smallest` pixels, or of too many pixels, with a ValueError."""
+def check_sizes(images: list[OpenImage], smallest: int, largest: int) -> None:
+    """Refuse images of a shorter side than `smallest` pixels, or of more than `largest`, with a ValueError."""
     for image in images:
         height, width = image.rgb.shape[-2:]
         if min(height, width) < smallest:
@@ -144,8 +144,11 @@ def check_sizes(images: list[OpenImage], smallest: int) -> None:
                 f"Expected images of at least {smallest}x{smallest} pixels, but got {width}x{height}. "
                 "Resize them, or leave them out."
             )
-        if height * width > LARGEST_IMAGE:
+        if height * width > largest:
+            other = (
+                ', or purify them by method "onestep", which takes larger ones' if largest < LARGEST_PHOTOGRAPH else ""
+            )
             raise ValueError(
-                f"Expected images of at most {LARGEST_IMAGE:,} pixels, but got {width}x{height}. "
-                "Resize them to the size you train on first, or cut them into tiles."
+                f"Expected images of at most {largest:,} pixels, but got {width}x{height}. Resize them to the size you "
+                f"train on first{other}."
             )

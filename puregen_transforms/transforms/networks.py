@@ -8,6 +8,7 @@ from itertools import chain
 
 import torch
 
+from puregen_transforms._limits import LARGEST_IMAGE, LARGEST_PHOTOGRAPH
 from puregen_transforms.hub.ddpm import DDPMCheckpoint, alpha_bars, load_unet, resolve_ddpm
 from puregen_transforms.hub.denoiser import DenoiserCheckpoint, load_denoiser, resolve_denoiser
 from puregen_transforms.hub.ebm import EBMCheckpoint, load_ebm, resolve_ebm
@@ -100,6 +101,11 @@ class Networks:
             # Mirroring at the edges adds up to half a multiple on either side, and needs one pixel more than it adds.
             sides.append(self._noise_predictor.side_multiple // 2 + 1)
         return max(sides)
+
+    @property
+    def largest_image(self) -> int:
+        """Pixels of the largest image that is taken: more, where stages can work on it in parts."""
+        return LARGEST_IMAGE if self.config.uses_ebm or self.config.uses_ddpm else LARGEST_PHOTOGRAPH
 
     def stages(self) -> list[Stage]:
         """Build the stages, in order.

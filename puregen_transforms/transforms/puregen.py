@@ -371,7 +371,7 @@ class PureGen(v2.Transform):  # type: ignore[misc] # torchvision has no types
         sample = inputs[0] if len(inputs) == 1 or is_lazy(inputs[0]) else inputs
         self._take_device_of_rank(rank_in(inputs))
         found = find_images(sample, columns=self.config.columns)
-        check_sizes(found.images, self._loaded.smallest_image)
+        check_sizes(found.images, self._loaded.smallest_image, self._loaded.largest_image)
         return found
 
     def _take_device_of_rank(self, rank: int | None) -> None:

@@ -54,7 +54,7 @@ class Cheaper:
 CHEAPER = (
     Cheaper(
         options={"method": "onestep"},
-        words="noise, and one call of a small network",
+        words="noise of either sign, and a call of a small network for each",
         gives_up="it smooths fine texture",
         instead_of=("ebm", "ddpm", "naive", "reps"),
         smallest_side=128,

@@ -12,7 +12,6 @@ from typing import Generic, TypeVar
 
 from PIL import Image
 
-from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, Purify, decode_input
 from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 
@@ -96,16 +95,19 @@ def repair(
 def _decoded(
     images: Iterable[EncodedImage[Key]], pool: Executor, *, window: int
 ) -> Iterator[tuple[EncodedImage[Key], Image.Image | ImageProblemError]]:
-    """Read and decode in threads, in order, `window` images at a time."""
-    stream = iter(images)
-    while batch := list(islice(stream, window)):
-        yield from zip(batch, pool.map(decode_one, batch), strict=True)
+    """Read and decode in threads, in order, `window` images at a time, of large ones fewer."""
+    stream, count = iter(images), 1
+    while batch := list(islice(stream, count)):
+        pictures = list(pool.map(decode_one, batch))
+        yield from zip(batch, pictures, strict=True)
+        largest = max((one.width * one.height for one in pictures if isinstance(one, Image.Image)), default=1)
+        count = max(1, min(window, CHUNK_PIXELS // largest))
 
 
 def decode_one(source: EncodedImage[Key]) -> Image.Image | ImageProblemError:
     """Read and decode an image, or return the problem with it."""
     try:
-        largest = LARGEST_IMAGE if source.is_purified else LARGEST_LOOKED_AT
+        largest = None if source.is_purified else LARGEST_LOOKED_AT
         image = decode_input(source.read(), mode=source.mode, largest=largest, convert=source.storage.convert)
         return source.storage.fitted(image, source.image_format)
     except ImageProblemError as problem:

@@ -9,7 +9,6 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms.data.images import (
     IMAGE_SUFFIXES,
     MODES,
@@ -125,13 +124,13 @@ class Storage:
         """
         return self.convert and is_converted(file)
 
-    def format_of(self, path: str, file: BinaryIO, *, largest: int = LARGEST_IMAGE) -> str:
+    def format_of(self, path: str, file: BinaryIO, *, largest: int | None = None) -> str:
         """Choose the format of an image in a folder; of its file only the header is read.
 
         Args:
             path: of the image.
             file: of the image.
-            largest: number of pixels.
+            largest: number of pixels; None goes by the file.
 
         Raises:
             ImageProblemError: the image cannot be purified, or not be stored in that format.

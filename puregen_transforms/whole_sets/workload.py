@@ -26,13 +26,16 @@ MOST_CHOSEN = 10_000
 _DIFFUSION_CALL = 15
 """Langevin steps that take as long as a call of the noise predictor, about, with the packaged networks."""
 
-_DENOISER_CALL = 2
-"""The same of a call of the denoiser."""
+_DENOISER_CALLS = 4
+"""The same of both calls of the denoiser."""
 
 _ADAPTIVE_ROUNDS = 3
 """Diffusion steps of "adaptive", as a multiple of its `ddpm_steps`: a second round has twice as many."""
 
 _TIMED_STEPS = 3
+
+_LARGEST_TIMED = 1536
+"""Side in pixels of the largest image that is timed: it has several tiles, and a larger one has more of them."""
 
 _MOST_TIMED = 1024
 """Images that are timed at once, which is a second's work where they are small."""
@@ -43,7 +46,7 @@ def calls_of(config: PureGenConfig) -> float:
     diffusion = _DIFFUSION_CALL * (config.ddpm_inference_steps or config.ddpm_steps or 0)
     if config.method == "adaptive":
         diffusion *= _ADAPTIVE_ROUNDS
-    once = (config.ebm_steps or 0) + diffusion + _DENOISER_CALL * config.uses_denoiser
+    once = (config.ebm_steps or 0) + diffusion + _DENOISER_CALLS * config.uses_denoiser
     return (config.filter_fraction or 1) * (config.reps or 1) * once
 
 
@@ -136,6 +139,7 @@ def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None
     Raises:
         ValueError, RuntimeError: the networks do not take such images, or cannot be used.
     """
+    whole, side = side, min(side, _LARGEST_TIMED)
     count = timed_images(purifier, side, most)
     images = torch.randint(256, (count, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     share = purifier.config.filter_fraction or 1.0
@@ -149,7 +153,7 @@ def seconds_of_an_image(purifier: PureGen, side: int, *, most: int | None = None
         run(images, sample_ids=torch.zeros(count, dtype=torch.int64), seed=0)
         return factor * (time.monotonic() - started)
 
-    return sum(map(seconds, purifier.purifier.stages)) / count
+    return sum(map(seconds, purifier.purifier.stages)) / count * (whole / side) ** 2
 
 
 def _shortened(stage: Stage) -> tuple[Stage, float]:

@@ -4,6 +4,8 @@ import json
 
 import PIL.Image
 import pytest
+import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from puregen_transforms.cli.main import app
@@ -55,3 +57,32 @@ def test_the_list_says_what_is_needed_and_how_long_it_takes():
     printed = " ".join(run("list").output.split())
     for words in ("bullseye_polytope", "--public", "4,850", "1 h 40 min"):
         assert words in printed, words
+
+
+@pytest.fixture
+def network(tmp_path):
+    """A small network with random weights, in timm's layout."""
+    timm = pytest.importorskip("timm", reason='needs the extra "features"')
+    home = tmp_path / "mine"
+    home.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(timm.create_model("test_resnet", num_classes=10).state_dict(), home / "model.safetensors")
+    about = {"num_classes": 10, "input_size": [3, 48, 48], "mean": [0.5] * 3, "std": [0.5] * 3}
+    about |= {"first_conv": "conv1.0", "classifier": "fc"}
+    config = {"architecture": "test_resnet", "num_classes": 10, "pretrained_cfg": about}
+    (home / "config.json").write_text(json.dumps(config))
+    return home
+
+
+def test_photographs_on_a_network_of_ones_own(photos, network, tmp_path):
+    out = tmp_path / "out"
+    words = ("--preset", "smoke", "--output", out, "--device", "cpu", "--defense", "none")
+    done = run("photographs", photos, "--backbone", f"local-dir:{network}", *words)
+    assert done.exit_code == 0, done.output
+    text = (out / "photographs.json").read_text()
+    assert str(network) not in text
+    record = json.loads(text)
+    assert {cell["cell"]["victim"]["classifier"] for cell in record["cells"]} == {"local-dir:mine"}
+    assert "--backbone local-dir:mine" in record["command"]
+    assert "frozen, with a linear layer on its features" in (out / "report.md").read_text()

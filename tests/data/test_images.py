@@ -16,6 +16,7 @@ from puregen_transforms.data.images import (
     decode_input,
     encode,
     is_converted,
+    largest_of,
     look_at,
     looks_like_image,
     pixels_of,
@@ -92,6 +93,24 @@ def test_a_limit_is_held_against_the_header():
     assert pixels_of(io.BytesIO(data)) == 16 * 12
     with pytest.raises(ImageProblemError, match="at most 100 pixels, but it has 16x12"):
         decode(data, largest=100)
+
+
+def one_color(width, height):
+    PIL.Image.new("1", (width, height)).save(file := io.BytesIO(), "PNG")
+    return file.getvalue()
+
+
+def test_large_images_are_taken_if_their_file_is_as_large_as_that_of_a_photograph():
+    flat = one_color(2400, 2000)
+    assert len(flat) < 10_000
+    with pytest.raises(ImageProblemError, match="for the size of its file, but it has 2400x2000"):
+        decode(flat)
+    with pytest.raises(ImageProblemError, match="for the size of its file"):
+        pixels_of(io.BytesIO(flat))
+    assert decode(flat.ljust(400_000, b"\0")).size == (2400, 2000)
+    assert largest_of(3_000_000) > 24_000_000, "a photograph of 24 megapixels has three megabytes and more"
+    with pytest.raises(ImageProblemError, match="at most 33,554,432 pixels"):
+        pixels_of(io.BytesIO(one_color(8000, 4200).ljust(10_000_000, b"\0")))
 
 
 @pytest.mark.parametrize("data", [b"", b"no image", encoded(picture(0))[:60], b"%!PS-Adobe-3.0"])

@@ -3,7 +3,7 @@ import torch
 
 from puregen_transforms.functional import noise
 from puregen_transforms.functional.fallback import device_for
-from puregen_transforms.functional.noise import KeyedNoise, keyed_normal, philox
+from puregen_transforms.functional.noise import KeyedNoise, Window, keyed_normal, philox
 
 KNOWN_ANSWERS = [  # kat_vectors of Random123, philox4x32
     (10, [0, 0, 0, 0], [0, 0], [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
@@ -90,6 +90,18 @@ def test_keyed_noise_fixes_all_but_the_step():
     ids = torch.tensor([3, 4])
     noise = KeyedNoise(9, ids, stage=2)
     assert torch.equal(noise(5, torch.zeros(2, 3, 4, 4)), normal(ids, seed=9, stage=2, step=5, size=(3, 4, 4)))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (37, 43)])
+def test_a_window_shows_the_values_of_the_whole(size, monkeypatch):
+    monkeypatch.setattr(noise, "_BLOCKS_AT_ONCE", 20)
+    height, width = size
+    keyed = KeyedNoise(9, torch.tensor([3, -4]), stage=2)
+    whole = keyed(5, torch.zeros(2, 3, height, width))
+    for top, left, rows, columns in ((0, 0, height, width), (5, 3, 11, 17), (height - 1, width - 1, 1, 1)):
+        part = torch.zeros(2, 3, rows, columns)
+        shown = keyed.inside(Window(top, left, height, width))(5, part)
+        assert torch.equal(shown, whole[..., top : top + rows, left : left + columns])
 
 
 @pytest.mark.parametrize("bad", [{"stage": 256}, {"step": 2**24}, {"step": -1}])

@@ -40,7 +40,7 @@ def test_the_page_stands_alone_and_escapes_names(inspected):
     assert "&lt;i&gt;" in html
     assert "a &amp; b" in html
     sources = re.findall(r'src="([^"]{0,30})', html)
-    assert len(sources) >= 3 + 2 + 6 + 2 * 3, "three figures, two estimates, what was found, three pictures of each"
+    assert len(sources) >= 3 + 2 + 6 + 2 * 4, "three figures, two estimates, what was found, four pictures of each"
     assert all(source.startswith("data:image/") for source in sources)
     assert all(link.startswith("#") for link in re.findall(r'href="([^"]*)', html))
     assert html.count("data:image/svg+xml") == 3

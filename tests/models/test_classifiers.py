@@ -28,6 +28,19 @@ def test_stages_run_from_image_to_features(model):
     assert found[-1].shape[1] == head(model).in_features
 
 
+def test_photographs_are_reduced_at_once_and_small_images_are_not(model, request):
+    torch.manual_seed(0)
+    name = request.node.callspec.params["model"]
+    same, large = (build_classifier(name, 5, image_size=(side, side)).eval() for side in (64, 224))
+    assert {key: value.shape for key, value in same.state_dict().items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    with torch.no_grad(), recorded(feature_layers(large)) as found:
+        assert large(torch.rand(1, 3, 224, 224)).shape == (1, 5)
+    assert found[0].shape[-1] <= 224 // 2
+    assert found[-1].shape[-1] <= 8
+
+
 def test_dropout_stays_on(model):
     images = torch.rand(2, 3, 32, 32)
     with torch.no_grad():

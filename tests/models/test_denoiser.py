@@ -5,7 +5,7 @@ import torch
 
 from puregen_transforms.models.config import DenoiserConfig
 from puregen_transforms.models.convolution import can_pack
-from puregen_transforms.models.denoiser import Denoiser
+from puregen_transforms.models.denoiser import Denoiser, deepened
 from puregen_transforms.models.denoiser_inference import FrozenDenoiser, InvariantDenoiser
 
 SMALL = DenoiserConfig(widths=(8, 12, 16), blocks=1)
@@ -81,3 +81,16 @@ def test_impossible_shapes_are_refused():
         DenoiserConfig(widths=(8, 0))
     with pytest.raises(ValueError, match="positive integers"):
         DenoiserConfig(widths=())
+
+
+def test_further_blocks_change_nothing_until_they_are_trained(model):
+    images, levels = noisy(2, 3, 32, 40), torch.tensor([0.1, 0.3])
+    deeper = deepened(model, 3)
+    assert deeper.config == DenoiserConfig(widths=SMALL.widths, blocks=3)
+    with torch.no_grad():
+        assert torch.allclose(deeper(images, levels), model(images, levels), atol=1e-6)
+    deeper(images, levels).square().mean().backward()
+    added = deeper.middle[2]
+    assert added.conv2.weight.grad.abs().max() > 0, "it can be trained"
+    with pytest.raises(ValueError, match="at least the 1 blocks"):
+        deepened(model, 0)

@@ -4,9 +4,10 @@ import torch
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.models.config import EBMConfig
 from puregen_transforms.models.ebm import EBM
+from puregen_transforms.purifier import pipeline
 from puregen_transforms.purifier.config import LangevinConfig
 from puregen_transforms.purifier.pipeline import Purifier
-from puregen_transforms.purifier.stages import LangevinStage
+from puregen_transforms.purifier.stages import JPEGStage, LangevinStage
 
 
 def test_stages_run_in_order_with_their_own_noise(threads):
@@ -65,3 +66,42 @@ def test_drift_does_not_depend_on_image_area():
         moves.append(moved[..., middle, middle])
     assert moves[0].abs().mean() > 1e-4
     torch.testing.assert_close(moves[0], moves[1], rtol=1e-3, atol=1e-6)
+
+
+class Blurred:
+    """A stage that sees a few pixels around each, with noise; it says so, or not."""
+
+    def __init__(self, reach=None):
+        if reach is not None:
+            self.reach = reach
+        self.sizes = []
+
+    def __call__(self, images, noise):
+        self.sizes.append(tuple(images.shape[-2:]))
+        padded = torch.nn.functional.pad(images + 0.2 * noise(0, images), (9, 9, 9, 9), mode="replicate")
+        return torch.nn.functional.avg_pool2d(padded, 19, 1)
+
+
+@pytest.mark.parametrize("size", [(200, 331), (203, 160)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_large_image_in_tiles_is_what_the_whole_would_be(size, count, monkeypatch, threads):
+    threads(count)
+    monkeypatch.setattr(pipeline, "_LARGEST_WHOLE", 150 * 150)
+    monkeypatch.setattr(pipeline, "_TILE_PIXELS", 160 * 160)
+    images, ids = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)), torch.tensor([7, 8])
+    tiled, whole = Blurred(reach=9), Blurred()
+    found = Purifier([tiled, JPEGStage(50)])(images, sample_ids=ids, seed=3)
+    expected = Purifier([whole, JPEGStage(50)])(images, sample_ids=ids, seed=3)
+    assert set(whole.sizes) == {size}
+    assert len(tiled.sizes) > 2
+    assert max(map(max, tiled.sizes)) < 160 + 16
+    assert (found.int() - expected.int()).abs().max() <= 1
+    assert (found == expected).float().mean() > 0.999
+
+
+def test_a_tile_sees_as_far_as_its_stages(monkeypatch):
+    monkeypatch.setattr(pipeline, "_LARGEST_WHOLE", 150 * 150)
+    monkeypatch.setattr(pipeline, "_TILE_PIXELS", 160 * 160)
+    images, ids = torch.rand(1, 3, 200, 300, generator=torch.Generator().manual_seed(0)), torch.tensor([7])
+    short = Purifier([Blurred(reach=0)])(images, sample_ids=ids, seed=3)
+    assert not torch.equal(short, Purifier([Blurred()])(images, sample_ids=ids, seed=3)), "the reach is not idle"

@@ -19,7 +19,6 @@ from puregen_transforms.inspection.one_detector import write_report
 from puregen_transforms.inspection.origin import Origin
 from puregen_transforms.review.desk import Filter, read_decision
 from puregen_transforms.review.found import finds_of, read_headline
-from puregen_transforms.review.heat import glowing
 from puregen_transforms.review.suspects import Evidence, Suspects, describe, shows_in_energy
 from puregen_transforms.review.views import VIEWS, Views
 from tests.review.conftest import EVIL_CLASS
@@ -132,17 +131,6 @@ def test_views_are_pictures_and_thumbnails_are_made_once(searched, tmp_path, tin
     assert Views(suspects, tmp_path, PureGen(seed=0)).view(one, "energy") != b"kept", "of another network"
     with pytest.raises(ValueError, match="a view out of"):
         views.view(one, "../secret")
-
-
-def test_noise_glows_and_what_is_ordinary_stays_gray():
-    image = PIL.Image.new("RGB", (35, 32), (90, 90, 90))
-    heat = torch.full((8, 8), -0.5)
-    heat[4:, 4:] = 1.5
-    drawn = glowing(image, heat)
-    assert drawn.size == image.size
-    assert drawn.getpixel((2, 2)) == (90, 90, 90)
-    red, green, _ = drawn.getpixel((34, 30))
-    assert red > green + 100
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from torchvision.transforms.functional import to_pil_image
+from typer.testing import CliRunner
 
 from puregen_transforms import PureGen
+from puregen_transforms.cli.main import app
 from puregen_transforms.models.config import DenoiserConfig
 from puregen_transforms.train.config import DenoiserTraining
 from puregen_transforms.train.denoiser import DenoiserTrainer
@@ -87,6 +90,27 @@ def test_a_run_leaves_a_checkpoint_that_purifies_and_resumes_exactly(images, tmp
     assert weights[0] == weights[1]
     out = PureGen("onestep", denoiser_checkpoint=tmp_path / "whole", seed=0)(images[:2])
     assert not torch.equal(out, images[:2])
+
+
+def test_trained_weights_are_where_a_deeper_network_starts(images, tmp_path):
+    first = DenoiserTrainer([list(images)], SMALL, NETWORK)
+    list(run_training(first, tmp_path / "first"))
+    command = ["train", "denoiser", str(tmp_path / "images"), str(tmp_path / "second"), "--initial"]
+    command += [str(tmp_path / "first"), "--widths", "8,12", "--updates", "2", "--batch-size", "4", "--cpu"]
+    command += ["--patch-size", "32", "--learning-rate", "1e-9"]
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate(images[:6]):
+        to_pil_image(image).save(tmp_path / f"images/{number}.png")
+    result = CliRunner().invoke(app, [*command, "--blocks", "2"])
+    assert result.exit_code == 0, result.output
+    for name in ("first", "second"):
+        assert (tmp_path / name / "denoiser.safetensors").exists()
+    out = [PureGen("onestep", denoiser_checkpoint=tmp_path / name, seed=0)(images[:2]) for name in ("first", "second")]
+    assert (out[0].int() - out[1].int()).abs().max() <= 1
+    narrower = [word if word != "8,12" else "8,16" for word in command]
+    refused = CliRunner().invoke(app, [*narrower, "--blocks", "2"])
+    assert refused.exit_code != 0
+    assert "with as many blocks or more" in " ".join(refused.output.split())
 
 
 def test_impossible_settings_are_refused():

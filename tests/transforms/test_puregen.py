@@ -317,8 +317,12 @@ def test_too_small(purify, size):
 
 
 def test_too_large(purify):
-    with pytest.raises(ValueError, match="at most"):
-        purify(torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, 4000, 4000))
+    large = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(1, 3, 2000, 2200)
+    with pytest.raises(ValueError, match='4,194,304 pixels, but got 2200x2000.*method "onestep"'):
+        purify(large)
+    assert PureGen("jpeg", seed=0)(large).shape == large.shape
+    with pytest.raises(ValueError, match="at most 33,554,432 pixels"):
+        PureGen("jpeg", seed=0)(large[..., :1].expand(1, 3, 2000, 20_000))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])

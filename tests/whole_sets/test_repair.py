@@ -73,3 +73,25 @@ def test_what_is_merely_converted_is_not_purified():
     colors = [decode(result.data).getpixel((0, 0)) for result in found]
     assert colors == [(9, 9, 9), (246, 246, 246), (9, 9, 9)]
     assert sum(reported) == 3
+
+
+def test_of_large_images_few_are_decoded_at_once(monkeypatch):
+    monkeypatch.setattr("puregen_transforms.whole_sets.repair.CHUNK_PIXELS", 3 * 20 * 20)
+    small, large = encode(PILImage.new("RGB", (4, 4))), encode(PILImage.new("RGB", (20, 20)))
+    read, ahead = [], []
+
+    def counted(data):
+        read.append(data)
+        return data
+
+    def images():
+        for number, data in enumerate([large] * 12 + [small] * 3):
+            yield EncodedImage(key=number, read=partial(counted, data))
+
+    done = 0
+    for one in repair(images(), lambda pictures: pictures):
+        ahead.append(len(read) - done)
+        done += 1
+        assert one.problem is None
+    assert done == 15
+    assert max(ahead[:4]) <= 3 * 3, "a chunk is encoded, one purified, and one decoded"

@@ -1,0 +1,86 @@
+"""Images in memory, and in a file that is mapped."""
+
+import errno
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+import torch
+
+from puregen_transforms.data import mapped
+from puregen_transforms.data.image_set import ImageSet
+from puregen_transforms.data.mapped import changed_rows, copied_images, empty_images, stacked_images
+
+
+@pytest.fixture(params=[0, 2**26], ids=["in a file", "in memory"])
+def anywhere(request, monkeypatch, tmp_path):
+    """A folder for temporary files, in which there is nothing to be seen."""
+    monkeypatch.setattr(mapped, "LARGEST_IN_MEMORY", request.param)
+    monkeypatch.setattr(mapped, "_PIXELS_AT_ONCE", 3 * 32**2)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_images_are_stacked_copied_and_written(anywhere, images):
+    stacked = stacked_images(iter(images[:10]))
+    assert torch.equal(stacked, images[:10])
+    stacked[2] = 7
+    assert int(stacked[2].sum()) == 7 * stacked[2].numel(), "it can be written"
+    assert torch.equal(copied_images(stacked, torch.tensor([9, 0, 4, 9])), images[[9, 0, 4, 9]])
+    copy = copied_images(stacked)
+    copy[0] = 255 - copy[0]
+    assert torch.equal(stacked[0], images[0])
+    assert changed_rows(copy, images[:10]).tolist() == [True, False, True] + [False] * 7
+    assert not list(anywhere.iterdir())
+
+
+def test_room_is_black_and_may_be_none(anywhere):
+    room = empty_images(5, (32, 48))
+    assert (room.shape, room.dtype, int(room.sum())) == ((5, 3, 32, 48), torch.uint8, 0)
+    assert changed_rows(empty_images(1, (8, 8))[:0], empty_images(1, (8, 8))[:0]).shape == (0,)
+
+
+def test_a_subset_of_all_in_order_is_the_set_itself(images):
+    whole = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), ("a",))
+    assert whole.subset(torch.ones(len(images), dtype=torch.bool)) is whole
+    backwards = whole.subset(torch.arange(len(images)).flip(0))
+    assert torch.equal(backwards.images, images.flip(0))
+    assert len(whole.subset(torch.zeros(len(images), dtype=torch.bool))) == 0
+
+
+GROWTH = """
+import resource, torch
+from puregen_transforms.data.mapped import bytes_of, changed_rows, copied_images, empty_images, parts_of
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+before = peak()
+images = empty_images(1500, (224, 224))
+for part in parts_of(images):
+    images[part] = 7
+copy = copied_images(images, torch.arange(1500).flip(0))
+copy[3] = 8
+assert changed_rows(copy, images).nonzero().flatten().tolist() == [3]
+assert sum(len(piece) for piece in bytes_of(copy)) == 1500
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
+def test_two_sets_of_226_mb_are_looked_at_in_less_memory_than_half_of_one():
+    done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100
+
+
+def test_a_full_disk_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match=f"room for images in .*{tmp_path}, but it is full. Name another one in TMPDIR"):
+        empty_images(500, (224, 224))
