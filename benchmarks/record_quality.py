@@ -50,6 +50,7 @@ VERDICTS = {
     "clean_verdicts": clean_verdicts.markdown,
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
+    "photograph_quality_avx2": photograph_quality.markdown,
 }
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")
