@@ -179,9 +179,10 @@ def markdown(record: dict[str, Any]) -> str:
             f"| {left['16']:.2f} | {called['8']:.0%} | {called['16']:.0%} | {row['right']:.0%} | {row['seconds']:.2f} "
             f"| {'–' if equal is None else f'{equal:.1f} dB'} |"
         )
-    command = (
-        f"python benchmarks/photograph_quality.py clothing-train clothing-test --photographs {record['photographs']}"
-    )
+    options = f"--photographs {record['photographs']}"
+    if record.get("steps", STEPS) != STEPS:
+        options += f" --known {record['known']} --steps {record['steps']}"
+    command = f"python benchmarks/photograph_quality.py clothing-train clothing-test {options}"
     return "\n".join(lines) + f"\n\n`{command}`; {record['machine']}.\n"
 
 

@@ -52,6 +52,7 @@ VERDICTS = {
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
     "hundred_thousand": hundred_thousand.markdown,
+    "photograph_quality_avx2": photograph_quality.markdown,
 }
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")

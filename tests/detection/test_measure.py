@@ -109,6 +109,14 @@ def test_images_read_at_once_change_nothing(images, network, monkeypatch, pixels
         torch.testing.assert_close(found, whole)
 
 
+def test_maps_show_where_energies_sit(images, network, monkeypatch):
+    energies, _ = meter(images, network).energies(silent)
+    monkeypatch.setattr(measure, "CHUNK_PIXELS", 2048)
+    maps = meter(images, network).maps([4, 1, 7])
+    assert maps.shape == (3, 8, 8)
+    torch.testing.assert_close(maps.mean((1, 2)), energies[[4, 1, 7]], rtol=1e-4, atol=1e-5)
+
+
 PHOTOGRAPHS = """
 import resource, sys
 import PIL.Image, torch

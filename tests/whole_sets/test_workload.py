@@ -46,6 +46,15 @@ def test_parts_are_sized_by_pixels_and_network_calls(size, recipe, expected):
     assert part_rows_for(table(rows(size)), recipe) == expected
 
 
+def test_of_a_large_image_a_part_is_timed(monkeypatch):
+    """A clock that ticks once each time it is looked at: what is timed takes a second, whatever its size."""
+    ticks = iter(range(1000))
+    monkeypatch.setattr(workload.time, "monotonic", lambda: float(next(ticks)))
+    purifier = PureGen("jpeg", device="cpu")
+    assert workload.seconds_of_an_image(purifier, 1536, most=1) == 1
+    assert workload.seconds_of_an_image(purifier, 4 * 1536, most=1) == 16
+
+
 def test_pixels_are_looked_at_all_over_a_data_set(tmp_path):
     mixed = [PILImage.new("RGB", (32, 32) if row < 10 else (96, 96)) for row in range(20)]
     for row, picture in enumerate(mixed):
