@@ -110,9 +110,16 @@ class ImageSet:
         Raises:
             ValueError: no images, images of several sizes, or labels that are no classes.
         """
-        listed = list(pairs)
-        labels, names = class_indices([label for _, label in listed], class_names)
-        return cls(_stacked(image for image, _ in listed), labels, names)
+        found: list[Any] = []
+
+        def pictures() -> Iterator[Any]:
+            for image, label in pairs:
+                found.append(label)
+                yield image
+
+        images = _stacked(pictures())
+        labels, names = class_indices(found, class_names)
+        return cls(images, labels, names)
 
     def subset(self, rows: Tensor) -> ImageSet:
         """Choose rows, given by number (n,) int64 or by mask (N,) bool."""
