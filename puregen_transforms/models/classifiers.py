@@ -28,7 +28,7 @@ def build_classifier(name: str, classes: int, *, image_size: tuple[int, int] = (
     """
     if name not in CLASSIFIERS:
         raise ValueError(f"Expected a classifier out of {', '.join(CLASSIFIERS)}, but got {name!r}.")
-    return CLASSIFIERS[name](classes, reduced_by(image_size)).to(memory_format=torch.channels_last)
+    return CLASSIFIERS[name](classes, reduced=reduced_by(image_size)).to(memory_format=torch.channels_last)
 
 
 def reduced_by(image_size: tuple[int, int]) -> int:
@@ -37,13 +37,13 @@ def reduced_by(image_size: tuple[int, int]) -> int:
     return 1 if side <= SMALL_IMAGES else side // 32
 
 
-def small_classifier(classes: int, reduced: int = 1, width: int = 32) -> nn.Module:
+def small_classifier(classes: int, width: int = 32, *, reduced: int = 1) -> nn.Module:
     """Build a VGG-like network for 32-px images: seven convolutions, 1.2 million parameters at width 32.
 
     Args:
         classes: how many scores it gives.
-        reduced: stride of the first convolution, which sees as much more.
-        width: channels of it.
+        width: channels of the first convolution.
+        reduced: its stride; it sees as much more.
     """
 
     def block(a: int, b: int, stride: int = 1, reach: int = 1) -> list[nn.Module]:
@@ -62,17 +62,17 @@ def small_classifier(classes: int, reduced: int = 1, width: int = 32) -> nn.Modu
     return nn.Sequential(*layers, nn.Linear(8 * w, classes)).to(memory_format=torch.channels_last)
 
 
-def resnet18(classes: int, reduced: int = 1) -> nn.Module:
+def resnet18(classes: int, *, reduced: int = 1) -> nn.Module:
     """Build torchvision's ResNet-18; for small images a 3x3 convolution and no pooling is its stem."""
     return _with_stem(torchvision.models.resnet18(num_classes=classes), reduced)
 
 
-def resnet34(classes: int, reduced: int = 1) -> nn.Module:
+def resnet34(classes: int, *, reduced: int = 1) -> nn.Module:
     """Build torchvision's ResNet-34, with the same stem for small images."""
     return _with_stem(torchvision.models.resnet34(num_classes=classes), reduced)
 
 
-def mobilenet_v2(classes: int, reduced: int = 1) -> nn.Module:
+def mobilenet_v2(classes: int, *, reduced: int = 1) -> nn.Module:
     """Build torchvision's MobileNetV2; it halves the side of small images three times, not five."""
     model = torchvision.models.mobilenet_v2(num_classes=classes)
     if reduced > 1:
@@ -82,7 +82,7 @@ def mobilenet_v2(classes: int, reduced: int = 1) -> nn.Module:
     return model
 
 
-def densenet121(classes: int, reduced: int = 1) -> nn.Module:
+def densenet121(classes: int, *, reduced: int = 1) -> nn.Module:
     """Build torchvision's DenseNet-121; for small images with a 3x3 convolution alone before the blocks."""
     model = torchvision.models.densenet121(num_classes=classes)
     if reduced > 1:
@@ -93,7 +93,7 @@ def densenet121(classes: int, reduced: int = 1) -> nn.Module:
     return model
 
 
-def hlb(classes: int, reduced: int = 1, widths: tuple[int, int, int] = (64, 256, 256)) -> nn.Module:
+def hlb(classes: int, widths: tuple[int, int, int] = (64, 256, 256), *, reduced: int = 1) -> nn.Module:
     """Build the fast network of PureGen's experiments, much as airbench94 (Jordan 2024); it trains in 15 epochs.
 
     See `HLBRecipe` for how. The first convolution is an ordinary one, without whitening, as released there; its
@@ -120,7 +120,7 @@ class Scaled(nn.Module):
         return features * self.factor
 
 
-CLASSIFIERS: dict[str, Callable[[int, int], nn.Module]] = {
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "tiny": partial(small_classifier, width=8),
     "small": small_classifier,
     "hlb": hlb,
