@@ -35,7 +35,7 @@ from puregen_transforms.attacks.stored_images import image_hash, to_pil, to_tens
 from puregen_transforms.attacks.trigger import Trigger
 from puregen_transforms.attacks.trigger_forms import to_trigger
 from puregen_transforms.data.atomic import complete_or_absent
-from puregen_transforms.data.mapped import copied_images
+from puregen_transforms.data.mapped import copied_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -243,7 +243,7 @@ class Poison:
             self.check_original(place, images[row])
         if len(self) and self.images.shape[1:] != images.shape[1:]:
             raise ValueError(f"Expected images of {tuple(self.images.shape[1:])}, but got {tuple(images.shape[1:])}.")
-        images, labels = copied_images(images), labels.clone()
+        images, labels = copied_rows(images), labels.clone()
         images[self.ids], labels[self.ids] = self.images, self.labels
         return images, labels
 

@@ -15,7 +15,7 @@ from puregen_transforms.data.cells import Places
 from puregen_transforms.data.columns import choose_image_columns
 from puregen_transforms.data.encoding import commonest_quality
 from puregen_transforms.data.labels import class_indices
-from puregen_transforms.data.mapped import copied_images, stacked_images
+from puregen_transforms.data.mapped import copied_rows, stacked_images
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.data.sources import split_of
 
@@ -126,7 +126,7 @@ class ImageSet:
         labels = self.labels[rows]
         if torch.equal(torch.arange(len(self))[rows], torch.arange(len(self))):
             return self
-        return replace(self, images=copied_images(self.images, torch.arange(len(self))[rows]), labels=labels)
+        return replace(self, images=copied_rows(self.images, torch.arange(len(self))[rows]), labels=labels)
 
     def with_classes(self, class_names: Sequence[str], *, what: str) -> ImageSet:
         """Give the classes the numbers that they have in another set, which may have more of them.

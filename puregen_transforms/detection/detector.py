@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
@@ -21,7 +21,6 @@ from puregen_transforms.data.labels import Labels, class_indices
 from puregen_transforms.data.mapped import bytes_of, stacked_images
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.detection.report import DetectionReport, count_by_class
-from puregen_transforms.detection.stored_rows import Rows, StoredRows, make_rows, parts_of
 from puregen_transforms.functional.images import rounded
 from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.transforms.formats import open_image
@@ -33,9 +32,6 @@ NEEDS = {
 }
 """What a detector may need beside the images."""
 
-
-_READ_AT_ONCE = 1024
-"""Images that are read before they go to where all of them are."""
 
 _NAMED_BY = 32
 """Steps between the images that name a set which is not held in memory."""
@@ -74,33 +70,16 @@ class SuspectSet:
         return len(self.images)
 
     def tensor(self) -> Tensor:
-        """Read all images as one (N, 3, H, W) uint8 tensor, for detectors that train networks on them.
+        """Read all images as one (N, 3, H, W) uint8 tensor, in a file of `state` if they are too many for the memory.
 
         Raises:
             ValueError: no images, a row without one or with one that cannot be read, or images of several sizes.
         """
-        rows = self.rows()
-        return rows if isinstance(rows, Tensor) else stacked_images(iter(rows))
-
-    def rows(self) -> Rows:
-        """Read all images as (N, 3, H, W) uint8, into a file if they are too many for the memory.
-
-        Raises:
-            ValueError: as of `tensor`.
-        """
         if not len(self):
             raise ValueError("Expected at least one image, but got none.")
-        if isinstance(self.images, StoredRows):
-            return self.images
         if isinstance(self.images, Tensor) and self.images.dtype == torch.uint8 and self.images.shape[1:2] == (3,):
             return self.images
-        images = self._same_size()
-        first = next(images)
-        found = make_rows((len(self), *first.shape), torch.uint8, folder=self.state)
-        images = chain([first], images)
-        for part in parts_of(len(self), _READ_AT_ONCE):
-            found[part] = torch.stack(list(islice(images, part.stop - part.start)))
-        return found
+        return stacked_images(self._same_size(), folder=self.state)
 
     def read(self, row: int) -> Tensor | None:
         """Read one image as (3, H, W) uint8; None where there is none.
@@ -144,14 +123,9 @@ class SuspectSet:
             digest.update(name.encode() + values.detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def _parts(self) -> Iterable[Tensor]:
+    def _parts(self) -> Sequence[Tensor]:
         """Give the images that name the set."""
-        if isinstance(self.images, Tensor):
-            return [self.images]
-        if isinstance(self.images, StoredRows):
-            stored = self.images
-            return (stored[part] for part in parts_of(len(stored), _READ_AT_ONCE))
-        return self._some()
+        return [self.images] if isinstance(self.images, Tensor) else self._some()
 
     def _some(self) -> list[Tensor]:
         """Read some images from the first row to the last, without those that are missing or cannot be read."""

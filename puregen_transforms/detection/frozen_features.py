@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import cut, empty_rows, parts_of, release
 from puregen_transforms.detection.detector import SuspectSet
-from puregen_transforms.detection.stored_rows import Rows, make_rows, parts_of
 from puregen_transforms.hub.backbones import Backbone
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
@@ -35,7 +35,7 @@ _BYTES_PER_PIXEL = 100
 """Of a network's widest activation, by pixel of its images: EfficientNet-Lite0 has 96, ResNet-50 64."""
 
 
-def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Rows:
+def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Tensor:
     """Compute the features of every image, which do not depend on the images beside it.
 
     Args:
@@ -51,8 +51,8 @@ def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Row
         FloatingPointError: a feature is not finite.
     """
     reader = FeatureReader(backbone, side=side, device=suspects.device)
-    features: Rows | None = None
-    for part in parts_of(len(suspects), PART):
+    features: Tensor | None = None
+    for part in cut(len(suspects), PART):
         suspects.progress("reading features", part.start, len(suspects))
         images = [suspects.read(row) for row in range(part.start, part.stop)]
         if found := [image for image in images if image is not None]:
@@ -64,17 +64,18 @@ def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Row
             if bad := present.nonzero().flatten()[~own.isfinite().all(1)].tolist():
                 where = [part.start + row for row in bad[:8]]
                 raise FloatingPointError(f"The features of the images in rows {where} are not finite.")
-            features[part] = torch.full((len(images), own.shape[1]), torch.nan).index_put((present,), own)
+            features[part][present] = own
+            release(features)
     suspects.progress("reading features", len(suspects), len(suspects))
     if features is None:
         raise ValueError("Expected at least one image, but got none.")
     return features
 
 
-def _no_features(count: int, width: int, *, folder: Path | None) -> Rows:
-    features = make_rows((count, width), torch.float32, folder=folder)
-    for part in parts_of(count, PART):
-        features[part] = torch.full((part.stop - part.start, width), torch.nan)
+def _no_features(count: int, width: int, *, folder: Path | None) -> Tensor:
+    features = empty_rows((count, width), torch.float32, folder=folder)
+    for part in parts_of(features, PART):
+        features[part] = torch.nan
     return features
 
 

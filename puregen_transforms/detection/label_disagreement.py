@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import empty_rows, folder_of, parts_of, release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.frozen_features import read_features, side_for
 from puregen_transforms.detection.report import DetectionReport
+from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.detection.statistics import robust_scores
-from puregen_transforms.detection.stored_rows import Rows, folder_of, join_parts, make_rows, parts_of
 from puregen_transforms.hub.backbones import DEFAULT_SHA256, load_backbone
 
 LEAST_IMAGES = 4
@@ -105,7 +106,7 @@ class Disagreement:
     looks_like: Tensor
 
 
-def disagreement(features: Rows, labels: Tensor) -> Disagreement:
+def disagreement(features: Tensor, labels: Tensor) -> Disagreement:
     """Compare each image with the means of all classes.
 
     Rows without a label, and classes of less than `LEAST_IMAGES`, are left out.
@@ -124,9 +125,10 @@ def disagreement(features: Rows, labels: Tensor) -> Disagreement:
     rows = rows[torch.isin(labels[rows], names)]
     scores, margins, looks_like = torch.zeros(len(labels)), torch.zeros(len(labels)), torch.full((len(labels),), -1)
     if len(names) > 1:
-        points = make_rows((len(rows), *features.shape[1:]), features.dtype, folder=folder_of(features))
-        for part in parts_of(len(rows), _BLOCK):
+        points = empty_rows((len(rows), *features.shape[1:]), features.dtype, folder=folder_of(features))
+        for part in parts_of(points, _BLOCK):
             points[part] = F.normalize(features[rows[part]], dim=1)
+            release(features)
         margins[rows], best = class_margins(points, torch.searchsorted(names, labels[rows]))
         scores[rows], looks_like[rows] = robust_scores(margins[rows]), names[best]
     scores[~present] = torch.nan
@@ -141,7 +143,7 @@ def _count_classes(labels: Tensor) -> tuple[Tensor, Tensor]:
     return names, counts
 
 
-def class_margins(points: Rows, own: Tensor) -> tuple[Tensor, Tensor]:
+def class_margins(points: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """Measure by how much images resemble the best of the other classes more than their own.
 
     With c the center of the classes' means, an image x resembles a class of mean m by (x - c).(m - c). The mean of its
@@ -155,14 +157,13 @@ def class_margins(points: Rows, own: Tensor) -> tuple[Tensor, Tensor]:
         (N,) float32 margins, and (N,) int64, the best of the other classes.
     """
     counts = own.bincount()
-    blocks = parts_of(len(own), _BLOCK)
     sums = torch.zeros(len(counts), points.shape[1], dtype=torch.float64)
-    for rows in blocks:
+    for rows in parts_of(points, _BLOCK):
         sums.index_add_(0, own[rows], points[rows].double())
     means = sums / counts[:, None]
     center = means.mean(0)
     margins, classes = [], []
-    for rows in blocks:
+    for rows in parts_of(points, _BLOCK):
         x, label = points[rows].double(), own[rows, None]
         without = (sums[own[rows]] - x) / (counts[label] - 1)
         to_own = ((x - center) * (without - center)).sum(1)

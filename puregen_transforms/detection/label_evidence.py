@@ -13,8 +13,8 @@ from torch import Tensor
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
 from puregen_transforms.detection.ridge import fit_ridge
+from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.detection.statistics import binomial_tail
-from puregen_transforms.detection.stored_rows import Rows, join_parts
 
 UNLIKELY, DOUBTFUL = 1e-3, 0.05
 """Chance of a surplus in one class below which it has a reason, and above which it needs none."""
@@ -33,7 +33,7 @@ _SIDE, _CELLS, _DIRECTIONS = 32, 4, 8
 _RIDGE = 0.02
 
 
-def weigh_marks(marks: Sequence[Mark], images: Rows, labels: Tensor | None) -> tuple[Mark, ...]:
+def weigh_marks(marks: Sequence[Mark], images: Tensor, labels: Tensor | None) -> tuple[Mark, ...]:
     """Add to each mark what the labels say of it.
 
     Args:
@@ -100,7 +100,7 @@ def _are_harmless(
     return chance >= DOUBTFUL and fit is not None and fit[0] >= LEAST_AGREEMENT and fit[2] > FAR
 
 
-def describe_pictures(images: Rows) -> Tensor:
+def describe_pictures(images: Tensor) -> Tensor:
     """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32."""
     return join_parts(_describe, images, 512)
 

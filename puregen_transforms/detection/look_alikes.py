@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.detection.stored_rows import Rows, join_parts
+from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 SAME_PICTURE = 0.95
@@ -17,7 +17,7 @@ _SIDE = 8
 _FLAT = 20.0
 
 
-def small_pictures(images: Rows) -> Tensor:
+def small_pictures(images: Tensor) -> Tensor:
     """Make thumbnails of 8x8 pixels, less their mean and of length 1: (N, 3, H, W) uint8 -> (N, 193) float32."""
     return join_parts(_thumbnails, images, _AT_ONCE)
 
@@ -47,7 +47,7 @@ def copies_among(thumbnails: Tensor) -> Tensor:
     return torch.cat(on_single_threads(lambda part: part @ thumbnails.T > SAME_PICTURE, thumbnails.split(256)))
 
 
-def content_keys(images: Rows) -> Tensor:
+def content_keys(images: Tensor) -> Tensor:
     """Compute a number that equal images have in common, and others do not: (N, C, H, W) uint8 -> (N,) int64."""
     weights = odd_numbers(images.shape[1:].numel(), seed=1)
     return join_parts(lambda part: (part.flatten(1).long() * weights).sum(1), images, _AT_ONCE)

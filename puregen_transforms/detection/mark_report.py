@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from puregen_transforms.data.mapped import copied_rows
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.label_evidence import weigh_marks
 from puregen_transforms.detection.look_alikes import content_keys, first_copies, order_by_content
 from puregen_transforms.detection.marks import Mark, in_rows_of
 from puregen_transforms.detection.report import DetectionReport, count_by_class
-from puregen_transforms.detection.stored_rows import Rows, choose_rows
 
 LEAST_IMAGES = 10
 """Images that a set needs to be compared with each other."""
 
 
-def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Rows, Tensor | None, Tensor]:
+def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Tensor, Tensor | None, Tensor]:
     """Read all images, sorted by what they hold.
 
     Args:
@@ -34,8 +34,7 @@ def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Rows, Tensor | 
     """
     if len(suspects) < LEAST_IMAGES:
         raise ValueError(f"Expected at least {LEAST_IMAGES} images to compare, but got {len(suspects)}.")
-    images = suspects.rows()
-    images = images.cpu() if isinstance(images, Tensor) else images
+    images = suspects.tensor().cpu()
     if min(images.shape[-2:]) < smallest:
         raise ValueError(
             f"Expected images of at least {smallest}x{smallest} pixels, but got {images.shape[-1]}x"
@@ -43,13 +42,13 @@ def read_images(suspects: SuspectSet, *, smallest: int) -> tuple[Rows, Tensor | 
         )
     labels = None if suspects.labels is None else suspects.labels.cpu()
     order = order_by_content(content_keys(images), labels)
-    return choose_rows(images, order), None if labels is None else labels[order], order
+    return copied_rows(images, order), None if labels is None else labels[order], order
 
 
 def report_marks(
     suspects: SuspectSet,
     order: Tensor,
-    images: Rows,
+    images: Tensor,
     labels: Tensor | None,
     found: Sequence[tuple[Mark, Tensor]],
 ) -> DetectionReport:

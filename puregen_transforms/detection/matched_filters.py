@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import release
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly
-from puregen_transforms.detection.stored_rows import Rows, join_parts
+from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 NEIGHBORS = 4
@@ -46,7 +47,7 @@ class Field(Protocol):
     """Residuals of all images, at one place or as a whole."""
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> Tensor:
         """(N, D) of length 1."""
         ...
 
@@ -71,10 +72,10 @@ class WholeImages:
         residuals: (N, C, H, W), each of length 1.
     """
 
-    residuals: Rows
+    residuals: Tensor
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> Tensor:
         """(N, C * H * W)."""
         return self.residuals.flatten(1)
 
@@ -112,7 +113,7 @@ class Windows:
         place: which of the places this is.
     """
 
-    windows: Rows
+    windows: Tensor
     count: int
     place: int
 
@@ -164,12 +165,12 @@ class Match:
         return float(carriers.quantile(0.1)) < _TAIL_ENDS * self.limit and near > _TAIL_SHARE * len(carriers)
 
 
-def product(rows: Rows, columns: Tensor) -> Tensor:
+def product(rows: Tensor, columns: Tensor) -> Tensor:
     """Multiply (N, D) by (D, k), with the same result for any number of threads."""
     return join_parts(lambda part: part @ columns, rows, _ROWS)
 
 
-def find_neighbors(rows: Rows, groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def find_neighbors(rows: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """Find for each row those of its group that are most like it and show other pictures.
 
     Args:
@@ -192,6 +193,7 @@ def find_neighbors(rows: Rows, groups: Sequence[tuple[Tensor, Tensor]]) -> tuple
         better = close > closeness[group]
         closeness[group[better]] = close[better]
         nearest[group[better]] = group[torch.cat([near.indices for near in found])[better]]
+        release(rows)
     return closeness, nearest
 
 
@@ -230,6 +232,7 @@ def grow(field: Field, members: Tensor) -> Match:
 
 def _match(field: Field, members: Tensor, *, thorough: bool) -> Match:
     own = field.rows[members]
+    release(field.rows)
     total = own.double().sum(0).float()
     template = F.normalize(total, dim=0)
     scores, chance = field.compare(template, thorough=thorough)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import cut, empty_rows, folder_of, release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
@@ -17,7 +19,7 @@ from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.matched_filters import LEAST_CARRIERS, NEIGHBORS
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residuals import reduction
-from puregen_transforms.detection.stored_rows import Rows, folder_of, join_parts, make_rows, parts_of
+from puregen_transforms.detection.row_parts import fill_parts, join_parts
 from puregen_transforms.purifier.batches import on_single_threads
 
 SIDES = (5, 8)
@@ -100,13 +102,13 @@ class Windows:
         longest: (N, D), of each image the window of greatest length.
     """
 
-    gray: Rows
+    gray: Tensor
     side: int
     whitening: Tensor
     longest: Tensor
 
     @classmethod
-    def of(cls, gray: Rows, side: int) -> Windows:
+    def of(cls, gray: Tensor, side: int) -> Windows:
         """Measure what is usual, and find the longest window of each image: (N, 1, h, w)."""
         whitening = _whitening(gray[evenly(torch.arange(len(gray)), _MEASURED)], side)
 
@@ -137,8 +139,9 @@ class Windows:
 
         def find(part: slice) -> None:
             values[part], places[part] = F.conv2d(self.gray[part], kernel).flatten(1).max(1)
+            release(self.gray)
 
-        on_single_threads(find, parts_of(len(self.gray), _PART))
+        on_single_threads(find, cut(len(self.gray), _PART))
         return values, places
 
 
@@ -175,7 +178,7 @@ class Patch:
         """Rows above the limit."""
         return (self.margins > 0).nonzero().flatten()
 
-    def mark(self, images: Rows, step: int) -> Mark:
+    def mark(self, images: Tensor, step: int) -> Mark:
         """Describe it, with the mean picture of its carriers' windows, at the place where most have it.
 
         Args:
@@ -299,15 +302,10 @@ def _match(windows: Windows, members: Tensor, known: Tensor) -> Patch:
     return Patch(scores=scores, places=places, chance=MARGIN * max(1e-6, chance), typical=typical, side=windows.side)
 
 
-def _all_gray(images: Rows, step: int) -> Rows:
+def _all_gray(images: Tensor, step: int) -> Tensor:
     height, width = (side // step for side in images.shape[-2:])
-    found = make_rows((len(images), 1, height, width), torch.float32, folder=folder_of(images))
-
-    def keep(part: slice) -> None:
-        found[part] = _gray(images[part], step)
-
-    on_single_threads(keep, parts_of(len(images), _PART))
-    return found
+    found = empty_rows((len(images), 1, height, width), torch.float32, folder=folder_of(images))
+    return fill_parts(found, partial(_gray, step=step), images, _PART)
 
 
 def _gray(images: Tensor, step: int) -> Tensor:

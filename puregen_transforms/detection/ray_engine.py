@@ -12,6 +12,7 @@ from torch import Tensor
 
 from puregen_transforms._extras import require_extra
 from puregen_transforms._progress import silent
+from puregen_transforms.data.mapped import cut
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.detection.energy import EnergyDetector, keep_energies, kept_energies
 from puregen_transforms.detection.frozen_features import PART, read_features, side_for
@@ -19,7 +20,6 @@ from puregen_transforms.detection.label_disagreement import LabelDisagreement
 from puregen_transforms.detection.measure import ImageMeter
 from puregen_transforms.detection.moved_labels import MovedLabels
 from puregen_transforms.detection.searches import Search
-from puregen_transforms.detection.stored_rows import parts_of
 from puregen_transforms.detection.verdict import Verdict
 from puregen_transforms.detection.whole_search import Train, make_search, read_once, search_set, searches_of
 from puregen_transforms.hub.backbones import load_backbone
@@ -177,7 +177,7 @@ def _share_out(suspects: SuspectSet, here: SuspectSet, searches: list[Search], a
 
 def _tasks(suspects: SuspectSet, searches: list[Search]) -> Iterator[Task]:
     """List what actors can do, the longest first; energies and features serve several searches."""
-    rows = parts_of(len(suspects), AT_ONCE)
+    rows = cut(len(suspects), AT_ONCE)
     by_image: dict[tuple[str, Any], Search] = {}
     for search in searches:
         detector = search.detector

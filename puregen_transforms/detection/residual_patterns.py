@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import copied_rows, empty_rows, folder_of, parts_of, release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
@@ -17,7 +18,6 @@ from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import Match, WholeImages, Windows, groups_of, product, search
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residuals import Whitening, as_colors, reduction
-from puregen_transforms.detection.stored_rows import Rows, choose_rows, folder_of, make_rows, parts_of
 
 WINDOW = 8
 """Side of the windows of the second look, in pixels of the residuals."""
@@ -72,7 +72,7 @@ class ResidualPatterns(Detector):
         step = reduction(images.shape[-2:])
         numbers = images.shape[1:].numel() // step**2
         rows = evenly(torch.arange(len(images)), _MOST_NUMBERS // numbers)
-        sample, known = choose_rows(images, rows), None if labels is None else labels[rows]
+        sample, known = copied_rows(images, rows), None if labels is None else labels[rows]
         thumbnails = small_pictures(sample)
         suspects.progress("looking for shared patterns", 0, 2)
         whitening, residuals, found = _search_whole(
@@ -99,8 +99,8 @@ class ResidualPatterns(Detector):
 
 
 def _search_whole(
-    images: Rows, thumbnails: Tensor, groups: Sequence[tuple[Tensor, Tensor]]
-) -> tuple[Whitening, Rows, list[tuple[Whitening, Match]]]:
+    images: Tensor, thumbnails: Tensor, groups: Sequence[tuple[Tensor, Tensor]]
+) -> tuple[Whitening, Tensor, list[tuple[Whitening, Match]]]:
     """Search whole images; where many carry a pattern, again with what is usual measured on the others alone.
 
     The second search need not see what the first one saw: where hardly any other image has what a pattern has, that
@@ -115,7 +115,7 @@ def _search_whole(
     carries = _carriers([match for _, match in found], len(images))
     if carries.float().mean() <= _MANY or int((~carries).sum()) < _ENOUGH:
         return whitening, residuals, found
-    whitening = Whitening.fit(choose_rows(images, (~carries).nonzero().flatten()))
+    whitening = Whitening.fit(copied_rows(images, (~carries).nonzero().flatten()))
     residuals = whitening(images)
     again = [match for _, match in search([WholeImages(residuals=residuals)], thumbnails, groups)]
     seen = _carriers(again, len(images))
@@ -143,14 +143,15 @@ def _window_cuts(size: Sequence[int]) -> list[tuple[tuple[int, int], Callable[[T
     return [((down, right), cut_at(down, right)) for down in downs for right in rights]
 
 
-def _all_windows(residuals: Rows, cuts: Sequence[Callable[[Tensor], Tensor]]) -> Rows:
+def _all_windows(residuals: Tensor, cuts: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
     """Cut the windows of all images at each place: (P * N, D), one place after the other."""
     count = len(residuals)
-    found = make_rows((len(cuts) * count, residuals.shape[1] * WINDOW**2), torch.float32, folder=folder_of(residuals))
-    for part in parts_of(count, _AT_ONCE):
+    found = empty_rows((len(cuts) * count, residuals.shape[1] * WINDOW**2), torch.float32, folder=folder_of(residuals))
+    for part in parts_of(residuals, _AT_ONCE):
         own = residuals[part]
         for number, cut in enumerate(cuts):
             found[number * count + part.start : number * count + part.stop] = cut(own)
+        release(found)
     return found
 
 
@@ -159,7 +160,7 @@ def _mark(
     match: Match,
     rows: Tensor,
     whitening: Whitening,
-    images: Rows,
+    images: Tensor,
     cut: Callable[[Tensor], Tensor],
     place: tuple[int, int] = (0, 0),
 ) -> tuple[Mark, Tensor]:
@@ -169,7 +170,8 @@ def _mark(
     left = torch.ones(len(images), dtype=torch.bool)
     left[rows] = False
     for part in left.nonzero().flatten().split(_AT_ONCE) if left.any() else ():
-        scores[part] = product(cut(whitening(images[part])[:]), match.template[:, None])[:, 0]
+        scores[part] = product(cut(whitening(images[part])), match.template[:, None])[:, 0]
+        release(images)
     side = WINDOW if kind == "local pattern" else None
     picture = as_colors(match.template.view(3, side or whitening.mean.shape[1], -1))
     mark = Mark(

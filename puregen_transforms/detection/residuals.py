@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import cut, empty_rows, folder_of
 from puregen_transforms.detection.frequency import cosines
-from puregen_transforms.detection.stored_rows import Rows, folder_of, join_parts, make_rows, parts_of
-from puregen_transforms.purifier.batches import on_single_threads
+from puregen_transforms.detection.row_parts import fill_parts, join_parts
 
 LARGEST_SIDE = 64
 """Larger images are averaged down to at most this: a trigger that is to survive a victim's resizing is coarser."""
@@ -48,7 +48,7 @@ class Whitening:
     step: int
 
     @classmethod
-    def fit(cls, images: Rows) -> Whitening:
+    def fit(cls, images: Tensor) -> Whitening:
         """Measure a set, (N, 3, H, W) uint8."""
         step = reduction(images.shape[-2:])
         height, width = (side // step for side in images.shape[-2:])
@@ -60,15 +60,10 @@ class Whitening:
         fitted = cls(scale=scale, mean=torch.zeros(3, height, width), step=step)
         return replace(fitted, mean=_mean(fitted._flattened, images).float())
 
-    def __call__(self, images: Rows) -> Rows:
+    def __call__(self, images: Tensor) -> Tensor:
         """Compute the residuals of (N, 3, H, W) uint8 images: (N, 3, h, w) float32, in a file if they are too many."""
-        found = make_rows((len(images), *self.mean.shape), torch.float32, folder=folder_of(images))
-
-        def keep(part: slice) -> None:
-            found[part] = self._residuals(images[part])
-
-        on_single_threads(keep, parts_of(len(images), _count(images)))
-        return found
+        found = empty_rows((len(images), *self.mean.shape), torch.float32, folder=folder_of(images))
+        return fill_parts(found, self._residuals, images, _count(images))
 
     def _residuals(self, images: Tensor) -> Tensor:
         flat = self._flattened(images) - self.mean
@@ -98,14 +93,14 @@ def _transform(images: Tensor, step: int) -> Tensor:
     return cosines(small.shape[2]) @ colors @ cosines(small.shape[3]).T
 
 
-def _mean(function: Callable[[Tensor], Tensor], images: Rows) -> Tensor:
+def _mean(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Average over images, in double precision."""
-    parts = parts_of(len(images), _count(images))
+    parts = cut(len(images), _count(images))
     sums = join_parts(
         lambda number: function(images[parts[int(number)]]).double().sum(0)[None], torch.arange(len(parts)), 1
     )
     return sums.sum(0) / len(images)
 
 
-def _count(images: Rows) -> int:
+def _count(images: Tensor) -> int:
     return max(1, _AT_ONCE // images.shape[1:].numel())

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.report import DetectionReport, count_by_class
-from puregen_transforms.detection.stored_rows import join_parts
+from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.purifier.batches import on_single_threads
 
@@ -84,8 +85,9 @@ class Shortcuts(Detector):
         if len(names) < self.least_classes:
             raise ValueError(f"Expected at least two classes of {LEAST_IN_CLASS} images or more, but got {len(names)}.")
         rows = evenly(torch.isin(labels, names).nonzero().flatten(), MOST_IMAGES)
-        whole = suspects.rows()
+        whole = suspects.tensor()
         images = join_parts(lambda numbers: _middle(whole[numbers]).cpu(), rows, _PART)
+        release(whole)
         own = torch.searchsorted(names, labels[rows])
         found = [
             [read_labels(_described(images, describe), own) for describe in (residual_pixels, correlations)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import ClassVar
 
 import numpy as np
@@ -13,12 +14,13 @@ import torch
 from torch import Tensor
 
 from puregen_transforms._progress import Progress, silent
+from puregen_transforms.data.mapped import cut, is_in_file
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import count_pictures, odd_numbers, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.stored_rows import Rows, StoredRows, join_parts, parts_of
+from puregen_transforms.detection.row_parts import join_parts
 
 SIDE = 3
 """Of a window, in pixels."""
@@ -99,7 +101,7 @@ class Stamp:
     most: int = 0
     ratio: float = 0.0
 
-    def picture(self, images: Rows) -> tuple[Tensor, int, int]:
+    def picture(self, images: Tensor) -> tuple[Tensor, int, int]:
         """Cut the stamp out of the images that have it.
 
         Returns:
@@ -114,13 +116,13 @@ class Stamp:
         top, left = min(downs), min(rights)
         return canvas[:, top : max(downs) + SIDE, left : max(rights) + SIDE], top, left
 
-    def _examples(self, images: Rows) -> Iterator[tuple[tuple[int, int], int]]:
+    def _examples(self, images: Tensor) -> Iterator[tuple[tuple[int, int], int]]:
         for place, value in zip(self.places, self.values, strict=True):
             yield place, self._example(images, place, value)
 
-    def _example(self, images: Rows, place: tuple[int, int], value: int) -> int:
+    def _example(self, images: Tensor, place: tuple[int, int], value: int) -> int:
         down, right = place
-        for part in parts_of(len(self.rows), _COMPARED_AT_ONCE):
+        for part in cut(len(self.rows), _COMPARED_AT_ONCE):
             carriers = images[torch.from_numpy(self.rows[part])]
             (own,) = next(window_hashes(carriers[..., right : right + SIDE], range(down, down + 1)))
             if (own == value).any():
@@ -128,7 +130,7 @@ class Stamp:
         raise AssertionError("a stamp has carriers of each of its windows")
 
 
-def find_stamps(images: Rows, thumbnails: Tensor, *, progress: Progress = silent) -> list[Stamp]:
+def find_stamps(images: Tensor, thumbnails: Tensor, *, progress: Progress = silent) -> list[Stamp]:
     """Find windows that several images share at a place and nowhere else, those of most images first.
 
     Args:
@@ -198,12 +200,12 @@ class Strip:
         return torch.stack([own[rows, :, right : right + SIDE] for own in self.pixels], dim=2)
 
 
-def window_hashes(images: Rows, downs: range) -> Iterator[Ints]:
+def window_hashes(images: Tensor, downs: range) -> Iterator[Ints]:
     """Hash every window, one row of places after the other; see `strips`."""
     return (strip.hashes for strip in strips(images, downs))
 
 
-def strips(images: Rows, downs: range) -> Iterator[Strip]:
+def strips(images: Tensor, downs: range) -> Iterator[Strip]:
     """Hash every window, one row of places after the other.
 
     Args:
@@ -224,19 +226,16 @@ def strips(images: Rows, downs: range) -> Iterator[Strip]:
             yield Strip(down=down, pixels=last, hashes=sum(parts, np.zeros((), np.int64)))
 
 
-def _rows_of_pixels(images: Rows, first: int, stop: int) -> Iterator[Tensor]:
+def _rows_of_pixels(images: Tensor, first: int, stop: int) -> Iterator[Tensor]:
     """Read rows of pixels of all images, each (N, 3, W) uint8; from a file, several in one pass."""
-    if isinstance(images, Tensor):
+    if not is_in_file(images):
         yield from images[:, :, first:stop].unbind(2)
         return
     count, channels, _, width = images.shape
     at_once = max(1, _STRIP_BYTES // (count * channels * width))
     for top in range(first, stop, at_once):
-        yield from _bands(images, slice(top, min(top + at_once, stop))).unbind(2)
-
-
-def _bands(images: StoredRows, rows: slice) -> Tensor:
-    return join_parts(lambda part: part[:, :, rows], images, _READ_AT_ONCE)
+        band = slice(top, min(top + at_once, stop))
+        yield from join_parts(itemgetter((slice(None), slice(None), band)), images, _READ_AT_ONCE).unbind(2)
 
 
 def _runs(strip: Strip, right: int, *, least: int) -> Iterator[Stamp]:
@@ -290,7 +289,7 @@ def _merged(runs: Sequence[Stamp]) -> list[Stamp]:
     ]
 
 
-def _most_elsewhere(images: Rows, stamps: Sequence[Stamp]) -> list[int]:
+def _most_elsewhere(images: Tensor, stamps: Sequence[Stamp]) -> list[int]:
     """Count, for each stamp, the other images that have a window of it, at the place where most do."""
     most = [0] * len(stamps)
     if not stamps:

@@ -16,7 +16,7 @@ from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import BUMP, LEAST_CARRIERS, MARGIN
 from puregen_transforms.detection.report import DetectionReport
-from puregen_transforms.detection.stored_rows import Rows, join_parts
+from puregen_transforms.detection.row_parts import join_parts
 
 BANDS = 4
 """Into which an image is cut; stripes run through nearly all of them, things in pictures do not."""
@@ -105,7 +105,7 @@ class Wave:
         return Mark(kind="stripes", rows=self.carriers, picture=drawn(picture), place=(0, 0), ratio=self.bump)
 
 
-def gray_bands(images: Rows, *, lying: bool) -> Tensor:
+def gray_bands(images: Tensor, *, lying: bool) -> Tensor:
     """Average gray images over the height of each of their bands.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
-from puregen_transforms.data.mapped import copied_images
+from puregen_transforms.data.mapped import copied_rows
 from puregen_transforms.detection.detector import NEEDS, Detector, SuspectSet, run_detector
 from puregen_transforms.detection.network import train_network
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -140,12 +140,12 @@ class WholeSearch(Detector):
 def read_once(suspects: SuspectSet) -> SuspectSet:
     """Read the images once for all searches, if they are all there and of one size; otherwise leave them as they are.
 
-    Images that are too many for the memory go to a file in the folder `state`; see `SuspectSet.rows`.
+    Images that are too many for the memory go to a file in the folder `state`; see `SuspectSet.tensor`.
     """
     if isinstance(suspects.images, Tensor):
         return suspects
     try:
-        return replace(suspects, images=suspects.rows())
+        return replace(suspects, images=suspects.tensor())
     except ValueError:  # each search says what it cannot do with such a set
         return suspects
 
@@ -161,7 +161,7 @@ def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:
     known = (suspects.labels >= 0).nonzero().flatten()
     images = suspects.tensor()
     return train_network(
-        images if len(known) == len(images) else copied_images(images, known),
+        images if len(known) == len(images) else copied_rows(images, known),
         suspects.labels[known],
         classes=max(int(suspects.labels.max()) + 1, len(suspects.class_names)),
         epochs=epochs,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress
 from puregen_transforms.attacks.poison import Poison
-from puregen_transforms.data.mapped import changed_rows, copied_images
+from puregen_transforms.data.mapped import changed_rows, copied_rows
 from puregen_transforms.defenses.registry import TRAINING_DEFENSES
 from puregen_transforms.defenses.training_defense import Trained
 from puregen_transforms.detection.detector import run_detector
@@ -150,7 +150,7 @@ class Bench:
         seconds = {"defend": time.time() - started}
         rows, learned = torch.arange(len(images)), defended.images
         if defended.rows is not None:
-            rows, learned = defended.rows, copied_images(learned, defended.rows)
+            rows, learned = defended.rows, copied_rows(learned, defended.rows)
         flags = defended.flagged if cell.defense.keep_flagged else None
         look: dict[str, Any] = {}
         if cell.defense.train is None:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from puregen_transforms.data.mapped import changed_rows, copied_images, empty_images, release
+from puregen_transforms.data.mapped import changed_rows, copied_rows, empty_images, release
 from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.detection.registry import build_detector
 from puregen_transforms.detection.report import DetectionReport
@@ -87,7 +87,7 @@ def defend(
     if spec.purify_flagged is None:
         return Defended(changed, rows=(~flagged).nonzero().flatten(), flagged=flagged, scores=scores, seconds=seconds)
     rows = flagged.nonzero().flatten()
-    changed = copied_images(changed)
+    changed = copied_rows(changed)
     changed[rows] = purify(spec.purify_flagged, rows).images
     return Defended(changed, flagged=flagged, scores=scores, seconds=seconds)
 
@@ -185,7 +185,7 @@ class KeptPurifier:
         threshold = threshold_of(scores, transform.config.filter_fraction)
         fitted = PureGen(**{**transform.to_dict(), "energy_threshold": threshold}, device=self.device)
         flagged = scores >= threshold
-        images, rows = copied_images(self.images), flagged.nonzero().flatten()
+        images, rows = copied_rows(self.images), flagged.nonzero().flatten()
         images[rows] = self._kept(["puregen", _digest(fitted)], _purified(fitted), self.images[rows], rows)
         return Defended(images, flagged=flagged, scores=scores)
 

@@ -23,6 +23,9 @@ _LEAST_SIDE = 96
 _PIXELS_AT_ONCE = 2**17
 """Of one network call: two images of 224 pixels, as more do not fit a core's cache."""
 
+_MOST_KNOWN = 20_000
+"""Images whose features are remembered, 100 MB of them: more than a table on photographs looks at."""
+
 _PENALTY = 1e-3
 """On the squared weights of the last layer, for features of unit variance."""
 
@@ -30,7 +33,8 @@ _ROUNDS = 100
 
 
 class FrozenFeatures(nn.Module):
-    """Describe images by a network that stays as it is; on a CPU each image is described once, and remembered.
+    """Describe images by a network that stays as it is; on a CPU each image is described once, and remembered
+    until `_MOST_KNOWN` others came after it.
 
     Args:
         backbone: the network; its weights are not to be trained from here on.
@@ -66,9 +70,12 @@ class FrozenFeatures(nn.Module):
         with torch.no_grad():
             for start in range(0, len(unknown), at_once):
                 rows = unknown[start : start + at_once]
-                for row, found in zip(rows, self._describe(images[rows]).float(), strict=True):
-                    self._known[names[row]] = found.clone()
-        return torch.stack([self._known[name] for name in names])
+                for row, own in zip(rows, self._describe(images[rows]).float(), strict=True):
+                    self._known[names[row]] = own.clone()
+        found = torch.stack([self._known[name] for name in names])
+        for name in list(self._known)[: max(0, len(self._known) - _MOST_KNOWN)]:
+            del self._known[name]
+        return found
 
     def _is_watched(self) -> bool:
         """Tell whether somebody reads along within the network, and so has to see every image."""

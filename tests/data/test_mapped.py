@@ -1,4 +1,4 @@
-"""Images in memory, and in a file that is mapped."""
+"""Rows in memory, and in a file that is mapped."""
 
 import errno
 import os
@@ -11,14 +11,22 @@ import torch
 
 from puregen_transforms.data import mapped
 from puregen_transforms.data.image_set import ImageSet
-from puregen_transforms.data.mapped import changed_rows, copied_images, empty_images, stacked_images
+from puregen_transforms.data.mapped import (
+    changed_rows,
+    copied_rows,
+    empty_images,
+    empty_rows,
+    is_in_file,
+    parts_of,
+    stacked_images,
+)
 
 
 @pytest.fixture(params=[0, 2**26], ids=["in a file", "in memory"])
 def anywhere(request, monkeypatch, tmp_path):
     """A folder for temporary files, in which there is nothing to be seen."""
     monkeypatch.setattr(mapped, "LARGEST_IN_MEMORY", request.param)
-    monkeypatch.setattr(mapped, "_PIXELS_AT_ONCE", 3 * 32**2)
+    monkeypatch.setattr(mapped, "_BYTES_AT_ONCE", 9 * 32**2)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
@@ -28,8 +36,8 @@ def test_images_are_stacked_copied_and_written(anywhere, images):
     assert torch.equal(stacked, images[:10])
     stacked[2] = 7
     assert int(stacked[2].sum()) == 7 * stacked[2].numel(), "it can be written"
-    assert torch.equal(copied_images(stacked, torch.tensor([9, 0, 4, 9])), images[[9, 0, 4, 9]])
-    copy = copied_images(stacked)
+    assert torch.equal(copied_rows(stacked, torch.tensor([9, 0, 4, 9])), images[[9, 0, 4, 9]])
+    copy = copied_rows(stacked)
     copy[0] = 255 - copy[0]
     assert torch.equal(stacked[0], images[0])
     assert changed_rows(copy, images[:10]).tolist() == [True, False, True] + [False] * 7
@@ -42,6 +50,20 @@ def test_room_is_black_and_may_be_none(anywhere):
     assert changed_rows(empty_images(1, (8, 8))[:0], empty_images(1, (8, 8))[:0]).shape == (0,)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.int64])
+def test_rows_of_any_kind_are_kept_in_the_folder_that_is_named(dtype, monkeypatch, tmp_path):
+    monkeypatch.setattr(mapped, "LARGEST_IN_MEMORY", 2**10)
+    rows = empty_rows((50, 6, 4), dtype, folder=tmp_path / "state")
+    assert is_in_file(rows.flatten(1)[7:])
+    assert not is_in_file(empty_rows((4, 4), dtype))
+    for part in parts_of(rows, 7):
+        rows[part] = torch.arange(50, dtype=dtype)[part, None, None]
+    copy = copied_rows(rows, torch.tensor([49, 0, 7] * 20))
+    assert (copy.dtype, copy[:, 5, 3].tolist()) == (dtype, [49, 0, 7] * 20)
+    assert mapped.folder_of(copy) == tmp_path / "state"
+    assert list((tmp_path / "state").iterdir()) == [], "the file has no name, and goes with the process"
+
+
 def test_a_subset_of_all_in_order_is_the_set_itself(images):
     whole = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), ("a",))
     assert whole.subset(torch.ones(len(images), dtype=torch.bool)) is whole
@@ -52,7 +74,7 @@ def test_a_subset_of_all_in_order_is_the_set_itself(images):
 
 GROWTH = """
 import resource, torch
-from puregen_transforms.data.mapped import bytes_of, changed_rows, copied_images, empty_images, parts_of
+from puregen_transforms.data.mapped import bytes_of, changed_rows, copied_rows, empty_images, parts_of
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -61,7 +83,7 @@ before = peak()
 images = empty_images(1500, (224, 224))
 for part in parts_of(images):
     images[part] = 7
-copy = copied_images(images, torch.arange(1500).flip(0))
+copy = copied_rows(images, torch.arange(1500).flip(0))
 copy[3] = 8
 assert changed_rows(copy, images).nonzero().flatten().tolist() == [3]
 assert sum(len(piece) for piece in bytes_of(copy)) == 1500
@@ -82,5 +104,8 @@ def test_a_full_disk_is_named(monkeypatch, tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OSError, match=f"room for images in .*{tmp_path}, but it is full. Name another one in TMPDIR"):
-        empty_images(500, (224, 224))
+    with pytest.raises(
+        OSError,
+        match=f"room for a large set of images in .*{tmp_path}, but it is full. Make room there, or name another",
+    ):
+        empty_images(1000, (224, 224))

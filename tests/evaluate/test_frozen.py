@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from puregen_transforms._extras import has_extra
+from puregen_transforms.evaluate import frozen
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.cells import Cell, VictimSpec
 from puregen_transforms.evaluate.frozen import DEFAULT_BACKBONE, FrozenFeatures, build_frozen, train_frozen
@@ -50,6 +51,16 @@ def test_each_image_is_described_once(network, images):
     assert torch.equal(again[:3], first[3:])
     expected = (images[:6] / 255 - 0.5).div(0.25).mean((2, 3))
     torch.testing.assert_close(first[:, :3], expected, atol=0.02, rtol=0)  # enlarged to 96 pixels
+
+
+def test_the_oldest_are_forgotten(network, images, monkeypatch):
+    monkeypatch.setattr(frozen, "_MOST_KNOWN", 4)
+    inputs = normalize(images[:6])
+    first = network(inputs)
+    assert torch.equal(network(inputs[2:]), first[2:])
+    assert network.network.seen == 6
+    assert torch.equal(network(inputs[:2]), first[:2])
+    assert network.network.seen == 8
 
 
 def test_whoever_reads_along_sees_every_image(network, images):
