@@ -33,8 +33,9 @@ _ROUNDS = 100
 
 
 class FrozenFeatures(nn.Module):
-    """Describe images by a network that stays as it is; on a CPU each image is described once, and remembered
-    until `_MOST_KNOWN` others came after it.
+    """Describe images by a network that stays as it is.
+
+    On a CPU each image is described once, and remembered until `_MOST_KNOWN` others came after it.
 
     Args:
         backbone: the network; its weights are not to be trained from here on.
