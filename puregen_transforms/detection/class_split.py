@@ -11,7 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from puregen_transforms._progress import Progress
-from puregen_transforms.detection.activations import Activations, evaluating, read_activations, read_suspects
+from puregen_transforms.detection.activations import (
+    Activations,
+    batches,
+    evaluating,
+    read_activations,
+    read_suspects,
+)
 from puregen_transforms.detection.classes import matching_reserved, rows_by_class
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -227,12 +233,16 @@ def loss_under_changes(
             progress("changing images a little", start, len(images))
             part, own = images[start : start + step], known[start : start + step].to(device)
             before, *after = [
-                network(normalize(changed.to(device))).float().log_softmax(1).gather(1, own[:, None])[:, 0].double()
+                _scores(network, changed, device).log_softmax(1).gather(1, own[:, None])[:, 0].double()
                 for changed in (part, *_changed(part))
             ]
             found[start : start + step] = (before - torch.stack(after).mean(0)).cpu()
     progress("changing images a little", len(images), len(images))
     return torch.where(labels >= 0, found, 0.0)
+
+
+def _scores(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    return torch.cat([network(normalize(part.to(device))).float() for part in batches(images)])
 
 
 def _changed(images: Tensor) -> Iterator[Tensor]:

@@ -115,7 +115,7 @@ class Flare(Detector):
         differences = centered(unusual)
         if differences.shape[1] <= self.components:
             return differences
-        return differences @ principal_axes(differences, self.components)
+        return differences @ principal_axes(differences, self.components)[1]
 
 
 def deviations(activations: Activations) -> Tensor:

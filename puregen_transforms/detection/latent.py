@@ -70,7 +70,7 @@ def spectral_scores(features: Tensor) -> Tensor:
     if len(features) < LEAST_IMAGES:
         return torch.zeros(len(features), dtype=torch.float64)
     differences = centered(features)
-    return (differences @ principal_axes(differences, 1))[:, 0].square()
+    return (differences @ principal_axes(differences, 1)[1])[:, 0].square()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +120,7 @@ class ActivationClustering(Detector):
                 continue
             generator = torch.Generator().manual_seed(suspects.seed)
             differences = centered(features[rows])
-            points = differences @ principal_axes(differences, self.components)
+            points = differences @ principal_axes(differences, self.components)[1]
             halves = two_means(points, generator=generator)
             if halves is None:
                 continue

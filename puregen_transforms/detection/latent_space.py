@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from puregen_transforms.detection.statistics import robust_scores
@@ -16,6 +17,9 @@ LEAST_CLASSES = 3
 _NOTHING = 1e-6
 """Share of the features' own length below which their differences are rounding errors."""
 
+_UNKNOWN = 1e-6
+"""Share of the largest singular value below which a direction is made of rounding errors."""
+
 
 def centered(features: Tensor) -> Tensor:
     """Subtract the mean: (N, D) -> (N, D) float64, exactly 0 where the rows differ by no more than rounding does."""
@@ -25,13 +29,28 @@ def centered(features: Tensor) -> Tensor:
     return torch.zeros_like(differences) if tiny else differences
 
 
-def principal_axes(features: Tensor, count: int) -> Tensor:
-    """Find the directions of largest variance: centered (N, D) -> (D, at most `count`) of length 1."""
-    _, _, axes = torch.linalg.svd(features.double(), full_matrices=False)
-    axes = axes[:count].T
+def principal_axes(differences: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Find the directions in which rows vary most: the first ones of a singular value decomposition.
+
+    From the products of rows, or of columns where these are fewer, which takes a sixth of its time.
+
+    Args:
+        differences: (N, D) float64 of mean 0.
+        count: how many directions; fewer if there are fewer rows or columns.
+
+    Returns:
+        (k,) singular values, decreasing, and (D, k) directions of length 1; both are 0 where a value is less than a
+        millionth of the largest, as such directions are not known.
+    """
+    wide = differences.shape[1] > len(differences)
+    squares, vectors = torch.linalg.eigh(differences @ differences.T if wide else differences.T @ differences)
+    values = squares.clamp(min=0).sqrt().flip(0)[:count]
+    values = values.where(values > _UNKNOWN * values[:1].clamp(min=1e-12), 0)
+    axes = vectors.flip(1)[:, : len(values)]
+    axes = F.normalize(differences.T @ axes if wide else axes, dim=0) * (values > 0)
     # Either sign of an axis would do: one is taken, so that machines agree.
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
-    return axes * torch.where(largest < 0, -1.0, 1.0)
+    return values, axes * torch.where(largest < 0, -1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from puregen_transforms.detection.latent_space import two_means
+from puregen_transforms.detection.latent_space import principal_axes, two_means
 from puregen_transforms.detection.statistics import binomial_tail
 
 COMPONENTS = 40
@@ -90,10 +90,9 @@ def make_space(name: str, parts: Sequence[Tensor], references: Sequence[Tensor],
     for part, reference in zip(parts, references, strict=True):
         moved.append(_scaled(reference.double(), part.double()))
     middle = own.mean(0)
-    _, values, axes = torch.linalg.svd(own - middle, full_matrices=False)
-    kept = int((values[:COMPONENTS] > 1e-6 * values[:1].clamp(min=1e-12)).sum())
-    scale = values[:kept] / math.sqrt(max(len(own) - 1, 1))
-    axes = axes[:kept].T / scale
+    values, axes = principal_axes(own - middle, COMPONENTS)
+    kept = values > 0
+    axes = axes[:, kept] / (values[kept] / math.sqrt(max(len(own) - 1, 1)))
     reference = (torch.cat(moved, 1) - middle) @ axes
     return Space(name=name, own=(own - middle) @ axes, reference=reference, same_class=same_class)
 

@@ -7,7 +7,7 @@ import torch
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import SuspectSet, detect
 from puregen_transforms.detection.latent import ActivationClustering, SpectralSignatures, spectral_scores
-from puregen_transforms.detection.latent_space import anomaly_indices, silhouette, two_means
+from puregen_transforms.detection.latent_space import anomaly_indices, principal_axes, silhouette, two_means
 from puregen_transforms.detection.scan import SCAn, estimate_covariances, inverse, split_class
 
 from .constructed import as_images, blobs, pixel_network, reserved_set, shift
@@ -41,6 +41,20 @@ def generator(seed=0):
 
 
 class TestFormulas:
+    @pytest.mark.parametrize("shape", [(60, 20), (20, 60), (1, 5)])
+    def test_axes_are_those_of_a_singular_value_decomposition(self, shape):
+        points = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        points[:, 2] = points[:, 1]
+        points -= points.mean(0)
+        values, axes = principal_axes(points, 20)
+        _, expected, directions = torch.linalg.svd(points, full_matrices=False)
+        known = values > 0
+        assert values.shape == expected[:20].shape
+        assert int(known.sum()) == int((expected[:20] > 1e-6).sum()) == {60: 19, 20: 19, 1: 0}[shape[0]]
+        torch.testing.assert_close(values[known], expected[:20][known])
+        alike = (axes * directions[:20].T).sum(0).abs()
+        torch.testing.assert_close(alike, known.double())
+
     def test_spectral_scores_are_those_of_algorithm_1(self):
         features = torch.randn(40, 12, generator=generator())
         values = features.double().numpy()
