@@ -111,6 +111,7 @@ def run_blocks(path: Path, *, slow: bool) -> dict[str, object]:
     return names
 
 
+@pytest.mark.timeout(1200)  # with --runslow
 def test_the_examples_of_the_readme(my_images, pytestconfig):
     names = run_blocks(README, slow=pytestconfig.getoption("--runslow"))
     assert names["image"].shape == (3, 32, 32)
@@ -121,6 +122,7 @@ def test_the_examples_of_the_readme(my_images, pytestconfig):
     assert Path("inspect-report/report.html").exists()
 
 
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("path", [path for path in RUN if path != README and blocks_of(path)], ids=name_of)
 def test_the_examples_of_a_guide(path, my_images, pytestconfig):
     names = run_blocks(path, slow=pytestconfig.getoption("--runslow"))

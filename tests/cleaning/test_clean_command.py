@@ -144,6 +144,7 @@ class TestPurify:
         assert {name for name in before if before[name] != after[name]} == set(filter(is_poison, before))
         assert not list(problems_of(tmp_path / "out"))
 
+    @pytest.mark.slow
     def test_all_others(self, folder, tmp_path):
         clean(folder, tmp_path / "out", "--others", "purify")
         before, after = images_of(folder), images_of(tmp_path / "out")
@@ -226,6 +227,7 @@ class TestTables:
         left_out = json.loads((tmp_path / "out/skipped.json").read_text())
         assert [row["row"] for row in left_out] == POISONED
 
+    @pytest.mark.slow
     def test_parts_do_not_matter(self, table, tmp_path):
         table.to_parquet(tmp_path / "set.parquet")
         for place, rows in (("a", 7), ("b", 1024)):

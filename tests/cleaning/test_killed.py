@@ -59,13 +59,17 @@ def source(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("source") / "images", stamped(5, classes=(0, 1, 3, 5)))
 
 
-@pytest.mark.timeout(600)
-def test_killed_five_times_the_bytes_are_the_same(source, tmp_path):
+# After a search, in the quarantine, at its end, in the first part, and in the manifest.
+MOMENTS = ("search 1", "file 4", "file 20", "file 10", "file 60")
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("moments", [("search 1", "file 10"), pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=len)
+def test_killed_often_the_bytes_are_the_same(source, tmp_path, moments):
     options = ("--flagged", "quarantine")
     whole = run(source, tmp_path / "whole", "never 1", *options)
     assert whole.returncode == 0, whole.stderr
-    # After a search, in the quarantine, at its end, in the first part, and in the manifest.
-    for moment in ("search 1", "file 4", "file 20", "file 10", "file 60"):
+    for moment in moments:
         killed = run(source, tmp_path / "out", moment, *options)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert not (tmp_path / "out").exists()
@@ -78,6 +82,7 @@ def test_killed_five_times_the_bytes_are_the_same(source, tmp_path):
     assert not (tmp_path / "out.report/.unfinished").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_search_that_was_finished_is_not_made_again(source, tmp_path):
     killed = run(source, tmp_path / "out", "search 2")

@@ -211,6 +211,7 @@ def test_a_file_in_the_way(demo, tmp_path):
     assert (tmp_path / "out").read_text() == "in the way"
 
 
+@pytest.mark.slow
 def test_pipelines_see_a_suspicion_in_the_exit_code(demo, tmp_path, no_figures):
     rows = rows_of(demo, "dog")
     columns = {"label": (ClassLabel(names=list(CLASSES)), demo.labels[:COUNT].tolist())}

@@ -99,6 +99,7 @@ class TestWhole:
         ranked = report.scores.argsort(descending=True)
         assert hit[ranked[:POISONED]].float().mean() >= 0.75
 
+    @pytest.mark.slow
     def test_without_poison_no_more_is_flagged_than_one_class_can_explain(self, clean, reserved):
         assert search(*clean, reserved, preset="smoke", settings={}).flagged.float().mean() <= 0.25
 

@@ -51,6 +51,7 @@ def test_classes_that_the_pictures_themselves_tell_apart_are_left_alone():
     assert not report.flagged.any()
 
 
+@pytest.mark.slow
 def test_the_verdict_says_so_and_singles_out_no_image():
     images, labels = craft("urp", enlarged(), preset="cpu").apply_to_tensors(enlarged().images, enlarged().labels)
     report = detect("shortcuts", images, labels, class_names=CLASSES, device="cpu")

@@ -39,12 +39,14 @@ def looked(images, clean, posterior, distance, **options):
     return look_again(images, ROWS, OTHERS, clean, posterior, distance, **{**given, **options})
 
 
+@pytest.mark.slow
 def test_images_of_which_nothing_was_known_are_found_by_what_the_others_share(images, clean):
     found = looked(images, clean, known(), 1.0) > 0.5
     assert found[POISONED].float().mean() > 0.95
     assert found[~POISONED].float().mean() < 0.05
 
 
+@pytest.mark.slow
 def test_what_was_known_stays_where_networks_tell_the_sides_apart_no_better(images, clean):
     assert torch.equal(looked(images, clean, known(), 1e6), known())
     assert torch.equal(looked(images, clean, known(), 1.0, epochs=0), known())

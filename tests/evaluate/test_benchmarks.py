@@ -24,7 +24,16 @@ def runs(tmp_path_factory):
 
 
 # Of the slow ones, "triggerless" crafts the same, and the others train and measure alike.
-SLOW = ("bullseye_polytope", "attacks", "detection", "larger_victim", "training_defenses")
+SLOW = (
+    "attacks",
+    "availability",
+    "bullseye_polytope",
+    "defense_aware",
+    "detection",
+    "larger_victim",
+    "photographs",
+    "training_defenses",
+)
 
 
 @pytest.mark.parametrize(

@@ -335,6 +335,7 @@ def test_training_defenses_and_what_they_drop(bench, monkeypatch):
     assert found["fpr"] == pytest.approx(len(flagged - poisoned) / (len(bench.sets.train) - len(poisoned)))
 
 
+@pytest.mark.slow
 def test_victim_and_beneficiary_say_what_is_suspicious_or_take_it_from_a_detector(bench):
     short = {"epochs": 2, "clean_epochs": 1, "weight_rise": 1, "warmup_steps": 1}
     frequency, quick = Component(name="frequency"), replace(QUICK, purify={"ebm": {"ebm_steps": 1}})
@@ -377,6 +378,7 @@ def test_names_that_do_not_exist(bench):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_killed_benchmark_goes_on_where_it_was(tmp_path):
     script = Path(__file__).parents[2] / "benchmarks/narcissus.py"
 
@@ -385,7 +387,7 @@ def test_a_killed_benchmark_goes_on_where_it_was(tmp_path):
         return subprocess.Popen([*command, "--defenses", "none", "PureGen-EBM"], stdout=subprocess.PIPE, text=True)
 
     def finish(process):
-        text = process.communicate(timeout=120)[0]
+        text = process.communicate(timeout=600)[0]
         assert process.returncode == 0
         return text
 

@@ -129,6 +129,7 @@ def test_files_that_are_no_records(tmp_path):
             read_record(tmp_path / "x.json")
 
 
+@pytest.mark.slow
 def test_the_commands(tmp_path, record, monkeypatch):
     quick = replace(SCALES["smoke"], victim=VictimSpec(classifier="tiny", epochs=2))
     monkeypatch.setitem(SCALES, "smoke", quick)

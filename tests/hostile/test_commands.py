@@ -24,7 +24,6 @@ from PIL import Image
 from tests.hostile.test_sources import large_png, png
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed"),
 ]
@@ -211,7 +210,7 @@ def is_told(seen: Seen) -> bool:
     return "Error: Expected" in seen.output
 
 
-@pytest.mark.parametrize("source", ["set", "table"])
+@pytest.mark.parametrize("source", [pytest.param("set", marks=pytest.mark.slow), "table"])
 def test_purify_and_verify(world, source):
     path, copy = getattr(world, source), world.top / "copy"
     stopped = watch(world, "purify", str(path), str(copy), "--method", "jpeg")
@@ -241,6 +240,7 @@ TO_STOP = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "words"),
     # Tables are opened by the same code for all: three of them stand for the others.
@@ -256,6 +256,7 @@ def test_what_cannot_leave_anything_out_says_so(world, source, words):
     assert is_told(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [

@@ -141,6 +141,7 @@ def test_the_same_seed_gives_the_same_report(demo, tiny_checkpoint):
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on(found, demo, tmp_path, monkeypatch):
     """What was finished is not made again: neither energies nor searches."""
     inspection, images, _ = found
@@ -191,6 +192,7 @@ def test_too_few_images(demo):
         inspect_images(demo.images[:5])
 
 
+@pytest.mark.slow
 def test_cifar10_with_ten_poisoned_images(cifar10_test, demo):
     """One in two hundred images, of one class: the first 2,000 of the test set."""
     images = load_image_tensor(str(cifar10_test))[:2000]

@@ -96,6 +96,7 @@ def test_the_example_runs_as_written(tmp_path, monkeypatch):
     assert all(value._repr_html_() for value in shown)
 
 
+@pytest.mark.slow
 def test_the_example_runs_in_jupyter(tmp_path):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

@@ -120,6 +120,7 @@ app()
 """
 
 
+@pytest.mark.slow
 def test_killed_while_the_manifest_is_written(source, checkpoint, whole, tmp_path):
     arguments = command(source, tmp_path / "out", checkpoint, "--part-rows", 4)
     dying = [sys.executable, "-c", DIES_AT_THE_MANIFEST, *arguments[arguments.index("puregen_transforms") + 1 :]]

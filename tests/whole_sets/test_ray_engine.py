@@ -22,7 +22,7 @@ os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 
 pytest.importorskip("ray")
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 TWO_COLUMNS = Features(
     {"image": Image(), "label": ClassLabel(names=["cat", "dog"]), "row": Value("int64"), "b": Image()}
@@ -62,6 +62,7 @@ def test_images_are_those_of_purify_dataset(ray, source, table, purifier, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "ray"]
 
 
+@pytest.mark.slow
 def test_ids_are_made_where_there_are_none(ray, source, purifier, tmp_path):
     from puregen_transforms.whole_sets.ray_engine import purify_with_ray
 
@@ -72,6 +73,7 @@ def test_ids_are_made_where_there_are_none(ray, source, purifier, tmp_path):
     assert again.images == 60
 
 
+@pytest.mark.slow
 def test_images_of_several_columns_are_counted_as_by_purify_dataset(ray, table, pictures, tiny_checkpoint, tmp_path):
     from puregen_transforms.whole_sets.ray_engine import purify_with_ray
 
@@ -89,6 +91,7 @@ def test_images_of_several_columns_are_counted_as_by_purify_dataset(ray, table, 
         assert sum(record.images for record in read_records(manifest_path(tmp_path / name))) == 39
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(ray, source, table, purifier, tmp_path):
     from puregen_transforms.whole_sets.ray_engine import purify_with_ray
     from puregen_transforms.whole_sets.verify import changes_since
@@ -104,6 +107,7 @@ def test_other_data_are_refused(ray, source, table, purifier, tmp_path):
         list(changes_since(tmp_path / "out", str(source)))
 
 
+@pytest.mark.slow
 def test_wrong_settings_are_explained(ray, source, purifier, tmp_path):
     from puregen_transforms.whole_sets.ray_engine import purify_with_ray
 
@@ -125,6 +129,7 @@ purify_with_ray(sys.argv[1], sys.argv[2], purifier, id_column="row", rows_per_ca
 """
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing(source, table, tiny_checkpoint, tmp_path):
     steps = 150
     arguments = [sys.executable, "-c", RUN, str(source), str(tmp_path / "out"), str(tiny_checkpoint), str(steps)]
