@@ -125,9 +125,9 @@ def bytes_of(tensor: Tensor) -> Iterator[memoryview]:
         yield piece.cpu().contiguous().numpy().data
 
 
-def release(rows: Tensor) -> None:
-    """Give back the memory of rows in a file, which are read from it again when needed; others stay as they are."""
-    mapping = _mapping_of(rows)
+def release(rows: object) -> None:
+    """Give back the memory of rows in a file, which are read from it again when needed; all else stays as it is."""
+    mapping = _mapping_of(rows) if isinstance(rows, Tensor) else None
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 

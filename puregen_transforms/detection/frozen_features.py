@@ -66,6 +66,7 @@ def read_features(suspects: SuspectSet, backbone: Backbone, *, side: int) -> Ten
                 raise FloatingPointError(f"The features of the images in rows {where} are not finite.")
             features[part][present] = own
             release(features)
+        release(suspects.images)
     suspects.progress("reading features", len(suspects), len(suspects))
     if features is None:
         raise ValueError("Expected at least one image, but got none.")

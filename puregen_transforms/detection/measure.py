@@ -11,6 +11,7 @@ from torch import Tensor
 
 from puregen_transforms._limits import LARGEST_IMAGE
 from puregen_transforms._progress import Progress
+from puregen_transforms.data.mapped import release
 from puregen_transforms.detection.statistics import thumbnails
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.models.ebm_inference import FrozenEBM
@@ -168,8 +169,10 @@ class ImageMeter:
             if pixels >= CHUNK_PIXELS:
                 yield chunk
                 chunk, pixels = {}, 0
+                release(self.images)
         if chunk:
             yield chunk
+        release(self.images)
 
     def _in_batches(self, function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         return run_in_batches(

@@ -61,6 +61,6 @@ def test_parts_are_changed_as_the_whole(photographs, monkeypatch):
         return torch.cat([poison.images, poison.trigger(photographs.images)])
 
     whole = {name: crafted(name) for name in ("badnets", "blended", "sig", "wanet")}
-    for module in (trigger, mapped):
-        monkeypatch.setattr(module, "_PIXELS_AT_ONCE", 224**2 * 3)
+    monkeypatch.setattr(trigger, "_PIXELS_AT_ONCE", 224**2 * 3)
+    monkeypatch.setattr(mapped, "_BYTES_AT_ONCE", 3 * 224**2 * 3)
     assert all(torch.equal(crafted(name), images) for name, images in whole.items())

