@@ -129,6 +129,7 @@ main.app()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_and_end_with_the_same_networks(source, images, tmp_path):
     """Each learns its part of every batch. Without batch norms, they learn what a single process does."""
     (tmp_path / "worker.py").write_text(WORKER)

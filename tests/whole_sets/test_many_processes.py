@@ -65,7 +65,8 @@ def whole(source, checkpoint, tmp_path_factory):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
 def test_the_number_of_processes_does_not_matter(source, checkpoint, whole, tmp_path, processes):
     done = run(source, tmp_path / "out", checkpoint, "--part-rows", 4, processes=processes)
     assert content(tmp_path / "out") == whole
