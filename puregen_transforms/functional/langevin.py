@@ -94,7 +94,9 @@ def langevin_step(
     energies, gradient = energy_and_gradient(energy, images)
     _check_finite(energies, step=step, what="energy")
     # Products first, sums after: `add(..., alpha=)` may round both as one, or not, by where an element lies in memory.
-    moved = images.detach() + gradient * (-0.5 * step_size**2 / temperature)
+    gradient = gradient * (-0.5 * step_size**2 / temperature)
+    moved = images.detach() + gradient
+    del gradient  # a large image fills the memory several times over as it is
     if noise is not None:
         moved += noise(step, moved) * (step_size * noise_scale)
     return moved

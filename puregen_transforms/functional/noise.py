@@ -99,9 +99,14 @@ def _try_out(device: torch.device) -> Tensor:
 def _draw(size: int, seed: int, sample_ids: Tensor, when: int) -> Tensor:
     """Draw (N, size) float32 values, on the device of the ids."""
     blocks = -(-size // 8)  # 8 values a block
-    pieces = torch.arange(blocks, device=sample_ids.device).split(_BLOCKS_AT_ONCE)
-    drawn = [_draw_blocks(piece, seed, sample_ids, when) for piece in pieces]
-    return (drawn[0] if len(drawn) == 1 else torch.cat(drawn, 1))[:, :size]
+    if blocks <= _BLOCKS_AT_ONCE:
+        return _draw_blocks(torch.arange(blocks, device=sample_ids.device), seed, sample_ids, when)[:, :size]
+    drawn = torch.empty(len(sample_ids), size, device=sample_ids.device)
+    for piece in torch.arange(blocks, device=sample_ids.device).split(_BLOCKS_AT_ONCE):
+        start = 8 * int(piece[0])
+        own = drawn[:, start : start + 8 * len(piece)]
+        own.copy_(_draw_blocks(piece, seed, sample_ids, when)[:, : own.shape[1]])
+    return drawn
 
 
 def _draw_in(window: Window, shape: torch.Size, seed: int, sample_ids: Tensor, when: int) -> Tensor:

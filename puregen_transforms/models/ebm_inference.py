@@ -18,13 +18,14 @@ from puregen_transforms.models.convolution import (
     TransposedConvolution,
     fold_mean_pool,
     keep_freed_memory,
+    one_by_one,
     turned,
 )
 from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
 
 _Freeze = Callable[[Tensor], Tensor]
 
-_TILE_BYTES = 2**26
+_TILE_BYTES = 3 * 2**24
 """Bytes of the widest activation of a tile; five or six such are held at once."""
 
 
@@ -74,7 +75,7 @@ class FrozenEBM:
         cell, tiles = self._tiles(images)
         if len(tiles) == 1:
             return self._energies(self._forward(images)[-1].relu().float().mean((2, 3)))
-        sums = [self._sums(self._forward(tile.seen(images))[-1].relu(), tile, cell) for tile in tiles]
+        sums = [self._sums(self._forward(tile.seen(images))[-1].relu(), tile, cell) for tile in one_by_one(tiles)]
         return self._energies(torch.stack(sums).sum(0) / _cells(images, cell))
 
     @torch.no_grad()
@@ -91,7 +92,7 @@ class FrozenEBM:
         cell, tiles = self._tiles(images)
         height, width = (side // cell for side in images.shape[2:])
         found = images.new_empty(len(images), height, width)
-        for tile in tiles if len(images) else ():  # not every kernel takes none
+        for tile in one_by_one(tiles) if len(images) else ():  # not every kernel takes none
             last = self._own_cells(self._forward(tile.seen(images))[-1].relu(), tile, cell)
             top, left = tile.rows.start // cell, tile.columns.start // cell
             part = (last * self._last.view(-1, 1, 1)).sum(1)
@@ -116,7 +117,7 @@ class FrozenEBM:
             last, gradient = self._backward(images, cells)
             return self._energies(last.float().mean((2, 3))), gradient
         gradients, sums = torch.empty_like(images), []
-        for tile in tiles:
+        for tile in one_by_one(tiles):
             last, g = self._backward(tile.seen(images), cells)
             sums.append(self._sums(last, tile, cell))
             rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)
