@@ -32,9 +32,9 @@ FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "DIB", "TIFF", "PPM", "TGA", "AV
 """Formats that are decoded. Pillow goes by content, whatever a file is called, and knows others that are programs
 (PostScript, which it has Ghostscript run) or that hardly anybody stores pictures in, with decoders to match."""
 
-PIXELS_PER_BYTE = 12
-"""Pixels of a large image for each byte of its file, at most. A photograph of 12 megapixels has a megabyte and more;
-one color all over has a few kilobytes, and would fill the memory out of nothing."""
+FIRST_BYTES, PIXELS_PER_BYTE = 2**20, 24
+"""A file of so many bytes may hold an ordinary image, and for each byte more so many pixels more. A photograph of 12
+megapixels has a megabyte and a half; one color all over has kilobytes, and would fill the memory out of nothing."""
 
 LARGEST_LOOKED_AT = 2**26
 """Pixels of one image that is only looked at, or resized first: larger ones fill the memory out of a small file."""
@@ -64,7 +64,7 @@ class ImageProblemError(ValueError):
 
 def largest_of(file_size: int) -> int:
     """Count the pixels that an image in a file of so many bytes may have, to be worked on in full."""
-    return min(LARGEST_PHOTOGRAPH, max(LARGEST_IMAGE, PIXELS_PER_BYTE * file_size))
+    return min(LARGEST_PHOTOGRAPH, LARGEST_IMAGE + PIXELS_PER_BYTE * max(0, file_size - FIRST_BYTES))
 
 
 def looks_like_image(name: str, first_bytes: bytes) -> bool:

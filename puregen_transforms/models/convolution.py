@@ -14,6 +14,7 @@ from torch import Tensor
 from puregen_transforms.functional.tiles import Tile
 
 _TYPICAL_BATCH = 32
+_MANY_TILES = 16
 _CHANNELS_LAST = torch.channels_last
 _X86 = ("x86_64", "AMD64")
 
@@ -42,14 +43,14 @@ def keep_freed_memory() -> None:
 
 
 def one_by_one(tiles: Sequence[Tile]) -> Iterator[Tile]:
-    """Yield tiles; of several, memory that is free after each goes back to the system, where it can (glibc).
+    """Yield tiles; of many, memory that is free after each goes back to the system, where it can (glibc).
 
     What is left free fits neither the next step's images nor its noise: 240 MiB in an image of 2048x2048 pixels. That
     takes a tenth of the time or a little more.
     """
     for tile in tiles:
         yield tile
-        if len(tiles) > 1 and (trim := _trim()) is not None:
+        if len(tiles) > _MANY_TILES and (trim := _trim()) is not None:
             trim(0)
 
 

@@ -25,8 +25,11 @@ from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
 
 _Freeze = Callable[[Tensor], Tensor]
 
-_TILE_BYTES = 3 * 2**24
+_TILE_BYTES = 2**26
 """Bytes of the widest activation of a tile; five or six such are held at once."""
+
+_LARGE = 2**21
+"""Pixels of an image beyond which tiles are a quarter smaller, as the image itself fills much of the memory."""
 
 
 class FrozenEBM:
@@ -133,7 +136,8 @@ class FrozenEBM:
         cell = 4 * self.config.patch_size
         height, width = images.shape[2:]
         margin = 12 * cell
-        return cell, tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=cell)
+        largest = self.largest_tile if height * width <= _LARGE else self.largest_tile * 3 // 4
+        return cell, tiles_of(height, width, largest=largest, margin=margin, multiple=cell)
 
     def _backward(self, images: Tensor, cells: int) -> tuple[Tensor, Tensor]:
         """Compute the last features, and the gradient of their mean over so many cells, weighted as the energy is."""

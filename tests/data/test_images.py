@@ -107,7 +107,9 @@ def test_large_images_are_taken_if_their_file_is_as_large_as_that_of_a_photograp
         decode(flat)
     with pytest.raises(ImageProblemError, match="for the size of its file"):
         pixels_of(io.BytesIO(flat))
-    assert decode(flat.ljust(400_000, b"\0")).size == (2400, 2000)
+    assert decode(flat.ljust(1_080_000, b"\0")).size == (2400, 2000)
+    assert largest_of(2**20) == 2048**2
+    assert largest_of(1_400_000) > 12_000_000, "a photograph of 12 megapixels has a megabyte and a half"
     assert largest_of(3_000_000) > 24_000_000, "a photograph of 24 megapixels has three megabytes and more"
     with pytest.raises(ImageProblemError, match="at most 33,554,432 pixels"):
         pixels_of(io.BytesIO(one_color(8000, 4200).ljust(10_000_000, b"\0")))

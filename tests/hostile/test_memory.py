@@ -85,7 +85,7 @@ def folders(tmp_path_factory) -> tuple[Path, Path]:
     top = tmp_path_factory.mktemp("memory")
     hostile = {
         "png": plain_png(13_300, 13_300),
-        "at-the-limit.png": plain_png(4_096, 3_072).ljust(LARGEST_FILE, b"\0"),
+        "at-the-limit.png": plain_png(2_048, 2_048).ljust(LARGEST_FILE, b"\0"),
         "text.png": text_png(),
         "webp": saved("WEBP", 16_383),
         "jpeg": saved("JPEG", 9_000, quality=1),
