@@ -5,16 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.functional.tiles import Tile
-
 _TYPICAL_BATCH = 32
-_MANY_TILES = 16
 _CHANNELS_LAST = torch.channels_last
 _X86 = ("x86_64", "AMD64")
 
@@ -42,16 +39,10 @@ def keep_freed_memory() -> None:
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
-def one_by_one(tiles: Sequence[Tile]) -> Iterator[Tile]:
-    """Yield tiles; of many, memory that is free after each goes back to the system, where it can (glibc).
-
-    What is left free fits neither the next step's images nor its noise: 240 MiB in an image of 2048x2048 pixels. That
-    takes a tenth of the time or a little more.
-    """
-    for tile in tiles:
-        yield tile
-        if len(tiles) > _MANY_TILES and (trim := _trim()) is not None:
-            trim(0)
+def give_back_freed_memory() -> None:
+    """Hand memory that is free back to the system, where the C library can (glibc): what `keep_freed_memory` keeps."""
+    if (trim := _trim()) is not None:
+        trim(0)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from puregen_transforms.functional.tiles import tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
-from puregen_transforms.models.convolution import Convolution, keep_freed_memory, one_by_one
+from puregen_transforms.models.convolution import Convolution, keep_freed_memory
 from puregen_transforms.models.denoiser import Denoiser
 
 _TILE_BYTES = 2**26
@@ -74,7 +74,7 @@ class FrozenDenoiser:
         if len(tiles) == 1:
             return (padded - level * self._predict(padded, level))[..., :height, :width]
         restored = torch.empty_like(padded)
-        for tile in one_by_one(tiles):
+        for tile in tiles:
             seen = tile.seen(padded)
             rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)
             own = (seen - level * self._predict(seen, level))[..., rows, columns]

@@ -19,7 +19,6 @@ from puregen_transforms.models.convolution import (
     can_pack,
     fold_mean_pool,
     keep_freed_memory,
-    one_by_one,
     turned,
 )
 
@@ -98,7 +97,7 @@ class FrozenUNet:
         multiple, margin = self.side_multiple, -(-_MARGIN // self.side_multiple) * self.side_multiple
         tiles = tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=multiple)
         noise = torch.zeros_like(images)
-        for tile in one_by_one(tiles):
+        for tile in tiles:
             weights = ramps(tile, height, width, margin=margin).to(images.device)
             tile.seen(noise).add_(self._predict(tile.seen(images), time) * weights)
         return noise
