@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.data.mapped import release
+from puregen_transforms.data.mapped import cut, release
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly
 from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.purifier.batches import on_single_threads
@@ -30,7 +30,7 @@ _PAIRS = 10**8
 """Pairs of images that are compared: 10,000 images of one group, or 3,000 of each of ten classes."""
 
 _ROUNDS = 6
-_ROWS = 1024
+_ROWS, _COMPARED = 1024, 256
 _UNLIKE = 0.15
 """Cosine with the template below which a misplaced form of it is unlike it."""
 
@@ -183,18 +183,40 @@ def find_neighbors(rows: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> tup
     closeness = torch.full((len(rows),), -1.0)
     nearest = torch.zeros(len(rows), NEIGHBORS, dtype=torch.int64)
     for group, copies in groups:
-        own = rows[group]
-
-        def near(part: tuple[Tensor, Tensor], own: Tensor = own) -> torch.return_types.topk:
-            return (part[0] @ own.T).masked_fill_(part[1], -1).topk(NEIGHBORS, dim=1)
-
-        found = on_single_threads(near, list(zip(own.split(256), copies.split(256), strict=True)))
-        close = torch.cat([near.values for near in found]).mean(1)
+        values, places = _nearest(rows[group], copies)
+        close = values.mean(1)
         better = close > closeness[group]
         closeness[group[better]] = close[better]
-        nearest[group[better]] = group[torch.cat([near.indices for near in found])[better]]
+        nearest[group[better]] = group[places[better]]
         release(rows)
     return closeness, nearest
+
+
+def _nearest(rows: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
+    """Find for each of (n, D) rows the most alike that are no copies: cosines and numbers, (n, NEIGHBORS) each.
+
+    Two blocks of rows are multiplied once, and looked at from both sides.
+    """
+    blocks = cut(len(rows), _COMPARED)
+    values = torch.full((len(rows), len(blocks), NEIGHBORS), -1.0)
+    places = torch.zeros(values.shape, dtype=torch.int64)
+
+    def compare(number: int) -> None:
+        own, first = blocks[number], blocks[number].start
+        cosines = (rows[own] @ rows[first:].T).masked_fill_(copies[own, first:], -1)
+
+        def keep(part: slice, cosines: Tensor) -> None:
+            best = cosines.topk(min(NEIGHBORS, cosines.shape[1]), dim=1)
+            values[part, number, : best.values.shape[1]] = best.values
+            places[part, number, : best.values.shape[1]] = best.indices + first
+
+        keep(own, cosines)
+        for other in blocks[number + 1 :]:
+            keep(other, cosines[:, other.start - first : other.stop - first].T.contiguous())
+
+    on_single_threads(compare, range(len(blocks)))
+    best = values.flatten(1).topk(NEIGHBORS, dim=1)
+    return best.values, places.flatten(1).gather(1, best.indices)
 
 
 def groups_of(thumbnails: Tensor, labels: Tensor | None, *, everyone: int) -> list[tuple[Tensor, Tensor]]:
