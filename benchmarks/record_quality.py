@@ -20,6 +20,7 @@ import dynamics_tradeoff
 import hundred_thousand
 import inspect_false_alarms
 import mean_color
+import network_free
 import overview
 import photograph_quality
 import photograph_verdicts
@@ -49,6 +50,7 @@ NARCISSUS = RESULTS / "narcissus.json"
 OVERVIEW = ("narcissus", "gradient_matching", "triggers", "detection")
 VERDICTS = {
     "clean_verdicts": clean_verdicts.markdown,
+    "network_free": network_free.markdown,
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
     "hundred_thousand": hundred_thousand.markdown,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import platform
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -26,31 +23,6 @@ def can_pack(device: torch.device, dtype: torch.dtype) -> bool:
     if dtype == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return dtype == torch.float32
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Have the C library keep what a network call frees for the next, where it adapts (glibc).
-
-    Otherwise it hands the top of its heap back whenever a few megabytes of it are free, and the system maps and
-    clears the same pages again at every layer, a good part of the time. Freeing one large block raises that limit: to
-    twice its size, here 64 MB, the largest glibc takes.
-    """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
-
-
-def give_back_freed_memory() -> None:
-    """Hand memory that is free back to the system, where the C library can (glibc): what `keep_freed_memory` keeps."""
-    if (trim := _trim()) is not None:
-        trim(0)
-
-
-@functools.cache
-def _trim() -> Callable[[int], int] | None:
-    try:
-        return ctypes.CDLL(None).malloc_trim
-    except (OSError, TypeError, AttributeError):  # another C library
-        return None
 
 
 class Convolution:

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.memory import keep_freed_memory
 from puregen_transforms.functional.tiles import tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
-from puregen_transforms.models.convolution import Convolution, keep_freed_memory
+from puregen_transforms.models.convolution import Convolution
 from puregen_transforms.models.denoiser import Denoiser
 
 _TILE_BYTES = 2**26

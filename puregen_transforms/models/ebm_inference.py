@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.memory import LARGE, give_back_freed_memory, keep_freed_memory
 from puregen_transforms.functional.tiles import Tile, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.config import EBMConfig
@@ -17,8 +18,6 @@ from puregen_transforms.models.convolution import (
     Convolution,
     TransposedConvolution,
     fold_mean_pool,
-    give_back_freed_memory,
-    keep_freed_memory,
     turned,
 )
 from puregen_transforms.models.ebm import EBM, Block, DownBlock, FirstBlock
@@ -27,10 +26,6 @@ _Freeze = Callable[[Tensor], Tensor]
 
 _TILE_BYTES = 2**26
 """Bytes of the widest activation of a tile; five or six such are held at once."""
-
-_LARGE = 2**21
-"""Pixels of an image that itself fills much of the memory. Beyond them tiles are a quarter smaller, and what is free
-after each, which fits neither the images nor the noise of the next step, goes back: 240 MiB at 2048x2048 pixels."""
 
 
 class FrozenEBM:
@@ -79,7 +74,10 @@ class FrozenEBM:
         cell, tiles = self._tiles(images)
         if len(tiles) == 1:
             return self._energies(self._forward(images)[-1].relu().float().mean((2, 3)))
-        sums = [self._sums(self._forward(tile.seen(images))[-1].relu(), tile, cell) for tile in tiles]
+        sums = []
+        for tile in tiles:
+            give_back_freed_memory(images)
+            sums.append(self._sums(self._forward(tile.seen(images))[-1].relu(), tile, cell))
         return self._energies(torch.stack(sums).sum(0) / _cells(images, cell))
 
     @torch.no_grad()
@@ -97,6 +95,7 @@ class FrozenEBM:
         height, width = (side // cell for side in images.shape[2:])
         found = images.new_empty(len(images), height, width)
         for tile in tiles if len(images) else ():  # not every kernel takes none
+            give_back_freed_memory(images)
             last = self._own_cells(self._forward(tile.seen(images))[-1].relu(), tile, cell)
             top, left = tile.rows.start // cell, tile.columns.start // cell
             part = (last * self._last.view(-1, 1, 1)).sum(1)
@@ -122,12 +121,11 @@ class FrozenEBM:
             return self._energies(last.float().mean((2, 3))), gradient
         gradients, sums = torch.empty_like(images), []
         for tile in tiles:
+            give_back_freed_memory(images)
             last, g = self._backward(tile.seen(images), cells)
             sums.append(self._sums(last, tile, cell))
             rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)
             gradients[..., tile.rows.of, tile.columns.of] = g[..., rows, columns]
-            if images.shape[2:].numel() > _LARGE:
-                give_back_freed_memory()
         return self._energies(torch.stack(sums).sum(0) / cells), gradients
 
     def _tiles(self, images: Tensor) -> tuple[int, list[Tile]]:
@@ -139,7 +137,7 @@ class FrozenEBM:
         cell = 4 * self.config.patch_size
         height, width = images.shape[2:]
         margin = 12 * cell
-        largest = self.largest_tile if height * width <= _LARGE else self.largest_tile * 3 // 4
+        largest = self.largest_tile if height * width <= LARGE else self.largest_tile * 2 // 3
         return cell, tiles_of(height, width, largest=largest, margin=margin, multiple=cell)
 
     def _backward(self, images: Tensor, cells: int) -> tuple[Tensor, Tensor]:

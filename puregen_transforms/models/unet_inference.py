@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from puregen_transforms.functional.memory import keep_freed_memory
 from puregen_transforms.functional.tiles import ramps, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import (
@@ -18,7 +19,6 @@ from puregen_transforms.models.convolution import (
     TransposedConvolution,
     can_pack,
     fold_mean_pool,
-    keep_freed_memory,
     turned,
 )
 
