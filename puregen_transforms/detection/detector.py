@@ -22,6 +22,7 @@ from puregen_transforms.data.mapped import bytes_of, stacked_images
 from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.functional.images import rounded
+from puregen_transforms.functional.memory import give_back_freed_memory
 from puregen_transforms.purifier.device import choose_device
 from puregen_transforms.transforms.formats import open_image
 
@@ -233,6 +234,7 @@ def run_detector(
     )
     started = time.perf_counter()
     found = detector.detect(suspects)
+    give_back_freed_memory()  # the next search holds things of other sizes
     if len(found) != len(images):
         raise ValueError(f"Expected {len(images)} scores from the detector {name!r}, but got {len(found)}.")
     _check_scores(name, found, images)

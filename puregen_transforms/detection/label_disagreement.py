@@ -20,7 +20,7 @@ from puregen_transforms.hub.backbones import DEFAULT_SHA256, load_backbone
 LEAST_IMAGES = 4
 """Images of a class from which on others are compared with their mean."""
 
-_BLOCK = 4096
+_BLOCK = 512
 """Rows compared at once in float64."""
 
 _NOTHING = 1e-9

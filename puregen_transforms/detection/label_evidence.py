@@ -13,7 +13,7 @@ from torch import Tensor
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
 from puregen_transforms.detection.ridge import fit_ridge
-from puregen_transforms.detection.row_parts import join_parts
+from puregen_transforms.detection.row_parts import join_parts, rows_at_once
 from puregen_transforms.detection.statistics import binomial_tail
 
 UNLIKELY, DOUBTFUL = 1e-3, 0.05
@@ -102,7 +102,7 @@ def _are_harmless(
 
 def describe_pictures(images: Tensor) -> Tensor:
     """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32."""
-    return join_parts(_describe, images, 512)
+    return join_parts(_describe, images, rows_at_once(images))
 
 
 def _describe(images: Tensor) -> Tensor:

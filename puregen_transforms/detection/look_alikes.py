@@ -6,20 +6,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.detection.row_parts import join_parts
+from puregen_transforms.detection.row_parts import join_parts, rows_at_once
 from puregen_transforms.purifier.batches import on_single_threads
 
 SAME_PICTURE = 0.95
 """Cosine of two thumbnails above which they are taken for the same picture, cropped or compressed anew at most."""
 
-_AT_ONCE = 1024
 _SIDE = 8
 _FLAT = 20.0
 
 
 def small_pictures(images: Tensor) -> Tensor:
     """Make thumbnails of 8x8 pixels, less their mean and of length 1: (N, 3, H, W) uint8 -> (N, 193) float32."""
-    return join_parts(_thumbnails, images, _AT_ONCE)
+    return join_parts(_thumbnails, images, rows_at_once(images))
 
 
 def _thumbnails(images: Tensor) -> Tensor:
@@ -50,7 +49,7 @@ def copies_among(thumbnails: Tensor) -> Tensor:
 def content_keys(images: Tensor) -> Tensor:
     """Compute a number that equal images have in common, and others do not: (N, C, H, W) uint8 -> (N,) int64."""
     weights = odd_numbers(images.shape[1:].numel(), seed=1)
-    return join_parts(lambda part: (part.flatten(1).long() * weights).sum(1), images, _AT_ONCE)
+    return join_parts(lambda part: (part.flatten(1).long() * weights).sum(1), images, rows_at_once(images))
 
 
 def order_by_content(keys: Tensor, labels: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms._progress import Progress
 from puregen_transforms.data.mapped import copied_rows, empty_rows, folder_of, parts_of, release
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import evenly, small_pictures
@@ -18,6 +19,7 @@ from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import Match, WholeImages, Windows, groups_of, product, search
 from puregen_transforms.detection.report import DetectionReport
 from puregen_transforms.detection.residuals import Whitening, as_colors, reduction
+from puregen_transforms.functional.memory import give_back_freed_memory
 
 WINDOW = 8
 """Side of the windows of the second look, in pixels of the residuals."""
@@ -69,17 +71,23 @@ class ResidualPatterns(Detector):
             ValueError: too few images, too small ones or of several sizes, or one that cannot be read.
         """
         images, labels, order = read_images(suspects, smallest=2 * WINDOW)
+        marks = self._find(images, labels, suspects.progress)
+        give_back_freed_memory()
+        return report_marks(suspects, order, images, labels, marks)
+
+    def _find(self, images: Tensor, labels: Tensor | None, progress: Progress) -> list[tuple[Mark, Tensor]]:
         step = reduction(images.shape[-2:])
         numbers = images.shape[1:].numel() // step**2
         rows = evenly(torch.arange(len(images)), _MOST_NUMBERS // numbers)
         sample, known = copied_rows(images, rows), None if labels is None else labels[rows]
         thumbnails = small_pictures(sample)
-        suspects.progress("looking for shared patterns", 0, 2)
+        progress("looking for shared patterns", 0, 2)
         whitening, residuals, found = _search_whole(
             sample, thumbnails, groups_of(thumbnails, known, everyone=_EVERYONE)
         )
         marks = [_mark("pattern", match, rows, used, images, lambda own: own.flatten(1)) for used, match in found]
-        suspects.progress("looking for shared patterns", 1, 2)
+        progress("looking for shared patterns", 1, 2)
+        give_back_freed_memory()
         if self.windows:
             cuts = _window_cuts(residuals.shape[-2:])
             windows = _all_windows(residuals, [cut for _, cut in cuts])
@@ -94,8 +102,8 @@ class ResidualPatterns(Detector):
                 _mark("local pattern", match, rows, whitening, images, cuts[number][1], cuts[number][0])
                 for number, match in local
             ]
-        suspects.progress("looking for shared patterns", 2, 2)
-        return report_marks(suspects, order, images, labels, marks)
+        progress("looking for shared patterns", 2, 2)
+        return marks
 
 
 def _search_whole(

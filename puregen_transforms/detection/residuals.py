@@ -11,7 +11,7 @@ from torch import Tensor
 
 from puregen_transforms.data.mapped import cut, empty_rows, folder_of
 from puregen_transforms.detection.frequency import cosines
-from puregen_transforms.detection.row_parts import fill_parts, join_parts
+from puregen_transforms.detection.row_parts import fill_parts, join_parts, rows_at_once
 
 LARGEST_SIDE = 64
 """Larger images are averaged down to at most this: a trigger that is to survive a victim's resizing is coarser."""
@@ -21,9 +21,6 @@ LOWEST = 6
 
 _FLOOR, _ROUNDING = 0.03, 0.1
 """Least scale of a coefficient, relative to the median one's and in units of 1/255; JPEG leaves some with nothing."""
-
-_AT_ONCE = 2**19
-"""Numbers in one piece of work; the same whatever the number of threads."""
 
 _COLORS = torch.tensor([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / torch.tensor([[3.0], [2.0], [6.0]]).sqrt()
 """Gray, red against blue, and green against both: orthonormal."""
@@ -63,7 +60,7 @@ class Whitening:
     def __call__(self, images: Tensor) -> Tensor:
         """Compute the residuals of (N, 3, H, W) uint8 images: (N, 3, h, w) float32, in a file if they are too many."""
         found = empty_rows((len(images), *self.mean.shape), torch.float32, folder=folder_of(images))
-        return fill_parts(found, self._residuals, images, _count(images))
+        return fill_parts(found, self._residuals, images, rows_at_once(images))
 
     def _residuals(self, images: Tensor) -> Tensor:
         flat = self._flattened(images) - self.mean
@@ -95,12 +92,8 @@ def _transform(images: Tensor, step: int) -> Tensor:
 
 def _mean(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Average over images, in double precision."""
-    parts = cut(len(images), _count(images))
+    parts = cut(len(images), rows_at_once(images))
     sums = join_parts(
         lambda number: function(images[parts[int(number)]]).double().sum(0)[None], torch.arange(len(parts)), 1
     )
     return sums.sum(0) / len(images)
-
-
-def _count(images: Tensor) -> int:
-    return max(1, _AT_ONCE // images.shape[1:].numel())

@@ -10,6 +10,13 @@ from torch import Tensor
 from puregen_transforms.data.mapped import cut, release
 from puregen_transforms.purifier.batches import on_single_threads
 
+_NUMBERS_AT_ONCE = 2**19
+
+
+def rows_at_once(rows: Tensor) -> int:
+    """Count the rows of (N, ...) that are one piece of work, the same for any number of threads."""
+    return max(1, _NUMBERS_AT_ONCE // rows.shape[1:].numel())
+
 
 def join_parts(function: Callable[[Tensor], Tensor], rows: Tensor, size: int) -> Tensor:
     """Join what a function makes of rows, `size` of them at a time: (n, ...) -> (n, ...).

@@ -24,13 +24,23 @@ def keep_freed_memory() -> None:
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
-def give_back_freed_memory(images: Tensor) -> None:
-    """Hand what `keep_freed_memory` keeps back to the system, beside images (..., H, W) that are `LARGE`.
+def give_back_freed_memory() -> None:
+    """Hand memory that is free back to the system, where the C library can (glibc).
 
-    Before each tile: what was left free fits other sizes, and is 200 MiB at 2048x2048 pixels.
+    It keeps what was freed for later, at most as much as was ever held at once; what comes later is of other sizes, and
+    comes on top.
     """
-    if images.shape[-2:].numel() > LARGE and (trim := _trim()) is not None:
+    if (trim := _trim()) is not None:
         trim(0)
+
+
+def make_room_beside(images: Tensor) -> None:
+    """Hand memory that is free back to the system, before a tile of images (..., H, W) that are `LARGE`.
+
+    What was left free fits other sizes, and is 200 MiB at 2048x2048 pixels.
+    """
+    if images.shape[-2:].numel() > LARGE:
+        give_back_freed_memory()
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.functional.memory import LARGE, give_back_freed_memory, keep_freed_memory
+from puregen_transforms.functional.memory import LARGE, keep_freed_memory, make_room_beside
 from puregen_transforms.functional.tiles import Tile, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.config import EBMConfig
@@ -76,7 +76,7 @@ class FrozenEBM:
             return self._energies(self._forward(images)[-1].relu().float().mean((2, 3)))
         sums = []
         for tile in tiles:
-            give_back_freed_memory(images)
+            make_room_beside(images)
             sums.append(self._sums(self._forward(tile.seen(images))[-1].relu(), tile, cell))
         return self._energies(torch.stack(sums).sum(0) / _cells(images, cell))
 
@@ -95,7 +95,7 @@ class FrozenEBM:
         height, width = (side // cell for side in images.shape[2:])
         found = images.new_empty(len(images), height, width)
         for tile in tiles if len(images) else ():  # not every kernel takes none
-            give_back_freed_memory(images)
+            make_room_beside(images)
             last = self._own_cells(self._forward(tile.seen(images))[-1].relu(), tile, cell)
             top, left = tile.rows.start // cell, tile.columns.start // cell
             part = (last * self._last.view(-1, 1, 1)).sum(1)
@@ -121,7 +121,7 @@ class FrozenEBM:
             return self._energies(last.float().mean((2, 3))), gradient
         gradients, sums = torch.empty_like(images), []
         for tile in tiles:
-            give_back_freed_memory(images)
+            make_room_beside(images)
             last, g = self._backward(tile.seen(images), cells)
             sums.append(self._sums(last, tile, cell))
             rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.functional.memory import keep_freed_memory
+from puregen_transforms.functional.memory import keep_freed_memory, make_room_beside
 from puregen_transforms.functional.tiles import ramps, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import (
@@ -98,6 +98,7 @@ class FrozenUNet:
         tiles = tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=multiple)
         noise = torch.zeros_like(images)
         for tile in tiles:
+            make_room_beside(images)
             weights = ramps(tile, height, width, margin=margin).to(images.device)
             tile.seen(noise).add_(self._predict(tile.seen(images), time) * weights)
         return noise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.functional.images import to_signed, to_uint8
-from puregen_transforms.functional.memory import give_back_freed_memory
+from puregen_transforms.functional.memory import make_room_beside
 from puregen_transforms.functional.noise import KeyedNoise, Window
 from puregen_transforms.functional.tiles import Tile, tiles_of
 from puregen_transforms.purifier.batches import (
@@ -84,7 +84,7 @@ class Purifier:
         purified = torch.empty(image.shape, dtype=torch.uint8, device=image.device)
 
         def purify(tile: Tile) -> None:
-            give_back_freed_memory(image)
+            make_room_beside(image)
             window = Window(tile.seen_rows.start, tile.seen_columns.start, height, width)
             seen = self._purify(tile.seen(image).to(self.device), sample_id.to(self.device), seed, window)
             rows, columns = tile.rows.within(tile.seen_rows), tile.columns.within(tile.seen_columns)
