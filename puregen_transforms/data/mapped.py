@@ -22,6 +22,9 @@ LARGEST_IN_MEMORY = 2**27
 _BYTES_AT_ONCE = 3 * 2**20
 """Of rows that are looked at together: 1,024 images of 32 pixels, twenty of 224."""
 
+_READ_APART = 32
+"""Rows anywhere in a file that are read before it is released: the system may map two megabytes around each."""
+
 
 class _Mapping(mmap.mmap):
     """A file that is mapped; `folder` is where it lies, None the folder for temporary files."""
@@ -87,9 +90,19 @@ def copied_rows(rows: Tensor, numbers: Tensor | None = None) -> Tensor:
     numbers = torch.arange(len(rows)) if numbers is None else numbers
     copy = empty_rows((len(numbers), *rows.shape[1:]), rows.dtype, folder=folder_of(rows))
     for part in parts_of(copy):
-        copy[part] = rows[numbers[part]]
-        release(rows)
+        copy[part] = gathered(rows, numbers[part])
     return copy
+
+
+def gathered(rows: Tensor, numbers: Tensor) -> Tensor:
+    """Copy some rows into memory: (n,) int64 -> (n, ...). Of a file, little more than they fill is held meanwhile."""
+    if not is_in_file(rows):
+        return rows[numbers]
+    found = torch.empty(len(numbers), *rows.shape[1:], dtype=rows.dtype)
+    for part in cut(len(numbers), _READ_APART):
+        found[part] = rows[numbers[part]]
+        release(rows)
+    return found
 
 
 def changed_rows(rows: Tensor, before: Tensor) -> Tensor:

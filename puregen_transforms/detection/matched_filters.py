@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.data.mapped import cut, release
+from puregen_transforms.data.mapped import cut, gathered
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly
 from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.purifier.batches import on_single_threads
@@ -183,12 +183,11 @@ def find_neighbors(rows: Tensor, groups: Sequence[tuple[Tensor, Tensor]]) -> tup
     closeness = torch.full((len(rows),), -1.0)
     nearest = torch.zeros(len(rows), NEIGHBORS, dtype=torch.int64)
     for group, copies in groups:
-        values, places = _nearest(rows[group], copies)
+        values, places = _nearest(gathered(rows, group), copies)
         close = values.mean(1)
         better = close > closeness[group]
         closeness[group[better]] = close[better]
         nearest[group[better]] = group[places[better]]
-        release(rows)
     return closeness, nearest
 
 
@@ -253,8 +252,7 @@ def grow(field: Field, members: Tensor) -> Match:
 
 
 def _match(field: Field, members: Tensor, *, thorough: bool) -> Match:
-    own = field.rows[members]
-    release(field.rows)
+    own = gathered(field.rows, members)
     total = own.double().sum(0).float()
     template = F.normalize(total, dim=0)
     scores, chance = field.compare(template, thorough=thorough)

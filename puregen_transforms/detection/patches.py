@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.data.mapped import empty_rows, folder_of
+from puregen_transforms.data.mapped import empty_rows, folder_of, gathered
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
@@ -110,7 +110,7 @@ class Windows:
     @classmethod
     def of(cls, gray: Tensor, side: int) -> Windows:
         """Measure what is usual, and find the longest window of each image: (N, 1, h, w)."""
-        whitening = _whitening(gray[evenly(torch.arange(len(gray)), _MEASURED)], side)
+        whitening = _whitening(gathered(gray, evenly(torch.arange(len(gray)), _MEASURED)), side)
 
         def longest(part: Tensor) -> Tensor:
             white = (_cut(part, side) @ whitening).view(len(part), -1, len(whitening))
@@ -144,7 +144,9 @@ class Windows:
     def places(self, template: Tensor, rows: Tensor) -> list[tuple[int, int]]:
         """Find where in some images the projection on a template is largest: how far down and how far right."""
         kernel = self._kernel(template)[None, None]
-        found = torch.cat([F.conv2d(self.gray[part], kernel).flatten(1).argmax(1) for part in rows.split(_PART)])
+        found = torch.cat(
+            [F.conv2d(gathered(self.gray, part), kernel).flatten(1).argmax(1) for part in rows.split(_PART)]
+        )
         return [divmod(place, self.gray.shape[-1] - self.side + 1) for place in found.tolist()]
 
     def _kernel(self, template: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from puregen_transforms.data.mapped import cut, empty_rows, folder_of
+from puregen_transforms.data.mapped import cut, empty_rows, folder_of, release
 from puregen_transforms.detection.frequency import cosines
 from puregen_transforms.detection.row_parts import fill_parts, join_parts, rows_at_once
 
@@ -93,7 +93,11 @@ def _transform(images: Tensor, step: int) -> Tensor:
 def _mean(function: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Average over images, in double precision."""
     parts = cut(len(images), rows_at_once(images))
-    sums = join_parts(
-        lambda number: function(images[parts[int(number)]]).double().sum(0)[None], torch.arange(len(parts)), 1
-    )
+
+    def total(number: Tensor) -> Tensor:
+        found = function(images[parts[int(number)]]).double().sum(0)[None]
+        release(images)
+        return found
+
+    sums = join_parts(total, torch.arange(len(parts)), 1)
     return sums.sum(0) / len(images)

@@ -39,7 +39,7 @@ def add_noise(images: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tenso
         alpha_bar: one for all, or (N,).
     """
     a = torch.as_tensor(alpha_bar, device=images.device).view(-1, 1, 1, 1)
-    return a.sqrt() * images + (1 - a).sqrt() * noise
+    return (a.sqrt() * images).add_((1 - a).sqrt() * noise)
 
 
 def timesteps_of(steps: int, calls: int) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LARGE = 2**21
+_LARGE = 2**21
 """Pixels beyond which an image itself fills much of the memory."""
 
 
@@ -35,12 +35,21 @@ def give_back_freed_memory() -> None:
 
 
 def make_room_beside(images: Tensor) -> None:
-    """Hand memory that is free back to the system, before a tile of images (..., H, W) that are `LARGE`.
+    """Hand memory that is free back to the system, before a tile of images (..., H, W) that are large themselves.
 
     What was left free fits other sizes, and is 200 MiB at 2048x2048 pixels.
     """
-    if images.shape[-2:].numel() > LARGE:
+    if _is_large(images):
         give_back_freed_memory()
+
+
+def largest_beside(images: Tensor, pixels: int) -> int:
+    """Choose the pixels of a tile: `pixels`, or two thirds where the images (..., H, W) themselves are large."""
+    return pixels * 2 // 3 if _is_large(images) else pixels
+
+
+def _is_large(images: Tensor) -> bool:
+    return images.shape[-2:].numel() > _LARGE
 
 
 @functools.cache

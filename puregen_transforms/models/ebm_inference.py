@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.functional.memory import LARGE, keep_freed_memory, make_room_beside
+from puregen_transforms.functional.memory import keep_freed_memory, largest_beside, make_room_beside
 from puregen_transforms.functional.tiles import Tile, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.config import EBMConfig
@@ -137,7 +137,7 @@ class FrozenEBM:
         cell = 4 * self.config.patch_size
         height, width = images.shape[2:]
         margin = 12 * cell
-        largest = self.largest_tile if height * width <= LARGE else self.largest_tile * 2 // 3
+        largest = largest_beside(images, self.largest_tile)
         return cell, tiles_of(height, width, largest=largest, margin=margin, multiple=cell)
 
     def _backward(self, images: Tensor, cells: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.functional.memory import keep_freed_memory, make_room_beside
+from puregen_transforms.functional.memory import keep_freed_memory, largest_beside, make_room_beside
 from puregen_transforms.functional.tiles import ramps, tiles_of
 from puregen_transforms.models.batch_invariance import BatchInvariant
 from puregen_transforms.models.convolution import (
@@ -95,7 +95,8 @@ class FrozenUNet:
         if height * width <= 2 * self.largest_tile:  # tiles of so small an image would see much of it twice
             return self._predict(images, time)
         multiple, margin = self.side_multiple, -(-_MARGIN // self.side_multiple) * self.side_multiple
-        tiles = tiles_of(height, width, largest=self.largest_tile, margin=margin, multiple=multiple)
+        largest = largest_beside(images, self.largest_tile)
+        tiles = tiles_of(height, width, largest=largest, margin=margin, multiple=multiple)
         noise = torch.zeros_like(images)
         for tile in tiles:
             make_room_beside(images)

@@ -72,6 +72,7 @@ class Purifier:
 
     def _purify(self, images: Tensor, sample_ids: Tensor, seed: int, window: Window | None = None) -> Tensor:
         """Run the stages on images, or on what a window shows of larger ones: (N, 3, H, W) -> the same, in uint8."""
+        make_room_beside(images)
         x = to_signed(images)
         for index, stage in enumerate(self.stages):
             x = stage(x, KeyedNoise(seed, sample_ids, index, window=window))
