@@ -14,7 +14,7 @@ _NUMBERS_AT_ONCE = 2**19
 
 
 def rows_at_once(rows: Tensor) -> int:
-    """Count the rows of (N, ...) that are one piece of work, the same for any number of threads."""
+    """Count the rows of (N, ...) that are one piece of work: half a million numbers, on any number of threads."""
     return max(1, _NUMBERS_AT_ONCE // rows.shape[1:].numel())
 
 

@@ -102,6 +102,7 @@ class FrozenUNet:
             make_room_beside(images)
             weights = ramps(tile, height, width, margin=margin).to(images.device)
             tile.seen(noise).add_(self._predict(tile.seen(images), time) * weights)
+        make_room_beside(images)
         return noise
 
     def _predict(self, images: Tensor, time: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from puregen_transforms.data.mapped import (
     copied_rows,
     empty_images,
     empty_rows,
+    gathered,
     is_in_file,
     parts_of,
     stacked_images,
@@ -29,6 +30,14 @@ def anywhere(request, monkeypatch, tmp_path):
     monkeypatch.setattr(mapped, "_BYTES_AT_ONCE", 9 * 32**2)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
+
+
+def test_rows_are_gathered_in_any_order(anywhere):
+    rows = empty_rows((100, 5), torch.float32)
+    rows.copy_(torch.arange(500).view(100, 5))
+    for count in (0, 1, 32, 33, 90):
+        numbers = torch.randint(40, (count,), generator=torch.Generator().manual_seed(count))
+        assert torch.equal(gathered(rows[7:60], numbers), torch.arange(500.0).view(100, 5)[7:60][numbers])
 
 
 def test_images_are_stacked_copied_and_written(anywhere, images):

@@ -1,8 +1,10 @@
-"""What tells an overlay from a natural group: carriers far from all other images."""
+"""Neighbors, and what tells an overlay from a natural group: carriers far from all other images."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 
-from puregen_transforms.detection.matched_filters import BUMP, Match
+from puregen_transforms.detection.matched_filters import BUMP, NEIGHBORS, Match, find_neighbors
 
 
 def match(*scores: torch.Tensor) -> Match:
@@ -35,3 +37,21 @@ def test_one_sign_of_a_tail_is_not_enough():
 
 def test_nothing_found_is_no_tail():
     assert not match(OTHERS).is_tail
+
+
+@pytest.mark.parametrize("count", [5, 256, 257, 600])
+def test_neighbors_are_those_of_every_pair(count):
+    generator = torch.Generator().manual_seed(count)
+    rows = F.normalize(torch.randn(count + 1, 12, generator=generator))
+    group = torch.randperm(count + 1, generator=generator)[:count]
+    copies = torch.eye(count).bool()
+    copies[0, 3] = copies[3, 0] = True
+    closeness, nearest = find_neighbors(rows, [(group, copies)])
+
+    cosines = (rows[group].double() @ rows[group].double().T).masked_fill(copies, -1)
+    best = cosines.topk(NEIGHBORS, dim=1)
+    torch.testing.assert_close(closeness[group], best.values.mean(1).float())
+    known = best.values[:, -1] > -1  # where there are as many
+    assert torch.equal(nearest[group][known], group[best.indices][known])
+    left_out = torch.ones(count + 1, dtype=torch.bool).index_fill(0, group, False)
+    assert (closeness[left_out] == -1).all()
