@@ -15,7 +15,7 @@ box-filtered to 32 pixels, without a JPEG grid. Only the searches are timed, on 
   of wrong labels and in gray; handwritten digits of scikit-learn, enlarged; clothing photographs, whole and in parts,
   at 64 and at 224 pixels. Whatever is flagged there is a false alarm.
 
-Every cell is kept as soon as it is measured: after a kill the same command goes on. Three hours on two idle
+Every cell is kept as soon as it is measured: after a kill the same command goes on. About three hours on two idle
 cores.
 """
 
@@ -252,7 +252,8 @@ def markdown(record: dict[str, Any]) -> str:
             attack, _, again = attack.partition(", JPEG ")
             column = f"JPEG {again}" if again else share
             poisoned.setdefault((data, attack), {}).setdefault(column, []).append(found)
-    return _poison_table(poisoned) + "\n" + _clean_table(clean)
+    about = f"`python benchmarks/network_free.py CIFAR10_TRAIN TINY_IMAGENET_TRAIN`; {record['machine']['machine']}.\n"
+    return "\n".join([_poison_table(poisoned), _clean_table(clean), about])
 
 
 def _poison_table(groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]]) -> str:
@@ -270,9 +271,10 @@ def _poison_table(groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
             if (shares_of := [float(one) for one in columns[:-2] if one in found and _share(found[one], name) >= FOUND])
         }
         by = ", ".join(f"{name} {100 * share:g} %" for name, share in least.items())
+        by = by or ("none" if any(one in found for one in columns[:-2]) else "")
         wrong = max(one["any"]["false"] for cells in found.values() for one in cells)
         values = " | ".join(f"{100 * shares[column]:.0f}" if column in shares else "" for column in columns)
-        lines.append(f"| {data} | {attack} | {values} | {by or 'none'} | {wrong} |")
+        lines.append(f"| {data} | {attack} | {values} | {by} | {wrong} |")
     return "\n".join(lines) + "\n"
 
 

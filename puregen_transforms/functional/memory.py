@@ -1,4 +1,4 @@
-"""Say what becomes of memory that a network call has freed."""
+"""Say what becomes of memory that was freed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def make_room_beside(images: Tensor) -> None:
 
     What was left free fits other sizes, and is 200 MiB at 2048x2048 pixels.
     """
-    if _is_large(images):
+    if _is_large(images) and images.device.type == "cpu":
         give_back_freed_memory()
 
 
