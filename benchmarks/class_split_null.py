@@ -63,9 +63,11 @@ def classes_of(learned: ImageSet, clean: ImageSet, seed: int) -> dict[str, Any]:
     device = torch.device("cpu")
     own = read_activations(network, learned.images, device=device)
     references = read_activations(network, clean.images, device=device)
-    witness = loss_under_changes(network, learned.images, learned.labels, device=device, progress=lambda *about: None)
-    logits = references.logits.argmax(1) == clean.labels
-    found: dict[str, Any] = {"accuracy": float(logits.double().mean()), "classes": []}
+    witness = loss_under_changes(
+        network, learned.images, learned.labels, own.logits, device=device, progress=lambda *about: None
+    )
+    right = references.logits.argmax(1) == clean.labels
+    found: dict[str, Any] = {"accuracy": float(right.double().mean()), "classes": []}
     least = ClassSplit().least
     for label, name in enumerate(learned.class_names):
         rows = (learned.labels == label).nonzero().flatten()

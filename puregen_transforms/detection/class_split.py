@@ -35,6 +35,7 @@ from puregen_transforms.detection.split_search import (
 )
 from puregen_transforms.functional.images import normalize, to_pixels
 from puregen_transforms.functional.jpeg import jpeg
+from puregen_transforms.models.folding import fold_norms
 
 LEAST_IMAGES = 50
 """Images of a class from which on it is searched."""
@@ -76,7 +77,7 @@ class ClassSplit(Detector):
         epochs: of the networks that look again where sides overlap; 0 trains none.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "network"})
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
@@ -96,7 +97,9 @@ class ClassSplit(Detector):
         network, labels = suspects.network, suspects.labels
         assert network is not None and labels is not None
         images, own = suspects.tensor(), read_suspects(suspects)
-        witness = loss_under_changes(network, images, labels, device=suspects.device, progress=suspects.progress)
+        witness = loss_under_changes(
+            network, images, labels, own.logits, device=suspects.device, progress=suspects.progress
+        )
         reserved = None if suspects.reserved is None else matching_reserved(suspects)
         clean = own if reserved is None else read_activations(network, reserved.images, device=suspects.device)
         generator = torch.Generator().manual_seed(suspects.seed)
@@ -212,7 +215,7 @@ def refined(spaces: list[Space], split: Split, *, seed: int) -> tuple[Tensor, fl
 
 
 def loss_under_changes(
-    network: nn.Module, images: Tensor, labels: Tensor, *, device: torch.device, progress: Progress
+    network: nn.Module, images: Tensor, labels: Tensor, logits: Tensor, *, device: torch.device, progress: Progress
 ) -> Tensor:
     """Measure how much less sure of the label a network is where an image is changed a little: (N,) float64, in nats.
 
@@ -222,27 +225,31 @@ def loss_under_changes(
         network: on `device`.
         images: (N, 3, H, W) uint8.
         labels: (N,) int64; where negative, the result is 0.
+        logits: (N, classes) float32, of the images as they are, on the CPU.
         device: where to work.
         progress: told what is being done.
     """
-    found = torch.zeros(len(images), dtype=torch.float64)
+    after = torch.zeros(len(images), dtype=torch.float64)
     step = max(1, 2**19 // (images.shape[-1] * images.shape[-2]))
     known = labels.clamp(min=0)
     with evaluating(network), torch.no_grad():
+        quick = fold_norms(network, normalize(images[:2].to(device)))
         for start in range(0, len(images), step):
             progress("changing images a little", start, len(images))
-            part, own = images[start : start + step], known[start : start + step].to(device)
-            before, *after = [
-                _scores(network, changed, device).log_softmax(1).gather(1, own[:, None])[:, 0].double()
-                for changed in (part, *_changed(part))
-            ]
-            found[start : start + step] = (before - torch.stack(after).mean(0)).cpu()
+            part, own = images[start : start + step], known[start : start + step]
+            sure = [_log_chance(_scores(quick, changed, device), own) for changed in _changed(part)]
+            after[start : start + step] = torch.stack(sure).mean(0)
     progress("changing images a little", len(images), len(images))
-    return torch.where(labels >= 0, found, 0.0)
+    return torch.where(labels >= 0, _log_chance(logits, known) - after, 0.0)
 
 
 def _scores(network: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    return torch.cat([network(normalize(part.to(device))).float() for part in batches(images)])
+    return torch.cat([network(normalize(part.to(device))).float().cpu() for part in batches(images)])
+
+
+def _log_chance(logits: Tensor, labels: Tensor) -> Tensor:
+    """Give the logarithm of the probability of each image's label: (n,) float64."""
+    return logits.log_softmax(1).gather(1, labels[:, None])[:, 0].double()
 
 
 def _changed(images: Tensor) -> Iterator[Tensor]:

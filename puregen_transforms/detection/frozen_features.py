@@ -15,6 +15,7 @@ from puregen_transforms.data.mapped import cut, empty_rows, parts_of, release
 from puregen_transforms.detection.detector import SuspectSet
 from puregen_transforms.hub.backbones import Backbone
 from puregen_transforms.models.batch_invariance import BatchInvariant
+from puregen_transforms.models.folding import fold_norms
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.train.checkpoint import kept_tensors
 
@@ -95,8 +96,10 @@ class FeatureReader:
             torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
             for values in (backbone.mean, backbone.std)
         )
-        self._network = BatchInvariant(backbone.network.to(device).to(memory_format=torch.channels_last))
-        self._about = f"{backbone.sha256} {backbone.mean} {backbone.std} {side}"
+        network = backbone.network.to(device).to(memory_format=torch.channels_last)
+        example = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
+        self._network = BatchInvariant(fold_norms(network, example))
+        self._about = f"{backbone.sha256} {backbone.mean} {backbone.std} {side} folded"
 
     def read(self, images: Sequence[Tensor]) -> Tensor:
         """Compute the features of (3, H, W) uint8 images of any sizes: (n, D) float32 on the CPU."""
