@@ -162,13 +162,12 @@ def class_margins(points: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         sums.index_add_(0, own[rows], points[rows].double())
     means = sums / counts[:, None]
     center = means.mean(0)
-    margins, classes = [], []
+    margins, classes = torch.empty(len(points)), torch.empty(len(points), dtype=torch.int64)
     for rows in parts_of(points, _BLOCK):
         x, label = points[rows].double(), own[rows, None]
         without = (sums[own[rows]] - x) / (counts[label] - 1)
         to_own = ((x - center) * (without - center)).sum(1)
         to_others = ((x - center) @ (means - center).T).scatter(1, label, -torch.inf).max(1)
         margin = to_others.values - to_own
-        margins.append(margin.where(margin.abs() > _NOTHING, 0).float())
-        classes.append(to_others.indices)
-    return torch.cat(margins), torch.cat(classes)
+        margins[rows], classes[rows] = margin.where(margin.abs() > _NOTHING, 0).float(), to_others.indices
+    return margins, classes

@@ -245,7 +245,8 @@ def availability(scale: Scale, bench: Bench) -> list[Grid]:
     every = [name for name, about in ATTACKS.items() if about.availability]
     names = ["lsp", "targeted_adversarial"] if scale.name == "smoke" else every
     found = [attack(name, scale.name, name) for name in names]
-    return [Grid(scale.victim, found, availability_defenses(scale), seeds=1 if scale.name == "smoke" else 2)]
+    victim = replace(scale.victim, recipe="constant") if scale.name == "paper" else scale.victim  # as ECLIPSE's
+    return [Grid(victim, found, availability_defenses(scale), seeds=1 if scale.name == "smoke" else 2)]
 
 
 def attacks(scale: Scale, bench: Bench) -> list[Grid]:

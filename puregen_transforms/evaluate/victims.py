@@ -24,10 +24,11 @@ RECIPES: dict[str, Callable[[int], TrainingRecipe]] = {
     "step": lambda epochs: StepRecipe(
         epochs=epochs, milestones=(100, 150) if epochs == 200 else tuple(epochs * part // 8 for part in (3, 5, 7))
     ),
+    "constant": lambda epochs: StepRecipe(epochs=epochs, milestones=(), weight_decay=0.0),
     "hlb": lambda epochs: HLBRecipe(epochs=epochs),
 }
 """Recipes by name, for a number of epochs: "small_batches" for sets of a hundred images, "step" as
-published for ResNets, of 200 or 80 epochs."""
+published for ResNets, of 200 or 80 epochs, "constant" as published with ECLIPSE, of 80."""
 
 
 def build_victim(spec: VictimSpec, classes: int, image_size: tuple[int, int]) -> nn.Module:

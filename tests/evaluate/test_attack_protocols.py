@@ -41,6 +41,8 @@ def test_sets_made_unlearnable_are_measured_by_accuracy(bench, preset):
     availability = {name for name, about in ATTACKS.items() if about.availability}
     assert {cell.attack.name for cell in cells} == {"none", *availability}
     assert len(availability) == 7
+    recipes = {cell.victim.recipe for cell in cells}
+    assert recipes == ({"constant"} if preset == "paper" else {SCALES[preset].victim.recipe})
     rows = {cell.defense.name: cell.defense for cell in cells}
     assert {"none", "JPEG 10", "grayscale", "2 bits", "UEraser", "UEraser-max", "PureGen-EBM", "PureGen-DDPM"} < set(
         rows

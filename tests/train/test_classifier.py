@@ -71,6 +71,12 @@ def test_the_published_rates():
         optimizer.step()
         schedule.step()
     assert [rates[step] for step in (0, 199, 200, 299, 300, 399)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 1e-3, 1e-3])
+    constant, schedule = StepRecipe(epochs=80, milestones=(), weight_decay=0.0).optimizer(model, 400)
+    for _ in range(400):
+        constant.step()
+        schedule.step()
+    group = constant.param_groups[0]
+    assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.1, 0.9, 0.0), "as ECLIPSE trains"
     factor = triangle(100, peak=0.2, start=0.2)
     assert [factor(step) for step in (0, 10, 20, 60, 100)] == pytest.approx([0.2, 0.6, 1, 0.5, 0])
     groups = HLBRecipe().optimizer(build_classifier("hlb", 10), 100)[0].param_groups
