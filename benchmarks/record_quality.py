@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import clean_photographs
 import clean_verdicts
 import dynamics_tradeoff
 import hundred_thousand
@@ -54,6 +55,7 @@ VERDICTS = {
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
     "hundred_thousand": hundred_thousand.markdown,
+    "clean_photographs": clean_photographs.markdown,
     "photograph_quality_avx2": photograph_quality.markdown,
 }
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")

@@ -16,8 +16,8 @@ from typing import IO
 import torch
 from torch import Tensor
 
-LARGEST_IN_MEMORY = 2**27
-"""Bytes up to which a tensor is held in memory: 40,000 images of 32 pixels."""
+LARGEST_IN_MEMORY = 2**26
+"""Bytes up to which a tensor is held in memory: 20,000 images of 32 pixels."""
 
 _BYTES_AT_ONCE = 3 * 2**20
 """Of rows that are looked at together: 1,024 images of 32 pixels, twenty of 224."""

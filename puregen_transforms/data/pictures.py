@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from collections.abc import Iterator, Sequence
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 import PIL.Image
@@ -14,6 +15,7 @@ from datasets import Dataset, Image
 from puregen_transforms._text import shown
 from puregen_transforms.data.cells import ANYWHERE, Places, is_empty
 from puregen_transforms.data.images import LARGEST_LOOKED_AT, ImageProblemError, decode_input
+from puregen_transforms.data.mapped_files import release_files
 
 _CELLS_AT_ONCE = 16
 """Cells that are read at once where all are read, which is faster than one by one."""
@@ -103,6 +105,10 @@ class Pictures(Sequence[Any]):
     def name_of(self, row: int) -> str | None:
         """Return the path that is stored with an image, if one is."""
         return (self._rows[row][self._column] or {}).get("path") or None
+
+    def release(self) -> None:
+        """Give back the memory of what was read of mapped files."""
+        release_files({str(Path(one["filename"]).absolute()) for one in self._rows.cache_files})
 
 
 def cropped_to(picture: Any, size: int) -> Any:

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import empty_rows, folder_of, gathered
 from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.marks import HARMLESS, POISON, UNDECIDED, LabelEvidence, Mark
 from puregen_transforms.detection.ridge import fit_ridge
-from puregen_transforms.detection.row_parts import join_parts, rows_at_once
+from puregen_transforms.detection.row_parts import fill_parts, rows_at_once
 from puregen_transforms.detection.statistics import binomial_tail
 
 UNLIKELY, DOUBTFUL = 1e-3, 0.05
@@ -101,8 +102,10 @@ def _are_harmless(
 
 
 def describe_pictures(images: Tensor) -> Tensor:
-    """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32."""
-    return join_parts(_describe, images, rows_at_once(images))
+    """Describe coarse colors and edges: (N, 3, H, W) uint8 -> (N, 8 * 8 * 3 + 4 * 4 * 8) float32, perhaps in a file."""
+    numbers = 3 * 8**2 + _DIRECTIONS * _CELLS**2
+    found = empty_rows((len(images), numbers), torch.float32, folder=folder_of(images))
+    return fill_parts(found, _describe, images, rows_at_once(images))
 
 
 def _describe(images: Tensor) -> Tensor:
@@ -142,15 +145,15 @@ def _agreement(
     if len(learned) < 2 * len(classes):
         return None
     asked = own.nonzero().flatten()
-    wanted = (labels[:, None] == classes).float()
+    wanted, wanted_of_asked = ((labels[rows, None] == classes).float() for rows in (learned, asked))
     # Each group around its own mean, as the mark changes all of its carriers' descriptions in the same way.
-    center, scale = described[learned].mean(0), described[learned].std(0).clamp_min(1e-6)
-    known = ((described[learned] - center) / scale).double()
-    unknown = ((described[asked] - described[asked].mean(0)) / scale).double()
-    targets = (wanted[learned] - wanted[learned].mean(0)).double()
-    fitted, predicted = fit_ridge(known, targets, unknown, strength=_RIDGE)
-    usual, wrong = _preference(fitted, wanted[learned])
-    found, _ = _preference(predicted, wanted[asked])
+    known, unknown = gathered(described, learned), gathered(described, asked)
+    center, scale = known.mean(0), known.std(0).clamp_min(1e-6)
+    known = known.sub_(center).div_(scale).double()
+    unknown = unknown.sub_(unknown.mean(0)).div_(scale).double()
+    fitted, predicted = fit_ridge(known, (wanted - wanted.mean(0)).double(), unknown, strength=_RIDGE)
+    usual, wrong = _preference(fitted, wanted)
+    found, _ = _preference(predicted, wanted_of_asked)
     if len(wrong) < 2:
         return None
     true, random = usual.mean(), wrong.mean()

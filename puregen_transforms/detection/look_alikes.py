@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from puregen_transforms.data.mapped import gathered
 from puregen_transforms.detection.row_parts import join_parts, rows_at_once
 from puregen_transforms.purifier.batches import on_single_threads
 
@@ -39,6 +40,11 @@ def count_pictures(thumbnails: Tensor, *, most: int) -> int:
         left = left[left @ left[0] < SAME_PICTURE]
         count += 1
     return count
+
+
+def show_several_pictures(images: Tensor, rows: Tensor, *, least: int) -> bool:
+    """Tell whether some images, rows (n,) of (N, 3, H, W) uint8, show at least so many different pictures."""
+    return count_pictures(small_pictures(gathered(images, rows)), most=least) == least
 
 
 def copies_among(thumbnails: Tensor) -> Tensor:

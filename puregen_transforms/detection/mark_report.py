@@ -13,6 +13,7 @@ from puregen_transforms.detection.label_evidence import weigh_marks
 from puregen_transforms.detection.look_alikes import content_keys, first_copies, order_by_content
 from puregen_transforms.detection.marks import Mark, in_rows_of
 from puregen_transforms.detection.report import DetectionReport, count_by_class
+from puregen_transforms.functional.memory import give_back_freed_memory
 
 LEAST_IMAGES = 10
 """Images that a set needs to be compared with each other."""
@@ -65,6 +66,7 @@ def report_marks(
         With the marks, of most images first, and by image in `details`: "mark", the number of its mark from 1, or 0;
         "copy_of", the first row with the very same image before it, or -1.
     """
+    give_back_freed_memory()  # what weighs labels holds things of other sizes
     marks = weigh_marks([mark for mark, _ in found], images, labels)
     scores, flagged = torch.zeros(len(images)), torch.zeros(len(images), dtype=torch.bool)
     for mark, (_, own) in zip(marks, found, strict=True):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from puregen_transforms.data.mapped import empty_rows, folder_of, gathered
 from puregen_transforms.detection.detector import Detector, SuspectSet
-from puregen_transforms.detection.look_alikes import copies_among, count_pictures, evenly, small_pictures
+from puregen_transforms.detection.look_alikes import copies_among, evenly, show_several_pictures, small_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark
 from puregen_transforms.detection.matched_filters import LEAST_CARRIERS, NEIGHBORS
@@ -78,11 +78,10 @@ class Patches(Detector):
         images, labels, order = read_images(suspects, smallest=max(SIDES))
         step = reduction(images.shape[-2:])
         gray = _all_gray(images, step)
-        thumbnails = small_pictures(images)
         patches: list[Patch] = []
         for number, side in enumerate(SIDES):
             suspects.progress("looking for patches", number, len(SIDES))
-            patches += find_patches(Windows.of(gray, side), thumbnails)
+            patches += find_patches(Windows.of(gray, side), images)
         suspects.progress("looking for patches", len(SIDES), len(SIDES))
         found = [
             (replace(patch.mark(images, step), rows=(margins > 0).nonzero().flatten()), margins)
@@ -205,19 +204,19 @@ class Patch:
         )
 
 
-def find_patches(windows: Windows, thumbnails: Tensor) -> Iterator[Patch]:
+def find_patches(windows: Windows, images: Tensor) -> Iterator[Patch]:
     """Grow the most alike long windows into patches, and keep those beyond a gap.
 
     Args:
         windows: of all images.
-        thumbnails: (N, E) of `small_pictures`.
+        images: (N, 3, H, W) uint8.
 
     Yields:
         Patches, each with a carrier that none before has; a stamp that moves gives several.
     """
     lengths = windows.longest.norm(dim=1)
     rows = lengths.topk(min(_COMPARED, len(lengths))).indices
-    closeness, nearest = _neighbors(windows.longest[rows], copies_among(thumbnails[rows]))
+    closeness, nearest = _neighbors(windows.longest[rows], copies_among(small_pictures(gathered(images, rows))))
     known = torch.zeros(len(lengths), dtype=torch.bool)
     failed = 0
     while failed < _TRIED and float(closeness.max()) > 0:
@@ -230,7 +229,7 @@ def find_patches(windows: Windows, thumbnails: Tensor) -> Iterator[Patch]:
             patch.gap >= GAP
             and not known[carriers].all()
             and 2 * len(carriers) <= len(lengths)  # what most images have, the others lack
-            and count_pictures(thumbnails[carriers], most=LEAST_CARRIERS) == LEAST_CARRIERS
+            and show_several_pictures(images, carriers, least=LEAST_CARRIERS)
         ):
             known[carriers] = True
             yield patch

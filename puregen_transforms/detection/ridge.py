@@ -7,6 +7,8 @@ from torch import Tensor
 
 from puregen_transforms.purifier.batches import on_single_threads
 
+_ROWS = 1024
+
 
 def fit_ridge(known: Tensor, targets: Tensor, unknown: Tensor, *, strength: float) -> tuple[Tensor, Tensor]:
     """Fit linear functions of images, and predict: the same numbers whatever the threads.
@@ -27,5 +29,5 @@ def _fit(known: Tensor, targets: Tensor, unknown: Tensor, strength: float) -> tu
     gram = known.T @ known
     inverse = torch.linalg.inv(gram + strength * len(known) * torch.eye(len(gram), dtype=gram.dtype))
     weights = inverse @ (known.T @ targets)
-    leverage = ((known @ inverse) * known).sum(1, keepdim=True)
+    leverage = torch.cat([((part @ inverse) * part).sum(1, keepdim=True) for part in known.split(_ROWS)])
     return targets - (targets - known @ weights) / (1 - leverage), unknown @ weights

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from puregen_transforms.detection.detector import Detector, SuspectSet
-from puregen_transforms.detection.look_alikes import count_pictures, small_pictures
+from puregen_transforms.detection.look_alikes import show_several_pictures
 from puregen_transforms.detection.mark_report import read_images, report_marks
 from puregen_transforms.detection.marks import Mark, drawn
 from puregen_transforms.detection.matched_filters import BUMP, LEAST_CARRIERS, MARGIN
@@ -57,16 +57,12 @@ class Stripes(Detector):
         """
         images, labels, order = read_images(suspects, smallest=2 * (SLOWEST + 2))
         classes = [] if labels is None else [labels == label for label in labels[labels >= 0].unique().tolist()]
-        thumbnails = small_pictures(images)
         waves: list[Wave] = []
         for lying in (False, True):
             suspects.progress("looking for stripes", int(lying), 2)
             for frequency, scores in phase_scores(gray_bands(images, lying=lying)):
                 wave = _wave(scores, classes, frequency, lying)
-                if (
-                    wave.bump >= BUMP
-                    and count_pictures(thumbnails[wave.carriers], most=LEAST_CARRIERS) == LEAST_CARRIERS
-                ):
+                if wave.bump >= BUMP and show_several_pictures(images, wave.carriers, least=LEAST_CARRIERS):
                     waves.append(wave)
         suspects.progress("looking for stripes", 2, 2)
         found = [(wave.mark(images.shape[-2:]), wave.margins) for wave in _distinct(waves)]
@@ -135,9 +131,10 @@ def phase_scores(bands: Tensor) -> Iterator[tuple[int, Tensor]]:
     """
     waves = join_parts(torch.fft.rfft, bands, _ROWS)
     # What the set has in common, such as the border of things in its middle, is no stripe.
-    waves -= torch.complex(waves.real.median(0).values, waves.imag.median(0).values)
+    for band in waves.unbind(1):
+        band -= torch.complex(band.real.median(0).values, band.imag.median(0).values)
     sizes = waves.abs()
-    usual = sizes.double().square_().mean((0, 1)).sqrt().float()
+    usual = torch.stack([part.double().square_().mean() for part in sizes.unbind(2)]).sqrt().float()
     turned = torch.polar(torch.ones(PHASES), -2 * math.pi * torch.arange(PHASES) / PHASES)
     for frequency in range(SLOWEST, min(FASTEST + 1, waves.shape[2] - 1)):
         around = (sizes[..., frequency - 1] + sizes[..., frequency + 1]) / 2 + usual[frequency] + 1e-6

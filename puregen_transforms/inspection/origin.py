@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from puregen_transforms.data.pictures import Pictures
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
@@ -26,3 +28,10 @@ class Origin:
     name_of: Callable[[int], str | None] = lambda row: None
     opened: Mapping[str, Any] = field(default_factory=dict)
     purify: str | None = None
+
+    def names(self, count: int) -> list[str | None]:
+        """Name the images of so many rows, and let go of what was read for it."""
+        found = [self.name_of(row) for row in range(count)]
+        if isinstance(self.images, Pictures):
+            self.images.release()
+        return found

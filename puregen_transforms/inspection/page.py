@@ -72,8 +72,7 @@ def write_verdict(
         write_atomically(folder / ENERGIES, energies_table(inspection))
         content["energies"] = inspection.to_dict()
         content["energies"]["advice"]["command"] = origin.purify
-    files = [origin.name_of(row) for row in range(len(verdict))]
-    ImageScores.of(verdict, names=files, classes=names).save(folder)
+    ImageScores.of(verdict, names=origin.names(len(verdict)), classes=names).save(folder)
     _keep_reports(verdict, folder / SEARCHES)
     write_atomically(folder / NUMBERS, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     write_atomically(folder / PAGE, page(verdict, origin, names, inspection=inspection).encode())
