@@ -26,7 +26,10 @@ def fold_norms(network: nn.Module, example: Tensor) -> nn.Module:
     pairs = _pairs(network, example)
     if not pairs:
         return network
-    folded = copy.deepcopy(network)
+    try:
+        folded = copy.deepcopy(network)
+    except RuntimeError:  # it holds tensors that were computed from others, such as normalized weights
+        return network
     for convolution, norm in pairs:
         layer, after = folded.get_submodule(convolution), folded.get_submodule(norm)
         assert isinstance(layer, nn.Conv2d) and isinstance(after, nn.BatchNorm2d)

@@ -66,11 +66,18 @@ class OneInAllCopies(nn.Sequential):
         return self
 
 
+def with_a_computed_tensor():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    model.computed = 2 * model[0].weight
+    return model
+
+
 def test_networks_that_cannot_be_folded_are_returned_as_they_are():
     torch.manual_seed(0)
     images = torch.randn(4, 3, 8, 8)
     for model in (
         UsedTwice(),
+        with_a_computed_tensor(),
         OneInAllCopies(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten()),
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten()),
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()),
