@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Iterator, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -78,16 +76,6 @@ class Pictures(Sequence[Any]):
             ) from problem
         return image if self._size is None else cropped_to(image, self._size)
 
-    def mapped_anew(self) -> Pictures:
-        """Return the same images, read through a mapping of their files that goes with it.
-
-        Pages of a mapped file that were read count as memory of the process for as long as the mapping is there.
-        """
-        found = copy(self)
-        if self._rows.cache_files:  # others are in memory as a whole, and would be copied
-            found._rows = pickle.loads(pickle.dumps(self._rows))  # noqa: S301
-        return found
-
     def digest_of(self, row: int) -> str | None:
         """Hash what is stored of a row's image, undecoded: sha256 in hexadecimal; None where there is none.
 
@@ -107,7 +95,7 @@ class Pictures(Sequence[Any]):
         return (self._rows[row][self._column] or {}).get("path") or None
 
     def release(self) -> None:
-        """Give back the memory of what was read of mapped files."""
+        """Give back the memory of what was read of mapped files, whose pages count as memory until then."""
         release_files({str(Path(one["filename"]).absolute()) for one in self._rows.cache_files})
 
 

@@ -92,10 +92,11 @@ class SuspectSet:
 
     def each(self) -> Iterator[Tensor | None]:
         """Read one image after the other, which is faster; see `read`."""
-        # What a mapped file holds in memory is let go of when all is read.
-        values = iter(self.images.mapped_anew() if isinstance(self.images, Pictures) else self.images)
+        values = iter(self.images)
         for row in range(len(self)):
             yield self._read(row, lambda: next(values))
+        if isinstance(self.images, Pictures):
+            self.images.release()
 
     def _read(self, row: int, get: Callable[[], Any]) -> Tensor | None:
         try:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from puregen_transforms.data.mapped import copied_rows
-from puregen_transforms.data.pictures import Pictures
 from puregen_transforms.detection.detector import NEEDS, Detector, SuspectSet, run_detector
 from puregen_transforms.detection.network import train_network
 from puregen_transforms.detection.report import DetectionReport, count_by_class
@@ -146,12 +145,9 @@ def read_once(suspects: SuspectSet) -> SuspectSet:
     if isinstance(suspects.images, Tensor):
         return suspects
     try:
-        images = suspects.tensor()
+        return replace(suspects, images=suspects.tensor())
     except ValueError:  # each search says what it cannot do with such a set
         return suspects
-    if isinstance(suspects.images, Pictures):
-        suspects.images.release()
-    return replace(suspects, images=images)
 
 
 def train_small(suspects: SuspectSet, *, epochs: int = 12) -> nn.Module:

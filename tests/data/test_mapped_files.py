@@ -1,25 +1,14 @@
 """Files that a library has mapped."""
 
-import re
-from pathlib import Path
-
 import pyarrow as pa
 import pytest
 
 from puregen_transforms.data.mapped_files import release_files
+from tests.data.memory import LISTED, resident
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is looked up as Linux lists it")
+@pytest.mark.skipif(not LISTED.exists(), reason="memory is looked up as Linux lists it")
 def test_what_a_library_has_mapped_is_given_back_and_can_be_read_again(tmp_path):
-    def resident(path):
-        found, ours = 0, False
-        for line in Path("/proc/self/smaps").read_text().splitlines():
-            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                ours = line.endswith(str(path))
-            elif ours and line.startswith("Rss:"):
-                found += int(line.split()[1])
-        return found
-
     path, content = tmp_path / "with space.bin", bytes(range(256)) * 4096
     path.write_bytes(content)
     with pa.memory_map(str(path)) as file:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
-from pathlib import Path
 
 import pytest
 from datasets import Dataset, Features, Image
 
 from puregen_transforms.data.pictures import Pictures, cropped_to
 from tests.cli.files import encoded, opened, picture, same
+from tests.data.memory import LISTED, resident
 
 PALETTE = encoded(picture(2).quantize(8))
 
@@ -38,24 +37,18 @@ def test_images_one_after_the_other_are_those_by_row():
         next(one_by_one)
 
 
-def test_images_of_a_mapped_file_are_read_through_a_mapping_that_is_let_go_of(tmp_path):
+def test_what_was_read_of_a_mapped_file_is_let_go_of(tmp_path):
     cells = [{"bytes": encoded(picture(number)), "path": None} for number in range(3)]
     Dataset.from_dict({"image": cells}, features=Features({"image": Image()})).save_to_disk(tmp_path / "saved")
     found = Pictures(Dataset.load_from_disk(tmp_path / "saved"), "image")
-    arrow = next((tmp_path / "saved").glob("*.arrow")).name
-    if not Path("/proc/self/maps").exists():
-        pytest.skip("mappings are listed on Linux alone")
-
-    def mappings():
-        gc.collect()
-        return Path("/proc/self/maps").read_text().count(arrow)
-
-    before = mappings()
-    anew = found.mapped_anew()
-    assert mappings() > before
-    assert all(same(one, found[row]) for row, one in enumerate(anew))
-    del anew
-    assert mappings() == before
+    arrow = next((tmp_path / "saved").glob("*.arrow"))
+    if not LISTED.exists():
+        pytest.skip("memory is listed on Linux alone")
+    before = list(found)
+    assert resident(arrow) > 0
+    found.release()
+    assert resident(arrow) == 0
+    assert all(same(one, again) for one, again in zip(before, found, strict=True))
 
 
 def test_the_type_of_the_column_asks_for_a_mode():
