@@ -2,15 +2,15 @@
 
     uv run python benchmarks/adaptive_attackers.py CIFAR10_TRAIN CIFAR10_TEST
 
-Contract: 10,000 CIFAR-10 images, target class 0 (airplane), no published attack. Each attacker avoids what one search
-looks for; the plain attack stands beside it.
+Contract: 5,000 CIFAR-10 images, target class 0 (airplane), no published attack. Each attacker avoids what one search
+looks for; the plain attack stands beside it. They poison 5 % of the rows, but for the last.
 
-- overlay: a picture blended in (a fifth) on 500 rows; *natural overlay*: one with the amplitude spectrum of the set
-  itself, whose whitened form is no louder at any frequency than natural images are.
-- patch: a 5x5 checker patch in a corner of 500 rows; *wandering patch*: of half opacity, at a place drawn for each row.
-- *ten patches*: each of ten patches at ten places on 50 rows; any of them is to do at test time.
+- overlay: a picture blended in (a fifth); *natural overlay*: one with the amplitude spectrum of the set itself, whose
+  whitened form is no louder at any frequency than natural images are.
+- *many covers*: the natural overlay, and on twice as many rows of other classes that keep their labels.
+- patch: a 5x5 checker patch in a corner; *wandering patch*: of half opacity, at a place drawn for each row.
+- *ten patches*: ten 3x3 patches at ten places, a tenth of the rows each; any of them is to do at test time.
 - *too few*: a 3x3 patch on 7 rows, fewer than any search asks for.
-- *many covers*: the overlay on 500 rows, and on 1,000 rows of other classes that keep their labels.
 
 The verdict is that of `puregen detect --budget 20m` with 2,000 reserved test images; the network that it trains is the
 victim. Success is judged on the other test images outside the target class; after: of a victim that learns what the
@@ -39,7 +39,7 @@ from puregen_transforms.evaluate.victim import accuracy, share_called_target
 from puregen_transforms.evaluate.victims import train_victim
 
 RESULTS = Path(__file__).parent / "results"
-SIDE, TARGET, ROWS, RESERVED = 32, 0, 500, 2000
+SIDE, TARGET, SHARE, RESERVED = 32, 0, 0.05, 2000
 VICTIM = VictimSpec(classifier="small", epochs=12)
 
 
@@ -55,7 +55,7 @@ class Attacker:
     """
 
     triggers: tuple[Trigger, ...]
-    rows: int = ROWS
+    rows: int
     covers: int = 0
     wanders: bool = False
 
@@ -96,14 +96,15 @@ def overlay(images: Tensor | None, *, opacity: float = 0.2) -> Blended:
 
 def attackers(images: Tensor) -> dict[str, Attacker]:
     """List the attackers, each plain one before those that avoid what finds it."""
+    rows = round(SHARE * len(images))
     ten = tuple(patch(3, down=3 * place, right=(7 * place) % 29, seed=place) for place in range(10))
     return {
-        "overlay": Attacker(triggers=(overlay(None),)),
-        "natural overlay": Attacker(triggers=(overlay(images),)),
-        "many covers": Attacker(triggers=(overlay(images),), covers=2 * ROWS),
-        "patch": Attacker(triggers=(patch(5),)),
-        "wandering patch": Attacker(triggers=(patch(5, opacity=0.5),), wanders=True),
-        "ten patches": Attacker(triggers=ten),
+        "overlay": Attacker(triggers=(overlay(None),), rows=rows),
+        "natural overlay": Attacker(triggers=(overlay(images),), rows=rows),
+        "many covers": Attacker(triggers=(overlay(images),), rows=rows, covers=2 * rows),
+        "patch": Attacker(triggers=(patch(5),), rows=rows),
+        "wandering patch": Attacker(triggers=(patch(5, opacity=0.5),), rows=rows, wanders=True),
+        "ten patches": Attacker(triggers=ten, rows=rows),
         "too few": Attacker(triggers=(patch(3),), rows=7),
     }
 
@@ -211,7 +212,7 @@ def main() -> None:
     parser.add_argument("train", help="CIFAR-10 training set (Parquet)")
     parser.add_argument("test", help="CIFAR-10 test set (Parquet)")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=5_000)
     parser.add_argument("--output", type=Path, default=RESULTS / "adaptive_attackers.json")
     arguments = parser.parse_args()
     full, judged = ImageSet.load(arguments.train), ImageSet.load(arguments.test)

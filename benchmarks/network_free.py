@@ -31,9 +31,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from puregen_transforms._progress import silent
 from puregen_transforms.attacks import Poison, craft
+from puregen_transforms.attacks.attack import Attacker
+from puregen_transforms.attacks.registry import find_attack
+from puregen_transforms.attacks.surrogates import Surrogates
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.data.splits import at_most_per_class
 from puregen_transforms.detection import DetectionReport, detect
@@ -64,7 +68,7 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
     "wanet": ("wanet", {}),
 }
 NARCISSUS = {"narcissus, ε 16": 16.0, "narcissus, ε 8": 8.0}
-"""Its noise is optimized on a network for minutes: once for each set and seed, and put onto fewer rows for less."""
+"""Its noise is optimized on a network, one for each set: once for each seed, and put onto fewer rows for less."""
 PUBLIC = {"cifar10": "tiny_imagenet", "tiny_imagenet": "cifar10"}
 """Where the attacker of Narcissus learns from."""
 
@@ -127,6 +131,7 @@ class Data:
         self._paths = {"cifar10": cifar10, "tiny_imagenet": tiny_imagenet, "clothing": clothing}
         self._read: dict[str, ImageSet] = {}
         self._crafted: dict[tuple[str, float, int], Poison] = {}
+        self._surrogates: dict[str, list[nn.Module]] = {}
 
     def __getitem__(self, name: str) -> ImageSet:
         if name not in self._read:
@@ -135,12 +140,22 @@ class Data:
 
     def narcissus(self, name: str, epsilon: float, seed: int) -> Poison:
         """Craft the noise of Narcissus for a set, on every row of its class."""
-        key = name, epsilon, seed
+        key, whole = (name, epsilon, seed), self[name]
         if key not in self._crafted:
-            share = int(self[name].labels.bincount()[0]) / len(self[name])
-            options = {"public": self[PUBLIC[name]], "preset": "cpu", "epsilon": epsilon}
-            self._crafted = {key: craft("narcissus", self[name], rate=share, seed=seed, **options)}
+            attack = find_attack("narcissus")
+            share = int(whole.labels.bincount()[0]) / len(whole)
+            settings = attack.config.preset("cpu", epsilon=epsilon, rate=share)
+            attacker = Attacker(
+                seed=seed, given={"public": self[PUBLIC[name]]}, train=lambda asked: self._surrogate(name, asked)
+            )
+            self._crafted = {key: attack.craft(whole, settings, attacker)}
         return self._crafted[key]
+
+    def _surrogate(self, name: str, asked: Surrogates) -> list[nn.Module]:
+        """Train the surrogate of a set once: it serves any seed and epsilon."""
+        if name not in self._surrogates:
+            self._surrogates[name] = asked.train(seed=0, device="cpu", progress=silent)
+        return self._surrogates[name]
 
     def _load(self, name: str) -> ImageSet:
         if name == "digits":

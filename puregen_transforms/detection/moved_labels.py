@@ -13,6 +13,7 @@ from torch import Tensor
 from puregen_transforms.detection.classes import matching_reserved, reserved_rows, rows_by_class
 from puregen_transforms.detection.detector import Detector, SuspectSet
 from puregen_transforms.detection.frozen_features import read_features, side_for
+from puregen_transforms.detection.label_disagreement import disagreement
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.ridge import fit_ridge
 from puregen_transforms.detection.statistics import binomial_tail
@@ -23,6 +24,21 @@ LEAST_RESERVED = 5
 
 SPREADS = 4.0
 """Standard errors of a limit's own share of clean images that are granted to a class."""
+
+FAR = 2.5
+"""Robust standard deviations from which on an image counts as unlike its class where no clean images are given."""
+
+NEARER = tuple(1 + step / 8 for step in range(12))
+"""Lower limits, of which a class that stands out gets the lowest that is `PURE`."""
+
+PURE = 0.8
+"""Share of what is flagged that must be more than the other classes lead one to expect."""
+
+GRANTED, TIMES = 0.03, 2.5
+"""Share of far images that is granted to any class, and times the usual share of the other classes.
+
+Of 160 clean sets (benchmarks/results/moved_labels_null.json) none came near to standing out.
+"""
 
 _RIDGE = 1.0
 
@@ -38,21 +54,28 @@ class MovedLabels(Detector):
     exceed (each with itself left out). A class stands out if more of its images exceed its limit than the limit's error
     allows, and than `excess` times the usual share of the other classes; what exceeds it there is flagged.
 
+    Without clean images, margins and scores are those of `LabelDisagreement`, and classes are compared with one
+    another alone: one stands out if far more of its images are `FAR` from it than the others' usual share. There the
+    limit is the lowest from which on no more than a fifth of what is flagged is expected to be clean.
+
     It cannot tell an attacker from an annotator who confuses two classes, and misses an attack that is spread over most
     classes. Images that look like the class they were moved to pass.
 
-    A score is the margin in units of the class's clean margins: above 0 it is over the limit, and it is 1 higher in a
-    class that stands out. Facts of a class are `above`, the share of its images over the limit, and `chance`.
+    A score is the margin in units of the class's clean margins, without these in robust standard deviations: above 0 it
+    is over the limit, and it is 1 higher in a class that stands out. Facts of a class are `above`, the share of its
+    images over the limit (without clean images, of those that are `FAR`), and `chance`. Images without a label have a
+    score of 0.
 
     Args:
         rare: share of clean images of a class over its limit.
-        excess: how many times the share that is usual in the other classes.
+        excess: with clean images, how many times the share that is usual in the other classes.
         chance: of so many over the limit, below which a class stands out.
         backbone: whose features are compared; see `load_backbone`. None is EfficientNet-Lite0.
         side: to which images are resized, in pixels; see `side_for` for what None chooses.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"labels", "reserved"})
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    uses: ClassVar[frozenset[str]] = frozenset({"reserved"})
     least_classes: ClassVar[int] = 3
 
     rare: float = 0.02
@@ -73,7 +96,7 @@ class MovedLabels(Detector):
         return DEFAULT_SHA256 if self.backbone is None else load_backbone(self.backbone).sha256
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
-        """Compare every label with those of the clean images.
+        """Compare every label with those of the clean images, or of all images.
 
         Raises:
             ImportError: timm or the default weights are not installed.
@@ -84,7 +107,24 @@ class MovedLabels(Detector):
         members = rows_by_class(suspects)
         if len(members) < self.least_classes:
             raise ValueError(f"Expected at least {self.least_classes} classes to compare, but got {len(members)}.")
-        reserved = matching_reserved(suspects)
+        scores, chances, above = self._alone(suspects) if suspects.reserved is None else self._against_clean(suspects)
+        flagged = torch.zeros(len(suspects), dtype=torch.bool)
+        for label, rows in members.items():
+            if chances[label] < self.chance:
+                flagged[rows] = scores[rows] > 0
+                scores[rows] += 1
+        facts: dict[int, Mapping[str, float | None]] = {
+            label: {"above": above[label], "chance": chances[label]} for label in members
+        }
+        return DetectionReport(
+            scores=scores,
+            flagged=flagged,
+            classes=count_by_class(flagged, suspects.labels, suspects.class_names, facts),
+        )
+
+    def _against_clean(self, suspects: SuspectSet) -> tuple[Tensor, dict[int, float], dict[int, float]]:
+        """Compare with clean images: scores; by class, the chance of so many over the limit, and their share."""
+        members, reserved = rows_by_class(suspects), matching_reserved(suspects)
         clean_members = reserved_rows(suspects, reserved, least=LEAST_RESERVED)
         backbone = load_backbone(self.backbone)
         side = self.side or side_for(suspects, backbone)
@@ -96,28 +136,59 @@ class MovedLabels(Detector):
             reserved.labels,
             classes=list(members),
         )
-        scores = torch.full((len(suspects),), torch.nan)
+        scores, granted = torch.zeros(len(suspects)).masked_fill(margins.isnan(), torch.nan), {}
         for label, rows in members.items():
             usual = of_clean[clean_members[label]]
             limit = usual.quantile(1 - self.rare)
             scores[rows] = ((margins[rows] - limit) / usual.std().clamp(min=1e-12)).float()
-        above = {label: float((scores[rows] > 0).float().mean()) for label, rows in members.items()}
-        facts: dict[int, Mapping[str, float | None]] = {}
-        flagged = torch.zeros(len(suspects), dtype=torch.bool)
-        for label, rows in members.items():
-            others = torch.tensor([share for other, share in above.items() if other != label]).median()
-            error = (self.rare * (1 - self.rare) / len(clean_members[label])) ** 0.5
-            granted = min(0.5, max(self.rare + SPREADS * error, self.excess * float(others)))
-            chance = min(1.0, len(members) * binomial_tail(int((scores[rows] > 0).sum()), len(rows), granted))
-            facts[label] = {"above": above[label], "chance": chance}
-            if chance < self.chance:
-                flagged[rows] = scores[rows] > 0
-                scores[rows] += 1
-        return DetectionReport(
-            scores=scores,
-            flagged=flagged,
-            classes=count_by_class(flagged, suspects.labels, suspects.class_names, facts),
-        )
+            granted[label] = self.rare + SPREADS * (self.rare * (1 - self.rare) / len(usual)) ** 0.5
+        above = {label: scores[rows] > 0 for label, rows in members.items()}
+        return scores, _chances(above, granted, times=self.excess), _shares(above)
+
+    def _alone(self, suspects: SuspectSet) -> tuple[Tensor, dict[int, float], dict[int, float]]:
+        """Compare classes with one another: scores; by class, the chance of so many far images, and their share."""
+        assert suspects.labels is not None
+        backbone = load_backbone(self.backbone)
+        features = read_features(suspects, backbone, side=self.side or side_for(suspects, backbone))
+        found = disagreement(features, suspects.labels)
+        unlike = found.scores.where(found.margins > 0, found.scores.clamp(max=0))  # closest to another class at all
+        own = {label: unlike[rows] for label, rows in rows_by_class(suspects).items()}
+        far = {label: scores > FAR for label, scores in own.items()}
+        chances = _chances(far, dict.fromkeys(far, GRANTED), times=TIMES)
+        scores = found.scores
+        for label, rows in rows_by_class(suspects).items():
+            scores[rows] = own[label] - (_purest(own, label) if chances[label] < self.chance else FAR)
+        return scores, chances, _shares(far)
+
+
+def _shares(above: Mapping[int, Tensor]) -> dict[int, float]:
+    return {label: float(chosen.float().mean()) for label, chosen in above.items()}
+
+
+def _chances(above: Mapping[int, Tensor], granted: Mapping[int, float], *, times: float) -> dict[int, float]:
+    """Compute by class how likely it has so many images over a limit, if it may have what is granted.
+
+    Args:
+        above: which of the images of each class are.
+        granted: least share of each that may be.
+        times: how many times the median share of the other classes may be.
+    """
+    shares, chances = _shares(above), {}
+    for label, chosen in above.items():
+        others = torch.tensor([share for other, share in shares.items() if other != label]).median()
+        most = min(0.5, max(granted[label], times * float(others)))
+        chances[label] = min(1.0, len(above) * binomial_tail(int(chosen.sum()), len(chosen), most))
+    return chances
+
+
+def _purest(scores: Mapping[int, Tensor], label: int) -> float:
+    """Find the lowest limit from which on enough images of a class are more than the other classes' share."""
+    for limit in NEARER:
+        over = _shares({other: of_class > limit for other, of_class in scores.items()})
+        usual = float(torch.tensor([share for other, share in over.items() if other != label]).median())
+        if usual <= (1 - PURE) * over[label]:
+            return limit
+    return FAR
 
 
 def margins_of(

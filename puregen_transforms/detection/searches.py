@@ -98,6 +98,7 @@ SEARCHES = (
         detector=MovedLabels(),
         finds="labels of one class on many images that look like other classes",
         means=DOUBT,
+        without_reserved="if they are less than a seventh of its images: clean ones (`reserved`) would tell fewer",
         explained_by_poison=True,
     ),
     Search(

@@ -53,6 +53,12 @@ _LEFT_OUT = (
 
 _OF_LARGER = ("badnets", "blended", "wanet")
 
+_HIDDEN = ("label noise", "wanet", "input_aware", "flip (labels alone)", "gcb (labels alone)", "gradient_matching")
+"""Attacks that no search for a shared trigger finds, and label noise: there clean images matter."""
+
+_COMPARING = ("moved_labels", "class_split", "whole_search")
+"""Detectors that compare with clean images if they have any, and do without otherwise."""
+
 LARGER = VictimSpec(classifier="hlb", recipe="hlb", epochs=30)
 """Twice as many epochs as its recipe is made for."""
 
@@ -93,6 +99,20 @@ def detection(scale: Scale, bench: Bench) -> list[Grid]:
         found += [grid(twice, [only_detect(name, detectors)], seeds)]
     kept = [name for name in rows if name in _LEFT_OUT or scale.name != "cpu"]
     return [*found, grid(attacks, [leave_out(name, rows[name]) for name in kept], 1)]
+
+
+def no_clean_images(scale: Scale, bench: Bench) -> list[Grid]:
+    """Make the grids of detectors that compare with clean images, where there are none, and of what they leave."""
+    chosen = {"smoke": _OF_SMOKE, "cpu": _HIDDEN}.get(scale.name, tuple(_ATTACKS))
+    classes = bench.sets.train.class_names
+    attacks = attacks_by_group({group: _ATTACKS[group] for group in chosen}, scale, classes)
+    rows = {
+        name: detectors
+        for name, detectors in every_detector(scale).items()
+        if name in _COMPARING and all(_built(one).least_classes <= len(classes) for one in detectors)
+    }
+    left = leave_out("whole_search", rows["whole_search"])
+    return [Grid(scale.victim, attacks, [NO_DEFENSE, *(only_detect(*row) for row in rows.items()), left])]
 
 
 def larger_victim(scale: Scale, bench: Bench) -> list[Grid]:

@@ -126,6 +126,13 @@ PROTOCOLS = {
             duration={"cpu": "9 h"},
         ),
         Protocol(
+            name="no_clean_images",
+            title="Detectors without clean images",
+            summary="What those that compare with clean images find where none are given.",
+            grids=detection_grids.no_clean_images,
+            needs=frozenset({"public"}),
+        ),
+        Protocol(
             name="larger_victim",
             title="Detectors that read a larger victim",
             summary="Whether what they miss is their weakness, or that of the small victim.",

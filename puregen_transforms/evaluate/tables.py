@@ -23,7 +23,7 @@ from puregen_transforms.evaluate.summaries import (
 from puregen_transforms.evaluate.training_tables import training_tables
 from puregen_transforms.hub.catalogue import CATALOGUE
 
-DETECTION, TRAINING = ("detection", "larger_victim"), "training_defenses"
+DETECTION, TRAINING = ("detection", "larger_victim", "no_clean_images"), "training_defenses"
 """Protocols with tables of their own."""
 
 

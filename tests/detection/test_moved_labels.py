@@ -36,35 +36,48 @@ def features(monkeypatch):
     monkeypatch.setattr(module, "side_for", lambda suspects, backbone: 8)
 
 
-def searched(labels, images, **settings):
-    reserved = ImageSet(*pictures(800, 9), NAMES)
-    given = {"class_names": NAMES, "reserved": reserved, "device": "cpu"}
+def searched(labels, images, *, reserved=True, **settings):
+    clean = ImageSet(*pictures(800, 9), NAMES) if reserved else None
+    given = {"class_names": NAMES, "reserved": clean, "device": "cpu"}
     return detect("moved_labels", images, labels, settings=settings, **given)
 
 
-def test_labels_moved_to_one_class_are_found_there_alone():
+@pytest.mark.parametrize("reserved", [True, False])
+def test_labels_moved_to_one_class_are_found_there_alone(reserved):
     images, labels = pictures(2000, 1)
     moved = (labels != 0).nonzero().flatten()[::15]
     given = labels.clone()
     given[moved] = 0
-    report = searched(given, images)
+    report = searched(given, images, reserved=reserved)
     assert report.flagged[moved].float().mean() > 0.6
     assert not report.flagged[given != 0].any()
     clean = torch.ones(2000, dtype=torch.bool)
     clean[moved] = False
-    assert report.flagged[clean & (labels == 0)].float().mean() < 0.06
+    assert report.flagged[clean & (labels == 0)].float().mean() < (0.06 if reserved else 0.1)
     assert report.classes[0].name == "a"
     assert report.classes[0].facts["above"] > 0.1
 
 
-def test_a_clean_set_and_labels_that_are_wrong_everywhere_are_left_alone():
+@pytest.mark.parametrize("reserved", [True, False])
+def test_a_clean_set_and_labels_that_are_wrong_everywhere_are_left_alone(reserved):
     images, labels = pictures(2000, 1)
-    assert not searched(labels, images).flagged.any()
+    assert not searched(labels, images, reserved=reserved).flagged.any()
     for share in (0.05, 0.2):
         generator = torch.Generator().manual_seed(2)
         wrong = torch.rand(2000, generator=generator) < share
         noisy = torch.where(wrong, (labels + torch.randint(1, 4, (2000,), generator=generator)) % 4, labels)
-        assert not searched(noisy, images).flagged.any()
+        assert not searched(noisy, images, reserved=reserved).flagged.any()
+
+
+def test_without_clean_images_a_class_that_stands_out_is_searched_deeper():
+    images, labels = pictures(2000, 1)
+    few, many = labels.clone(), labels.clone()
+    few[(labels != 0).nonzero().flatten()[::200]] = 0
+    many[(labels != 0).nonzero().flatten()[::6]] = 0
+    left, found = (searched(given, images, reserved=False) for given in (few, many))
+    assert not left.flagged.any() and (left.scores > 0).any()  # far images, but no class has many of them
+    assert (found.scores[found.flagged] > 1).all() and not found.flagged[many != 0].any()
+    assert int(found.flagged.sum()) > found.classes[0].facts["above"] * int((many == 0).sum())
 
 
 def test_each_clean_image_is_judged_without_itself():
@@ -85,6 +98,14 @@ def test_images_that_are_missing_have_no_margin():
     margins, of_clean = margins_of(features, labels, torch.eye(4)[labels], labels, classes=[0, 1, 2, 3])
     assert margins.isnan().nonzero().flatten().tolist() == [3]
     assert (of_clean < 0).all()
+
+
+@pytest.mark.parametrize("reserved", [True, False])
+def test_images_without_a_label_are_left_alone(reserved):
+    images, labels = pictures(400, 1)
+    labels[5] = -1
+    report = searched(labels, images, reserved=reserved)
+    assert report.scores[5] == 0 and not report.flagged[5]
 
 
 def test_what_it_needs_is_said():

@@ -31,6 +31,7 @@ SLOW = (
     "defense_aware",
     "detection",
     "larger_victim",
+    "no_clean_images",
     "photographs",
     "training_defenses",
 )
