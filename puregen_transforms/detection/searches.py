@@ -40,6 +40,7 @@ class Search:
         detector: with its settings.
         finds: what it can find, in words that complete "looked for …".
         means: out of POISON, DOUBT, MISLABELED and UNLEARNABLE.
+        explains: what a reader should make of what it found, in sentences; empty if that goes without saying.
         budget: the smallest that it is part of, out of `BUDGETS`.
         without_reserved: what it misses without a reserved clean set, in words; empty if it needs none.
         explained_by_poison: whether what it flags in a class counts for nothing if a search for poison has found some
@@ -52,6 +53,7 @@ class Search:
     detector: Detector
     finds: str
     means: str = POISON
+    explains: str = ""
     budget: str = "2m"
     without_reserved: str = ""
     explained_by_poison: bool = False
@@ -92,12 +94,15 @@ SEARCHES = (
         detector=LabelDisagreement(),
         finds="labels that do not fit what an image shows",
         means=MISLABELED,
+        explains="A wrong label alone is no attack. Correct it, or leave the image out.",
     ),
     Search(
         name="moved_labels",
         detector=MovedLabels(),
         finds="labels of one class on many images that look like other classes",
         means=DOUBT,
+        explains="An attacker who wants other images to be taken for that class labels them so, and so does an annotator "
+        "who confuses classes. Correct the labels, or leave the images out; some are only unusual for their class.",
         without_reserved="if they are less than a seventh of its images: clean ones (`reserved`) would tell fewer",
         explained_by_poison=True,
     ),

@@ -119,8 +119,8 @@ class Verdict:
         if self.level == POISONED:
             return f"Poisoned: {images:,} of {count:,} images should not be learned."
         if self.level == DOUBTFUL:
-            unusual = int(self.doubtful.sum())
-            return f"No poison was recognized, but {unusual:,} of {count:,} images are unusual: look at them."
+            doubtful = int(self.doubtful.sum())
+            return f"No poison was recognized, but {doubtful:,} of {count:,} images are doubtful: look at them."
         return f"None of {len(self.made)} searches found poison in {count:,} images."
 
     @property

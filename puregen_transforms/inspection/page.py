@@ -176,6 +176,7 @@ def _finding(one: Searched, verdict: Verdict, origin: Origin, classes: Sequence[
     return {
         "kind": KINDS[one.search.means if bool(one.report.flagged.any()) else DOUBT],
         "finds": one.search.finds,
+        "explains": one.search.explains,
         "name": one.search.name,
         "count": int(chosen.sum()),
         "also_poison": also_poison,
