@@ -101,8 +101,9 @@ SEARCHES = (
         detector=MovedLabels(),
         finds="labels of one class on many images that look like other classes",
         means=DOUBT,
-        explains="An attacker who wants other images to be taken for that class labels them so, and so does an annotator "
-        "who confuses classes. Correct the labels, or leave the images out; some are only unusual for their class.",
+        explains="An attacker who wants other images to be taken for that class labels them so, and so does an "
+        "annotator who confuses classes. Correct the labels, or leave the images out; some are only unusual for their "
+        "class.",
         without_reserved="if they are less than a seventh of its images: clean ones (`reserved`) would tell fewer",
         explained_by_poison=True,
     ),
