@@ -184,14 +184,14 @@ def learn(images: Tensor, labels: Tensor, train: ImageSet, seed: int) -> nn.Modu
     return train_victim(VICTIM, images, labels, classes=classes, defense=None, extractor=nothing, seed=seed).model
 
 
-def markdown(cells: dict[str, dict[str, Any]]) -> str:
+def markdown(record: dict[str, Any]) -> str:
     """Write the table: a line for each attacker and seed."""
     lines = [
-        "| attacker | seed | verdict | poison found | clean images flagged | found by | "
+        "| attacker | seed | verdict | poison found | clean images flagged | most of it found by | "
         "success before | after | accuracy before | after |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, one in cells.items():
+    for name, one in record["cells"].items():
         attacker, seed = name.split("|")
         shares = [
             one["before"]["success"],
@@ -199,11 +199,15 @@ def markdown(cells: dict[str, dict[str, Any]]) -> str:
             one["before"]["accuracy"],
             one["after"]["accuracy"],
         ]
+        most = max(one["found_by"].values(), default=0) / 2
+        by = ", ".join(search for search, found in one["found_by"].items() if found > most) or "–"
         lines.append(
-            f"| {attacker} | {seed} | {one['level']} | {one['found']:.1%} | {one['clean_flagged']:.2%} | "
-            f"{', '.join(one['found_by']) or '–'} | " + " | ".join(f"{share:.1%}" for share in shares) + " |"
+            f"| {attacker} | {seed} | {one['level']} | {one['found']:.1%} | {one['clean_flagged']:.2%} | {by} | "
+            + " | ".join(f"{share:.1%}" for share in shares)
+            + " |"
         )
-    return "\n".join(lines) + "\n"
+    about = f"{record['images']:,} images; {record['machine']['machine']}"
+    return "\n".join([*lines, "", f"`python benchmarks/adaptive_attackers.py CIFAR10_TRAIN CIFAR10_TEST`, {about}.\n"])
 
 
 def main() -> None:
@@ -229,8 +233,7 @@ def main() -> None:
                 found = record["cells"][key] = measure(attacker, train, test, reserved, seed)
                 write_record(arguments.output, record)
                 print(key, json.dumps(found), flush=True)
-    arguments.output.with_suffix(".md").write_text(markdown(record["cells"]), encoding="utf-8")
-    print(markdown(record["cells"]))
+    print(markdown(record))
 
 
 if __name__ == "__main__":

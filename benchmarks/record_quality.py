@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import adaptive_attackers
 import clean_photographs
 import clean_verdicts
 import dynamics_tradeoff
@@ -50,6 +51,7 @@ INSPECT = RESULTS / "inspect.json"
 NARCISSUS = RESULTS / "narcissus.json"
 OVERVIEW = ("narcissus", "gradient_matching", "triggers", "detection")
 VERDICTS = {
+    "adaptive_attackers": adaptive_attackers.markdown,
     "clean_verdicts": clean_verdicts.markdown,
     "network_free": network_free.markdown,
     "photograph_verdicts": photograph_verdicts.markdown,
