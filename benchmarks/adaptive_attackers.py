@@ -10,7 +10,7 @@ looks for; the plain attack stands beside it. They poison 5 % of the rows, but f
 - *many covers*: the natural overlay, and on twice as many rows of other classes that keep their labels.
 - patch: a 5x5 checker patch in a corner; *wandering patch*: of half opacity, at a place drawn for each row.
 - *ten patches*: ten 3x3 patches at ten places, a tenth of the rows each; any of them is to do at test time.
-- *too few*: a 3x3 patch on 7 rows, fewer than any search asks for.
+- *too few*: a 3x3 patch on 7 rows, fewer than most searches ask for.
 
 The verdict is that of `puregen detect --budget 20m` with 2,000 reserved test images; the network that it trains is the
 victim. Success is judged on the other test images outside the target class; after: of a victim that learns what the

@@ -267,7 +267,8 @@ def markdown(record: dict[str, Any]) -> str:
             attack, _, again = attack.partition(", JPEG ")
             column = f"JPEG {again}" if again else share
             poisoned.setdefault((data, attack), {}).setdefault(column, []).append(found)
-    about = f"`python benchmarks/network_free.py CIFAR10_TRAIN TINY_IMAGENET_TRAIN`; {record['machine']['machine']}.\n"
+    command = "python benchmarks/network_free.py CIFAR10_TRAIN TINY_IMAGENET_TRAIN --clothing CLOTHING_TRAIN"
+    about = f"`{command}`; {record['machine']['machine']}.\n"
     return "\n".join([_poison_table(poisoned), _clean_table(clean), about])
 
 

@@ -107,7 +107,8 @@ class MovedLabels(Detector):
         members = rows_by_class(suspects)
         if len(members) < self.least_classes:
             raise ValueError(f"Expected at least {self.least_classes} classes to compare, but got {len(members)}.")
-        scores, chances, above = self._alone(suspects) if suspects.reserved is None else self._against_clean(suspects)
+        compare = self._alone if suspects.reserved is None else self._against_clean
+        scores, chances, above = compare(suspects, members)
         flagged = torch.zeros(len(suspects), dtype=torch.bool)
         for label, rows in members.items():
             if chances[label] < self.chance:
@@ -122,9 +123,11 @@ class MovedLabels(Detector):
             classes=count_by_class(flagged, suspects.labels, suspects.class_names, facts),
         )
 
-    def _against_clean(self, suspects: SuspectSet) -> tuple[Tensor, dict[int, float], dict[int, float]]:
+    def _against_clean(
+        self, suspects: SuspectSet, members: Mapping[int, Tensor]
+    ) -> tuple[Tensor, dict[int, float], dict[int, float]]:
         """Compare with clean images: scores; by class, the chance of so many over the limit, and their share."""
-        members, reserved = rows_by_class(suspects), matching_reserved(suspects)
+        reserved = matching_reserved(suspects)
         clean_members = reserved_rows(suspects, reserved, least=LEAST_RESERVED)
         backbone = load_backbone(self.backbone)
         side = self.side or side_for(suspects, backbone)
@@ -145,18 +148,20 @@ class MovedLabels(Detector):
         above = {label: scores[rows] > 0 for label, rows in members.items()}
         return scores, _chances(above, granted, times=self.excess), _shares(above)
 
-    def _alone(self, suspects: SuspectSet) -> tuple[Tensor, dict[int, float], dict[int, float]]:
+    def _alone(
+        self, suspects: SuspectSet, members: Mapping[int, Tensor]
+    ) -> tuple[Tensor, dict[int, float], dict[int, float]]:
         """Compare classes with one another: scores; by class, the chance of so many far images, and their share."""
         assert suspects.labels is not None
         backbone = load_backbone(self.backbone)
         features = read_features(suspects, backbone, side=self.side or side_for(suspects, backbone))
         found = disagreement(features, suspects.labels)
         unlike = found.scores.where(found.margins > 0, found.scores.clamp(max=0))  # closest to another class at all
-        own = {label: unlike[rows] for label, rows in rows_by_class(suspects).items()}
+        own = {label: unlike[rows] for label, rows in members.items()}
         far = {label: scores > FAR for label, scores in own.items()}
         chances = _chances(far, dict.fromkeys(far, GRANTED), times=TIMES)
         scores = found.scores
-        for label, rows in rows_by_class(suspects).items():
+        for label, rows in members.items():
             scores[rows] = own[label] - (_purest(own, label) if chances[label] < self.chance else FAR)
         return scores, chances, _shares(far)
 

@@ -98,7 +98,8 @@ def detection_tables(record: Mapping[str, Any], *, published: bool) -> list[Tabl
     found.append(_matrix("AUROC / found where 0.5 % of the others are flagged (%)", measured, _ranking))
     if measured.left:
         found.append(_outcomes(measured))
-    return [*found, _published(measured)] if published else found
+    beside = _published(measured) if published else None
+    return [*found, beside] if beside and beside.rows else found
 
 
 def _overview(measured: Measured, published: Mapping[str, tuple[float, float]]) -> Table:
