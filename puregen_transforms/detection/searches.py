@@ -104,7 +104,7 @@ SEARCHES = (
         explains="An attacker who wants other images to be taken for that class labels them so, and so does an "
         "annotator who confuses classes. Correct the labels, or leave the images out; some are only unusual for their "
         "class.",
-        without_reserved="if they are less than a seventh of its images: clean ones (`reserved`) would tell fewer",
+        without_reserved="if they are less than about a seventh of its images",
         explained_by_poison=True,
     ),
     Search(
