@@ -1,4 +1,5 @@
 from functools import partial
+from time import sleep
 
 from PIL import Image as PILImage
 from PIL import ImageOps
@@ -76,6 +77,7 @@ def test_what_is_merely_converted_is_not_purified():
 
 
 def test_of_large_images_few_are_decoded_at_once(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 16)
     monkeypatch.setattr("puregen_transforms.whole_sets.repair.CHUNK_PIXELS", 3 * 20 * 20)
     small, large = encode(PILImage.new("RGB", (4, 4))), encode(PILImage.new("RGB", (20, 20)))
     read, ahead = [], []
@@ -85,13 +87,20 @@ def test_of_large_images_few_are_decoded_at_once(monkeypatch):
         return data
 
     def images():
-        for number, data in enumerate([large] * 12 + [small] * 3):
+        for number, data in enumerate([large] * 30 + [small] * 3):
             yield EncodedImage(key=number, read=partial(counted, data))
 
     done = 0
-    for one in repair(images(), lambda pictures: pictures):
+
+    def slowly(pictures):
+        sleep(0.02)  # so that as much is read ahead as may be
+        return pictures
+
+    for one in repair(images(), slowly):
         ahead.append(len(read) - done)
         done += 1
         assert one.problem is None
-    assert done == 15
-    assert max(ahead[:4]) <= 3 * 3, "a chunk is encoded, one purified, and one decoded"
+    assert done == 33
+    # A chunk is encoded, one purified and one decoded, of three images each. Images are decoded three at a time, so up
+    # to two more wait for the next chunk.
+    assert max(ahead) <= 3 * 3 + 2
