@@ -12,6 +12,9 @@ from torch import Tensor
 _LARGE = 2**21
 """Pixels beyond which an image itself fills much of the memory."""
 
+_LEAVES_MUCH = 2**19
+"""Pixels from which on a network call takes seconds, and leaves so much free memory that it matters."""
+
 
 @functools.cache
 def keep_freed_memory() -> None:
@@ -35,11 +38,11 @@ def give_back_freed_memory() -> None:
 
 
 def make_room_beside(images: Tensor) -> None:
-    """Hand memory that is free back to the system, before a tile of images (..., H, W) that are large themselves.
+    """Hand memory that is free back to the system, before a call for images (..., H, W) of half a megapixel or more.
 
-    What was left free fits other sizes, and is 200 MiB at 2048x2048 pixels.
+    What was left free fits other sizes, and is 200 MiB at 2048x2048 pixels. Each thread has its own.
     """
-    if _is_large(images) and images.device.type == "cpu":
+    if images.shape[-2:].numel() >= _LEAVES_MUCH and images.device.type == "cpu":
         give_back_freed_memory()
 
 

@@ -17,8 +17,8 @@ from puregen_transforms.whole_sets.storage import LOSSLESS, Storage
 
 Key = TypeVar("Key")
 
-CHUNK_PIXELS = 2**25
-"""Decoded pixels held at once; about 100 MB of RGB."""
+CHUNK_PIXELS = 2**24
+"""Decoded pixels of a chunk, of which three are held at once: 64 MiB each, as Pillow holds RGB in four bytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
