@@ -280,7 +280,7 @@ def _poison_table(groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
         "|---" * (len(columns) + 4) + "|",
     ]
     for (data, attack), found in groups.items():
-        shares = {column: _share(cells, "any") for column, cells in found.items()}
+        shares = {column: _shown([_share([one], "any") for one in cells]) for column, cells in found.items()}
         least = {
             name: min(shares_of)
             for name in DETECTORS
@@ -289,9 +289,15 @@ def _poison_table(groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]]
         by = ", ".join(f"{name} {100 * share:g} %" for name, share in least.items())
         by = by or ("none" if any(one in found for one in columns[:-2]) else "")
         wrong = max(one["any"]["false"] for cells in found.values() for one in cells)
-        values = " | ".join(f"{100 * shares[column]:.0f}" if column in shares else "" for column in columns)
+        values = " | ".join(shares.get(column, "") for column in columns)
         lines.append(f"| {data} | {attack} | {values} | {by} | {wrong} |")
     return "\n".join(lines) + "\n"
+
+
+def _shown(shares: list[float]) -> str:
+    """Write the mean of some shares in percent, and their range where they differ."""
+    mean, least, most = (f"{100 * one:.0f}" for one in (sum(shares) / len(shares), min(shares), max(shares)))
+    return mean if least == most else f"{mean} ({least}–{most})"
 
 
 def _share(cells: list[dict[str, Any]], detector: str) -> float:
