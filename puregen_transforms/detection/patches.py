@@ -65,7 +65,7 @@ class Patches(Detector):
     no color, and no patch that is as faint or smooth as the pictures themselves.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     uses: ClassVar[frozenset[str]] = frozenset({"labels"})
 
@@ -282,17 +282,22 @@ def _neighbors(longest: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _grow(windows: Windows, members: Tensor, known: Tensor) -> Patch:
-    """Find template and carriers from each other."""
-    patch = _match(windows, members, known)
+    """Find template and carriers from each other.
+
+    Returns:
+        The last patch, or the one of the widest gap where growing has closed it: of a stamp that moves, members that
+        show it at several places in their windows blur it.
+    """
+    patches = [_match(windows, members, known)]
     for _ in range(_ROUNDS):
-        carriers = patch.carriers
+        carriers = patches[-1].carriers
         template = F.normalize(F.normalize(windows.longest[members]).sum(0), dim=0)
         found = carriers[F.normalize(windows.longest[carriers]) @ template > _LIKE]
         if len(found) < NEIGHBORS or torch.equal(found, members):
             break
         members = found
-        patch = _match(windows, members, known)
-    return patch
+        patches.append(_match(windows, members, known))
+    return patches[-1] if patches[-1].gap >= GAP else max(patches, key=lambda patch: patch.gap)
 
 
 def _match(windows: Windows, members: Tensor, known: Tensor) -> Patch:

@@ -5,7 +5,7 @@ import torch
 
 from puregen_transforms.data.demo import load_demo
 from puregen_transforms.detection import detect
-from puregen_transforms.detection.patches import MARGIN, NEAR, Patches, Windows, find_patches, join
+from puregen_transforms.detection.patches import MARGIN, NEAR, Patches, Windows, _grow, _match, find_patches, join
 from puregen_transforms.functional.jpeg import jpeg
 from tests.detection.pictures import pictures, stamped
 
@@ -58,6 +58,21 @@ def test_two_stamps_that_move_are_both_found():
     report = search(stamped(moved(images, first), second, down=2, right=3, stamp=bars), labels)
     assert report.flagged.nonzero().flatten().tolist() == sorted(first.tolist() + second.tolist())
     assert all(mark.evidence.verdict == "poison" for mark in report.marks)
+
+
+def test_growing_that_closes_the_gap_does_not_lose_the_patch(monkeypatch):
+    images, rows = load_demo().images, torch.arange(0, 200, 8)
+    images = moved(images, rows)
+    windows = Windows.of(images.float().mean(1, keepdim=True), 5)
+    nothing = torch.zeros(len(images), dtype=torch.bool)
+    monkeypatch.setattr("puregen_transforms.detection.patches.GAP", 100.0)  # no growing is good enough
+    closed = 0
+    for start in range(len(rows) - 5):
+        members = rows[start : start + 5]
+        first, grown = _match(windows, members, nothing), _grow(windows, members, nothing)
+        assert grown.gap >= first.gap
+        closed += torch.equal(grown.template, first.template)
+    assert closed
 
 
 def test_the_strongest_windows_of_images_that_share_nothing_thin_out_without_a_gap(monkeypatch):
