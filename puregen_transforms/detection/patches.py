@@ -125,7 +125,8 @@ class Windows:
 
     def project(self, template: Tensor) -> Tensor:
         """Project all windows of all images on a template of length 1, (D,): (N,) the largest of each image."""
-        width = self.gray.shape[-1]
+        edge = self.side // 2  # so that a stamp at the border is seen at any place in a window, too
+        width = self.gray.shape[-1] + 2 * edge
         # As a product of bands of rows with the kernel at every place: several times as fast as a convolution of one
         # channel, whatever it spends on zeros.
         columns = width - self.side + 1
@@ -135,7 +136,8 @@ class Windows:
         band = band.flatten(0, 1)
 
         def largest(part: Tensor) -> Tensor:
-            bands = part.flatten(1).unfold(1, len(band), width).reshape(-1, len(band))
+            padded = F.pad(part, (edge, edge, edge, edge), mode="replicate")
+            bands = padded.flatten(1).unfold(1, len(band), width).reshape(-1, len(band))
             return (bands @ band).view(len(part), -1).amax(1)
 
         return join_parts(largest, self.gray, _PART)

@@ -60,6 +60,18 @@ def test_two_stamps_that_move_are_both_found():
     assert all(mark.evidence.verdict == "poison" for mark in report.marks)
 
 
+def test_a_stamp_at_the_border_has_as_much_of_a_patch_as_one_inside():
+    images, _ = pictures(40)
+    inside, border = torch.arange(0, 10), torch.arange(10, 20)
+    images = stamped(stamped(images, inside, down=14, right=14), border, down=29, right=29)
+    windows = Windows.of(images.float().mean(1, keepdim=True), 5)
+    for down, right in ((14, 14), (12, 12)):  # the stamp at the top left of the window, and at the bottom right
+        shown = windows.gray[inside, :, down : down + 5, right : right + 5].flatten(1) @ windows.whitening
+        scores = windows.project(torch.nn.functional.normalize(shown.mean(0), dim=0))
+        assert scores[border].median() > 0.6 * scores[inside].median()
+        assert scores[20:].max() < 0.5 * scores[inside].median()
+
+
 def test_growing_that_closes_the_gap_does_not_lose_the_patch(monkeypatch):
     images, rows = load_demo().images, torch.arange(0, 200, 8)
     images = moved(images, rows)
