@@ -54,9 +54,10 @@ class Patches(Detector):
     Windows are whitened: their 25 or 64 pixels, in gray, are turned and scaled so that in this set they are
     uncorrelated and of equal variance. Natural windows are smooth, so that a stamp is long there. Of each image the
     longest window is compared with those of others that show other pictures. Four neighbors are grown into a template,
-    their mean direction; an image has as much of it as its largest projection anywhere in the image. A patch counts
-    if eight pictures or more, and at most half of all, carry it and there is a gap: typical carriers have 1.5 times as
-    much of it as any image that has less than 0.8 of what they have. Natural windows of one kind thin out gradually.
+    their mean direction; an image has as much of it as its largest projection anywhere, also where half a window lies
+    beyond the border. A patch counts if eight pictures or more, and at most half of all, carry it and there is a gap:
+    typical carriers have 1.5 times as much of it as any image that has less than 0.8 of what they have. Natural windows
+    of one kind thin out gradually.
 
     Labels are used as evidence alone (`weigh_labels`): a patch that images of all classes carry, and whose labels fit
     the pictures, is a mark of the report and not flagged.
