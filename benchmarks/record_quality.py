@@ -28,6 +28,7 @@ import photograph_quality
 import photograph_verdicts
 import purify_quality
 import purify_speed
+import recompressed_poison
 import reproducibility
 import whole_sets
 
@@ -54,6 +55,7 @@ VERDICTS = {
     "adaptive_attackers": adaptive_attackers.markdown,
     "clean_verdicts": clean_verdicts.markdown,
     "network_free": network_free.markdown,
+    "recompressed_poison": recompressed_poison.markdown,
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
     "hundred_thousand": hundred_thousand.markdown,
