@@ -33,8 +33,8 @@ MARGIN = 1.1
 
 GAP = 1.5
 """How far the typical carrier must lie beyond that. Where images thin out without a gap, it lies 1 / NEAR / MARGIN =
-1.14 beyond it, and a little more. Of 360 clean sets of 40 to 1,000 images none came so far, and two of a hundred digits
-to 1.4 (`benchmarks/results/patches_null.json`)."""
+1.14 beyond it, and a little more. Of 360 clean sets of 40 to 1,000 images none came so far, and two sets of a hundred
+digits to 1.4 (`benchmarks/results/patches_null.json`)."""
 
 _COMPARED = 4000
 """Images that are compared with each other: those with the most unusual windows."""

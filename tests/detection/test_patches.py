@@ -60,7 +60,7 @@ def test_two_stamps_that_move_are_both_found():
     assert all(mark.evidence.verdict == "poison" for mark in report.marks)
 
 
-def test_a_stamp_at_the_border_has_as_much_of_a_patch_as_one_inside():
+def test_a_stamp_at_the_border_is_seen_at_any_place_in_a_window():
     images, _ = pictures(40)
     inside, border = torch.arange(0, 10), torch.arange(10, 20)
     images = stamped(stamped(images, inside, down=14, right=14), border, down=29, right=29)
