@@ -11,7 +11,7 @@ from puregen_transforms.models.folding import FoldedNorms, fold_norms
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_results_and_gradients_are_the_networks_own(name):
     torch.manual_seed(0)
-    model, images = build_classifier(name, 3).double(), torch.rand(4, 3, 32, 32).double()
+    model, images = build_classifier(name, 3).double(), torch.rand(2, 3, 16, 16).double()
     with torch.no_grad():
         model.train()(images)  # statistics that are not 0 and 1
     folded = FoldedNorms(model.eval(), images[:1])
@@ -25,7 +25,7 @@ def test_results_and_gradients_are_the_networks_own(name):
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_a_folded_copy_has_the_same_results_and_the_network_is_as_it_was(name):
     torch.manual_seed(0)
-    model, images = build_classifier(name, 3).double(), torch.rand(4, 3, 32, 32).double()
+    model, images = build_classifier(name, 3).double(), torch.rand(2, 3, 16, 16).double()
     with torch.no_grad():
         model.train()(images)
         before = model.eval()(images)

@@ -72,14 +72,14 @@ def test_every_method_changes_images_and_keeps_their_form(make, images, method, 
 @pytest.mark.parametrize("size", [(32, 32), (33, 35)])
 @pytest.mark.parametrize("method", SMALL)
 def test_batch_order_threads_and_process_do_not_matter(make, images, method, size, threads, quiet):
-    images = F.interpolate(images[:16].float(), size=size).to(torch.uint8)
+    images = F.interpolate(images[:9].float(), size=size).to(torch.uint8)
     purify = fitted(make(method), images)
     whole = purify(images)
-    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     for count in (1, 2, 3):
         threads(count)
         assert torch.equal(purify(images[order]), whole[order])
-        assert torch.equal(torch.cat([purify(part) for part in images.split(7)]), whole)
+        assert torch.equal(torch.cat([purify(part) for part in images.split(4)]), whole)
         if purify.config.uses_ebm:
             assert torch.equal(purify.energy(images[:5]), purify.energy(images)[:5])
     assert torch.equal(torch.cat([purify(image[None]) for image in images]), whole)
