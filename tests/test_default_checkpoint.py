@@ -64,7 +64,7 @@ def test_purified_clean_images_stay_close_and_keep_their_mean_color(purify, demo
 
 def test_the_fast_path_and_the_reference_purify_alike(demo):
     """150 steps, same noise, in the arithmetic of this machine; `purify_speed.py` compares more images."""
-    clean, poisoned, ids = demo.images[:6], demo.poisoned()[:6], torch.arange(6)
+    clean, poisoned, ids = demo.images[:4], demo.poisoned()[:4], torch.arange(4)
     weights = load_ebm(resolve_ebm(None)).state_dict()
     drawn, ours = KeyedNoise(0, ids), PureGen(dynamics="paper", seed=0)
     options = {"epsilon": ours.config.langevin.step_size, "temperature": ours.config.langevin.temperature}
@@ -82,7 +82,7 @@ def test_the_fast_path_and_the_reference_purify_alike(demo):
     left = [survival(clean, poisoned, *pair).mean().item() for pair in (found, expected)]
     assert left[0] == pytest.approx(left[1], abs=0.02)
     after = [auroc(ours.energy(pair[1]), ours.energy(pair[0])) for pair in (found, expected)]
-    assert after[0] == pytest.approx(after[1], abs=1 / 18)
+    assert after[0] == pytest.approx(after[1], abs=1 / 16)
 
 
 def test_the_default_ddpm_restores_what_it_noises(demo):
