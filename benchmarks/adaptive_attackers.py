@@ -136,14 +136,10 @@ def measure(attacker: Attacker, train: ImageSet, test: ImageSet, reserved: Image
         return model
 
     verdict = search(images, labels, train, reserved, seed, train_and_judge)
-    left = (~(verdict.flagged | verdict.doubtful)).nonzero().flatten()
-    flagged = torch.ones(len(images), dtype=torch.bool).index_fill(0, left, False)
-    untouched = torch.ones(len(images), dtype=torch.bool).index_fill(0, torch.cat([rows, covers]), False)
+    left = (~suspected(verdict)).nonzero().flatten()
     return {
-        "level": verdict.level,
-        "found": float(flagged[rows].float().mean()),
-        "covers_flagged": float(flagged[covers].float().mean()) if attacker.covers else None,
-        "clean_flagged": float(flagged[untouched].float().mean()),
+        **counted(verdict, rows, torch.cat([rows, covers])),
+        "covers_flagged": float(suspected(verdict)[covers].float().mean()) if attacker.covers else None,
         "found_by": {
             one.search.name: int(one.report.flagged[rows].sum())
             for one in verdict.made
@@ -151,6 +147,21 @@ def measure(attacker: Attacker, train: ImageSet, test: ImageSet, reserved: Image
         },
         "before": before,
         "after": judged(learn(images[left], labels[left], train, seed)),
+    }
+
+
+def suspected(verdict: Verdict) -> Tensor:
+    """Mark the images that are flagged or doubted, (N,) bool."""
+    return verdict.flagged | verdict.doubtful
+
+
+def counted(verdict: Verdict, rows: Tensor, changed: Tensor) -> dict[str, Any]:
+    """Compare a verdict with the poisoned rows, and with the images that nobody changed."""
+    untouched = torch.ones(len(verdict.flagged), dtype=torch.bool).index_fill(0, changed, False)
+    return {
+        "level": verdict.level,
+        "found": float(suspected(verdict)[rows].float().mean()),
+        "clean_flagged": float(suspected(verdict)[untouched].float().mean()),
     }
 
 

@@ -19,8 +19,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-from adaptive_attackers import RESERVED, learn, search
+from adaptive_attackers import RESERVED, counted, learn, search
 from network_free import ATTACKS
 
 from puregen_transforms.attacks import craft
@@ -51,16 +50,9 @@ def measure(attack: str, quality: int | None, train: ImageSet, test: ImageSet, s
         "success": success,
     }
     if compressed and success >= ATTACKS_FROM:
-        rows = poison.ids[~poison.covers]
-        untouched = torch.ones(len(images), dtype=torch.bool).index_fill(0, poison.ids, False)
         reserved = at_most_per_class(test, RESERVED // len(test.class_names))
         verdict = search(images, labels, train, reserved, seed, lambda suspects: victim)
-        flagged = verdict.flagged | verdict.doubtful
-        measured["verdict"] = {
-            "level": verdict.level,
-            "found": float(flagged[rows].float().mean()),
-            "clean_flagged": float(flagged[untouched].float().mean()),
-        }
+        measured["verdict"] = counted(verdict, poison.ids[~poison.covers], poison.ids)
     return measured
 
 
