@@ -1,13 +1,15 @@
 """What the benchmarks of attacks and defenses share: run a named grid of cells, and write its record and tables.
 
 Every cell is kept in `--runs` by all that it depends on: attack, defense, weights, victim, seed and images. A killed
-run goes on where it was; delete a cell's file there and it alone is computed again. The clean part of a set is
-purified once for each method.
+run goes on where it was; delete a cell's file there and it alone is computed again. Where the folder is lost, or on
+another machine, `--resume RECORD` takes the cells that a record has. The clean part of a set is purified once for each
+method.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shlex
 from collections.abc import Mapping
 from functools import partial
@@ -56,6 +58,9 @@ def main(
     parser.add_argument(
         "--kept", action="store_true", help="write down what an unfinished run has, and compute nothing"
     )
+    parser.add_argument(
+        "--resume", type=Path, help="record of a run that ended early, perhaps on another machine: its cells stay"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"))
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -66,6 +71,8 @@ def main(
     needs = find_protocol(name).needs
     sets = demo_sets(scale, needs) if preset == "smoke" else load_sets(*given, scale=scale, needs=needs, size=size)
     bench = Bench(sets, Store(arguments.runs), arguments.device, partial(print, flush=True))
+    if arguments.resume is not None:
+        bench.adopt(json.loads(arguments.resume.read_text(encoding="utf-8"))["cells"])
     command = f"python benchmarks/{name}.py --preset {preset}"
     if arguments.defenses is not None:
         command += " --defenses " + shlex.join(arguments.defenses)

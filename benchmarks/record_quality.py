@@ -30,6 +30,7 @@ import purify_quality
 import purify_speed
 import recompressed_poison
 import reproducibility
+import search_costs
 import whole_sets
 
 from puregen_transforms._files import write_atomically
@@ -56,6 +57,7 @@ VERDICTS = {
     "clean_verdicts": clean_verdicts.markdown,
     "network_free": network_free.markdown,
     "recompressed_poison": recompressed_poison.markdown,
+    "search_costs": search_costs.markdown,
     "photograph_verdicts": photograph_verdicts.markdown,
     "photograph_quality": photograph_quality.markdown,
     "hundred_thousand": hundred_thousand.markdown,

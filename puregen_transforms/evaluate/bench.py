@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -35,7 +35,7 @@ from puregen_transforms.evaluate.mixed import describe_mixing
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.records import describe_machine
 from puregen_transforms.evaluate.sets import Sets
-from puregen_transforms.evaluate.store import Store, fingerprint
+from puregen_transforms.evaluate.store import Store, fingerprint, name_of
 from puregen_transforms.evaluate.victim import accuracy, poison_success, success_by_trigger
 from puregen_transforms.evaluate.victims import build_victim, learned_part, train_victim
 from puregen_transforms.transforms.puregen import PureGen
@@ -63,9 +63,23 @@ class Bench:
     backbone: str = DEFAULT_BACKBONE
 
     def evaluate(self, cell: Cell) -> dict[str, Any]:
-        """Compute the record of a cell, or read the kept one."""
-        record = self.store.record("cells", self.key(cell), lambda: self._evaluate(cell))
-        return {**record, "cell": cell.to_dict()}  # names of rows and columns may be others by now
+        """Compute the record of a cell, or read the kept one; its "key" names all that decides the cell."""
+        key = self.key(cell)
+        record = self.store.record("cells", key, lambda: self._evaluate(cell))
+        # Names of rows and columns may be others by now.
+        return {**record, "cell": cell.to_dict(), "key": name_of(key)}
+
+    def adopt(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Keep the cells of an earlier record as if they were computed here; those without a "key" are passed over.
+
+        A cell counts for what its key names: the same attack, defense, victim, seed and images.
+
+        Raises:
+            ValueError: a key that is none.
+        """
+        for record in records:
+            if "key" in record:
+                self.store.adopt("cells", record["key"], record)
 
     def is_kept(self, cell: Cell) -> bool:
         """Tell whether there is a record already."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ FORMAT = 1
 def digest_of(settings: Any) -> str:
     """Hex name of JSON-ready settings."""
     return hashlib.sha256(json.dumps([FORMAT, settings], sort_keys=True).encode()).hexdigest()
+
+
+def name_of(settings: Any) -> str:
+    """Name a kept result by all that decides it, in 24 hex digits."""
+    return digest_of(settings)[:24]
 
 
 def fingerprint(*tensors: Tensor) -> str:
@@ -59,7 +65,7 @@ class Store:
         path = self.path_of(kind, settings, ".json")
         with self.locked(path):
             if not path.exists():
-                write_atomically(path, (json.dumps(compute(), indent=1, allow_nan=False) + "\n").encode())
+                write_atomically(path, _as_bytes(compute()))
         return json.loads(path.read_text(encoding="utf-8"))
 
     def tensors(self, kind: str, settings: Any, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -81,7 +87,20 @@ class Store:
 
     def path_of(self, kind: str, settings: Any, suffix: str) -> Path:
         """Name the place where a result is, or will be."""
-        return self.folder / kind / f"{digest_of(settings)[:24]}{suffix}"
+        return self.folder / kind / f"{name_of(settings)}{suffix}"
+
+    def adopt(self, kind: str, name: str, record: Mapping[str, Any]) -> None:
+        """Keep JSON that was computed elsewhere, unless a result of that name is here already; see `name_of`.
+
+        Raises:
+            ValueError: no such name.
+        """
+        if not re.fullmatch(r"[0-9a-f]{24}", name):
+            raise ValueError(f"Expected a name of 24 hex digits for a result, but got {name!r}.")
+        path = self.folder / kind / f"{name}.json"
+        with self.locked(path):
+            if not path.exists():
+                write_atomically(path, _as_bytes(record))
 
     @contextmanager
     def workspace(self, kind: str, settings: Any) -> Iterator[Path]:
@@ -108,3 +127,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # the system lets go of it when its process dies
             yield
+
+
+def _as_bytes(record: Mapping[str, Any]) -> bytes:
+    return (json.dumps(record, indent=1, allow_nan=False) + "\n").encode()

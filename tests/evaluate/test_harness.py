@@ -56,6 +56,10 @@ def cell(attack=None, defense=None):
     return Cell(attack=attack or AttackSpec(), defense=defense or DefenseSpec(), victim=TINY)
 
 
+def through_json(record):
+    return json.loads(json.dumps(record))
+
+
 def without_times(record):
     return {key: value for key, value in record.items() if key != "seconds"}
 
@@ -73,6 +77,19 @@ def test_a_deleted_cell_is_computed_again_from_what_is_kept(bench, ebm):
     assert [without_times(one) for one in after] == [without_times(one) for one in before]
     assert computed == [], "its victim is kept"
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_the_cells_of_a_record_are_not_computed_again_elsewhere(bench, ebm, tmp_path):
+    record = through_json(bench.evaluate(cell(BADNETS)))
+    elsewhere = Bench(bench.sets, Store(tmp_path / "elsewhere"))
+    elsewhere.adopt([record, {"accuracy": 0.5}])
+    assert elsewhere.is_kept(cell(BADNETS))
+    assert not elsewhere.is_kept(cell(BADNETS, ebm))
+    assert through_json(elsewhere.evaluate(cell(BADNETS))) == record, "its seconds, too: they were not measured again"
+    elsewhere.adopt([{**record, "accuracy": 0.0}])
+    assert through_json(elsewhere.evaluate(cell(BADNETS))) == record, "what is kept already stays"
+    with pytest.raises(ValueError, match=r"24 hex digits.*'\.\./\.\./outside'"):
+        elsewhere.adopt([{**record, "key": "../../outside"}])
 
 
 def test_only_the_rows_of_an_attack_are_purified_anew(sets, tmp_path):
