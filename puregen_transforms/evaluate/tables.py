@@ -81,9 +81,10 @@ def remarks(record: Mapping[str, Any]) -> str:
     rows = sorted({f"{poison['poisoned_rows']} of {poison['set_rows']}" for poison in attacked})
     victims = _victims(record)
     command = str(record["command"]).replace("`", "'")
+    machines = "; ".join(dict.fromkeys(cell.get("machine", record["machine"]) for cell in record["cells"]))
     text = (
         f"`{command}`, {victims} a cell; {record['images']}; "
-        f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {record['machine']}."
+        f"poisoned rows: {', '.join(rows)}; energies and PureGen-EBM of {energy_network(record)}; {machines}."
     )
     if _published(record):
         text += f' "paper": {SET_UPS.get(record["name"], PUREGEN)}'

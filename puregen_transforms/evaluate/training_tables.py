@@ -53,7 +53,7 @@ def _parted(rows: Groups) -> tuple[Groups, Groups]:
     return whole, parts
 
 
-def _outcomes(title: str, rows: Groups, groups: Sequence[str], plain: float | None) -> Table:
+def _outcomes(title: str, rows: Groups, groups: Sequence[str], plain: Mapping[Any, float]) -> Table:
     """Make a line for each defense, with its cost, and one for victims that never saw poison."""
     table = _matrix(title, rows, groups, outcome)
     costs = [_cost([one for records in rows[name].values() for one in records], plain) for name in rows]
@@ -97,22 +97,26 @@ def _found_and_flagged(records: Records) -> str:
     return f"{in_percent(found)} / {in_percent(flagged)}"
 
 
-def _plain_seconds(rows: Groups) -> float | None:
-    """Give how long a plain training takes."""
-    seconds = [record["seconds"]["train"] for record in _all(rows.get(_NO_DEFENSE, {}))]
-    return median(seconds) if seconds else None
+def _plain_seconds(rows: Groups) -> dict[Any, float]:
+    """Give how long a plain training takes, by machine."""
+    seconds: dict[Any, list[float]] = {}
+    for record in _all(rows.get(_NO_DEFENSE, {})):
+        seconds.setdefault(record.get("machine"), []).append(record["seconds"]["train"])
+    return {machine: median(found) for machine, found in seconds.items()}
 
 
-def _cost(records: Records, plain: float | None) -> str:
+def _cost(records: Records, plain: Mapping[Any, float]) -> str:
     """Compare search and training with a plain training, and count the victim that a detector needs as one more.
 
-    Of several times it is the median, as machines have other things to do.
+    Of several it is the median, as machines have other things to do; what a machine without a plain training took says
+    nothing.
     """
-    if not plain:
+    told = [one for one in records if one.get("machine") in plain]
+    if not told:
         return "–"
-    spent = [one["seconds"].get("search", 0.0) + one["seconds"]["train"] for one in records]
+    spent = [(one["seconds"].get("search", 0.0) + one["seconds"]["train"]) / plain[one.get("machine")] for one in told]
     needed = [bool(one.get("network_read")) for one in records]
-    return f"{median(spent) / plain + all(needed):.1f}"
+    return f"{median(spent) + all(needed):.1f}"
 
 
 def _all(cells: Mapping[str, Records]) -> list[Mapping[str, Any]]:

@@ -167,6 +167,18 @@ def test_the_tables(record):
     assert found_by_parts.rows == [["filter", "– / 20.0", "80.0 / 25.0"]]
 
 
+def test_costs_are_compared_with_plain_trainings_of_the_same_machine(record):
+    slow = [
+        record_of("none", "wanet", 0.74, 1.0, seconds={"train": 600.0}, machine="slow"),
+        record_of("V&B", "wanet", 0.69, 0.1, found=(0.2, 0.9), seconds={"train": 6000.0}, machine="slow"),
+        record_of(
+            "split", "wanet", 0.7, 0.1, found=(0.2, 0.9), seconds={"train": 1.0}, network_read=True, machine="other"
+        ),
+    ]
+    before, after = (tables({**record, "cells": cells})[0] for cells in (record["cells"], [*record["cells"], *slow]))
+    assert [row[1] for row in after.rows] == [row[1] for row in before.rows]
+
+
 def test_a_run_that_ended_early_has_tables_of_what_is_there(record):
     there = [cell for cell in record["cells"] if cell["cell"]["attack"]["group"] != "sig"]
     record["cells"] = [*there, record_of("none", "sig", 0.7, 0.9)]
