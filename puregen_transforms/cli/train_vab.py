@@ -45,12 +45,14 @@ def train_vab(
         Path, typer.Argument(metavar="FOLDER", help="Folder of the classifier; an unfinished run there is resumed.")
     ],
     preset: Annotated[
-        Literal["smoke", "cpu", "paper"],
+        Literal["smoke", "cpu", "paper", "flagged"] | None,
         typer.Option(
-            help="Settings to begin with: smoke, to see that it runs; cpu, for 2 cores; paper, as published.",
+            help="Settings to begin with: smoke, to see that it runs; cpu, for 2 cores; paper, as published; flagged, "
+            "for --flags: a usual training, in which flagged images are learned without labels. Default: flagged with "
+            "--flags, else cpu.",
             rich_help_panel=METHOD,
         ),
-    ] = "cpu",
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,7 +96,8 @@ def train_vab(
         from puregen_transforms.defenses import VictimBeneficiary, build_training_defense
         from puregen_transforms.detection.report import DetectionReport
 
-        defense = build_training_defense(NAME, preset=preset, **parse_settings(setting or []))
+        chosen_preset = preset or ("cpu" if flags is None else "flagged")
+        defense = build_training_defense(NAME, preset=chosen_preset, **parse_settings(setting or []))
         assert isinstance(defense, VictimBeneficiary)
         report = None if flags is None else DetectionReport.load(flags)
         chosen = choose_source(source, split, column, label_column)

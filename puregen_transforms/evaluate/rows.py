@@ -68,7 +68,13 @@ def epic(scale: Scale, share: float = 0.2) -> DefenseSpec:
 
 
 def vab(
-    scale: Scale, detector: Component | None = None, *, purified: bool = False, name: str | None = None, **settings: Any
+    scale: Scale,
+    detector: Component | None = None,
+    *,
+    purified: bool = False,
+    as_published: bool = False,
+    name: str | None = None,
+    **settings: Any,
 ) -> DefenseSpec:
     """Train The Victim and The Beneficiary.
 
@@ -76,17 +82,32 @@ def vab(
         scale: the preset.
         detector: splits the set, as it came, in place of the Victim; its split stays.
         purified: whether both networks learn images that the energy network has purified, suspicious ones, too.
+        as_published: whether a set that a detector has split is learned as published, too, and not by the preset
+            "flagged" for such sets.
         name: of the row; None names the parts.
         settings: of the defense, beside those of its preset.
     """
     parts = "V&B" if detector is None else f"V&B, split by {detector.name}"
+    chosen = VictimBeneficiary.presets[scale.name] if detector is None or as_published else _flagged(scale)
     return DefenseSpec(
         name=name or parts + " + PureGen" * purified,
         detect=() if detector is None else [detector],
         keep_flagged=detector is not None,
         purify_others=scale.purify.get("ebm", {}) if purified else None,
-        train=Component(name="victim_beneficiary", settings={**VictimBeneficiary.presets[scale.name], **settings}),
+        train=Component(name="victim_beneficiary", settings={**chosen, **settings}),
     )
+
+
+_EPOCHS_WITH_FLAGS = {"smoke": 40, "paper": 80}
+"""As many as plain trainings of these presets have; at "cpu" those of the preset "flagged"."""
+
+
+def _flagged(scale: Scale) -> dict[str, Any]:
+    """List the settings for a set that a detector has split."""
+    settings = dict(VictimBeneficiary.presets["flagged"])
+    if epochs := _EPOCHS_WITH_FLAGS.get(scale.name):
+        settings |= {"epochs": epochs, "clean_epochs": epochs // 2, "weight_rise": epochs * 3 // 4}
+    return settings | ({"batch": 16} if scale.name == "smoke" else {})
 
 
 def abl(scale: Scale) -> DefenseSpec:

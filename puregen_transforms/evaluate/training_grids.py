@@ -35,10 +35,6 @@ blended images pass the filter, and both come back where suspicious images are l
 _SPLITTER = "whole_search"
 """The detector that splits in place of the Victim. It is given no clean images."""
 
-
-_PLAIN: Mapping[str, Any] = {"suspicious": "relabel", "mix_threshold": None}
-"""What a split without mistakes could do without: credible images hold no poison then."""
-
 _CLOSE = 0.05
 """Two defenses whose success lies no further apart are told apart by a second victim."""
 
@@ -50,10 +46,9 @@ def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
     former on two attacks, and purified images. Defenses that lie close together against an attack, in what is kept from
     a run before, get a second victim each, last of all.
 
-    At the preset "cpu" a training of The Victim and The Beneficiary takes as long as ten plain ones, and fewer where a
-    detector splits (nine) or parts are left out (six to ten); one of ABL as long as three. By single steps, that is 19
-    minutes on one core of an AMD EPYC without matrix units (AMX), where a plain training takes 2: in 5 hours there, the
-    first grid and a third of the second.
+    At the preset "cpu" a training of The Victim and The Beneficiary takes as long as ten plain ones, and three to four
+    where a detector splits; one of ABL as long as three. On one core of an AMD EPYC with AVX-512 a plain training takes
+    two minutes and a whole search three.
     """
     chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
     about = {group: _ATTACKS[group] for group in chosen}
@@ -89,11 +84,14 @@ def _second_victims(
 def _parts(scale: Scale) -> Sequence[DefenseSpec]:
     """List The Victim and The Beneficiary without some parts, with another scale of entropies, and with two helpers."""
     detectors = every_detector(scale)[_SPLITTER]
+    by_detector = f"V&B, split by {_SPLITTER}"
     return [
+        vab(scale, *detectors, name=f"{by_detector}, learned as published", as_published=True),
+        vab(scale, *detectors, name=f"{by_detector}, flagged never learned", suspicious="drop"),
+        vab(scale, *detectors, name=f"{by_detector}, with AttentionMix", mix_threshold=0.1),
         vab(scale, name="V&B, filter alone", suspicious="drop", mix_threshold=None),
         vab(scale, name="V&B, filter, AttentionMix", suspicious="drop"),
         vab(scale, name="V&B, filter, AttentionMix, semi-supervised", suspicious="relabel"),
-        vab(scale, *detectors, name=f"V&B, split by {_SPLITTER}, no AttentionMix, no suppression", **_PLAIN),
         vab(scale, name="V&B, entropies scaled without their tails", entropy_tail=0.01),
         vab(scale, *detectors, purified=True),
     ]
