@@ -17,12 +17,14 @@ from typer.testing import CliRunner
 
 from puregen_transforms.cli.main import app
 from puregen_transforms.cli.train_vab import NAME
+from puregen_transforms.defenses import VictimBeneficiary
 from puregen_transforms.defenses.victim import Victim
 from puregen_transforms.detection import DetectionReport
 from puregen_transforms.functional import normalize
 from puregen_transforms.models import load_classifier
 from tests.defenses.constructed import backdoored
 
+FLAGGED = VictimBeneficiary.presets["flagged"]
 SHORT = ["--preset", "smoke", "--classifier", "tiny", "--device", "cpu"]
 for _setting in ("epochs=3", "clean_epochs=1", "weight_rise=2", "warmup_steps=1"):
     SHORT += ["--set", _setting]
@@ -101,6 +103,16 @@ def test_a_detector_may_split_the_set(source, images, tmp_path):
     assert done.exit_code == 0, done.output
     assert torch.equal(DetectionReport.load(tmp_path / "out/report.safetensors").flagged, images[3])
     assert json.loads((tmp_path / "out/record.json").read_text())["split_by"] == "oracle"
+
+
+def test_a_set_that_a_detector_has_split_is_learned_by_the_preset_for_that(source, images, tmp_path):
+    report = tmp_path / "found.safetensors"
+    DetectionReport(scores=torch.rand(40), flagged=images[3], detector="oracle").save(report)
+    tiny = ["--classifier", "tiny", "--device", "cpu"]
+    done = run(source, tmp_path / "out", *tiny, "--flags", report, "--set", "epochs=11")
+    assert done.exit_code == 0, done.output
+    settings = json.loads((tmp_path / "out/record.json").read_text())["settings"]
+    assert {name: settings[name] for name in FLAGGED} == {**FLAGGED, "epochs": 11}
 
 
 WORKER = """

@@ -377,7 +377,7 @@ def test_a_victim_that_diverged_is_no_finder_of_poison(few):
         ({"temperature": 0}, "`temperature` above 0, but got 0"),
         ({"suspicious": "burn"}, "out of suppress, relabel, drop, but got 'burn'"),
         ({"speed": 1}, "settings of 'victim_beneficiary' out of epochs"),
-        ({"preset": "gpu"}, "preset out of smoke, cpu, paper, but got 'gpu'"),
+        ({"preset": "gpu"}, "preset out of smoke, cpu, paper, flagged, but got 'gpu'"),
     ],
 )
 def test_settings_that_make_no_sense(settings, message):
@@ -393,6 +393,10 @@ def test_presets_keep_the_published_proportions():
     smoke = build_training_defense("victim_beneficiary", preset="smoke")
     for name in ("clean_epochs", "weight_rise"):
         assert getattr(smoke, name) / smoke.epochs == getattr(paper, name) / paper.epochs
+    flagged = build_training_defense("victim_beneficiary", preset="flagged")
+    for name in ("clean_epochs", "weight_rise"):
+        assert getattr(flagged, name) / flagged.epochs == getattr(paper, name) / paper.epochs
+    assert flagged.passes(1000, torch.zeros(1000, dtype=torch.bool)) == flagged.epochs, "no Victim is trained"
     listed = build_training_defense("victim_beneficiary", thresholds=[0.5])
     assert listed.thresholds == (0.5,), "as JSON gives it"
     with pytest.raises(ValueError, match="preset of another defense, as this has none"):

@@ -365,7 +365,12 @@ def test_victim_and_beneficiary_say_what_is_suspicious_or_take_it_from_a_detecto
     assert records[2]["detection"] == records[1]["detection"] == alone != records[0]["detection"]
     assert ["images_after" in record for record in records] == [False, False, True]
     assert ["looks" in record for record in records] == [True, False, False], "where the Victim splits"
-    assert all(len(record["mixed"]["weights"]) == 4 for record in records)
+    assert ["mixed" in record for record in records] == [True, False, False], "where images are learned as published"
+    assert len(records[0]["mixed"]["weights"]) == 4
+    assert specs[1].train.settings["epochs"] == 2
+    assert specs[1].train.settings["suspicious"] == "relabel"
+    published = vab(QUICK, frequency, as_published=True)
+    assert published.train.settings == VictimBeneficiary.presets["smoke"]
     looks, last = records[0]["looks"], records[0]["detection"]
     assert [looks[key][-1] for key in ("tpr", "fpr")] == [pytest.approx(last[key], abs=1e-4) for key in ("tpr", "fpr")]
 
