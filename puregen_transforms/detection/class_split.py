@@ -77,7 +77,7 @@ class ClassSplit(Detector):
         epochs: of the networks that look again where sides overlap; 0 trains none.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "network"})
     uses: ClassVar[frozenset[str]] = frozenset({"reserved"})

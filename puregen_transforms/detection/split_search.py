@@ -48,7 +48,7 @@ class Space:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Two sides of a class, the first of which has fewer references than its share.
+    """Two sides of a class, the first of which has fewer references than its share; of other classes, fewer than half.
 
     Args:
         space: name of the space in which it was found.
@@ -145,7 +145,9 @@ def climb(space: Space, first: Tensor, second: Tensor, folds: Tensor, *, rounds:
         return None
     on_side = int(_same_side(of_references, values, posterior).sum())
     count = len(of_references)
-    if count and on_side / count / share > (1 - on_side / count) / (1 - share):
+    # References of other classes may carry the trigger, too, and more often than the images of this class.
+    usual = share if space.same_class else 0.5
+    if count and on_side / count / usual > (1 - on_side / count) / (1 - usual):
         posterior, on_side = 1 - posterior, count - on_side
     chance = None
     if count and space.same_class:

@@ -98,6 +98,17 @@ def test_images_of_other_classes_only_tell_the_sides_apart():
     assert (split.posterior > 0.5)[:100].all()
 
 
+@pytest.mark.parametrize(("with_trigger", "carriers"), [(360, 20), (40, 30)], ids=["most", "few"])
+def test_images_of_other_classes_may_carry_the_trigger_oftener_than_those_of_the_class(with_trigger, carriers):
+    own, others = normal(400, 4), normal(100, 4, seed=9)
+    own[:with_trigger, 0] += 8
+    others[:carriers, 0] += 8
+    begin = torch.arange(400) < with_trigger
+    for first in (begin, ~begin):
+        split = climb(Space(name="all", own=own, reference=others, same_class=False), first, ~first, folds(400))
+        assert torch.equal(split.posterior > 0.5, begin)
+
+
 def test_components_are_of_one_scale_and_of_the_class_alone():
     part = normal(300, 6) * torch.tensor([1, 100, 1e-3, 1, 1, 0])
     made = make_space("all", [part], [part[:50] + 1])
