@@ -48,8 +48,8 @@ def train_vab(
         Literal["smoke", "cpu", "paper", "flagged"] | None,
         typer.Option(
             help="Settings to begin with: smoke, to see that it runs; cpu, for 2 cores; paper, as published; flagged, "
-            "for --flags: a usual training, in which flagged images are learned without labels. Default: flagged with "
-            "--flags, else cpu.",
+            "for --flags: a usual training, in which flagged images are learned with other labels; default: flagged "
+            "with --flags, else cpu.",
             rich_help_panel=METHOD,
         ),
     ] = None,

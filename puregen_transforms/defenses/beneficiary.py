@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from puregen_transforms.defenses.suppression import Suspects, agreed_targets
+from puregen_transforms.defenses.suppression import Suspects
 from puregen_transforms.functional.arithmetic import autocast
 from puregen_transforms.functional.images import normalize
 from puregen_transforms.train.batches import shuffled_batches
@@ -108,7 +108,7 @@ class Beneficiary:
         loss = self._mean_loss(scores, targets) * self.parallel.weight_of(known, credible)
         if suspects is None or not len(guessed):
             return loss
-        targets = suspects.suppressed(agreed_targets(*guesses.detach().chunk(2)), images[guessed]).repeat(2, 1)
+        targets = suspects.targets_of(guesses.detach(), guessed, images[guessed]).repeat(2, 1)
         weight = suspects.weight * self.parallel.weight_of(guessed, suspicious)
         return loss + weight * self._mean_loss(guesses, targets)
 

@@ -32,12 +32,14 @@ class Suspects:
         weight: of their loss.
         victim: whose beliefs are taken from all targets; None suppresses nothing.
         temperature: divides the Victim's logits, so that its beliefs are less sharp.
+        distrusted: (N,) int64 labels of the set, which none of these images is to be learned with; None distrusts none.
     """
 
     rows: Tensor
     weight: float
     victim: Victim | None
     temperature: float
+    distrusted: Tensor | None = None
 
     def batches(self, count: int, generator: torch.Generator) -> list[Tensor]:
         """Deal the images out to so many batches, one or more to each, in random order; none if there are none."""
@@ -48,6 +50,13 @@ class Suspects:
         while len(found) < count:
             found += shuffled_batches(self.rows, size, generator)
         return found[:count]
+
+    def targets_of(self, guesses: Tensor, rows: Tensor, images: Tensor) -> Tensor:
+        """Choose what is to be learned of suspicious images: (2 n, classes) logits of two views -> (n, classes)."""
+        targets = self.suppressed(agreed_targets(*guesses.chunk(2)), images)
+        if self.distrusted is None:
+            return targets
+        return suppressed(targets, F.one_hot(self.distrusted[rows], targets.shape[1]))
 
     def suppressed(self, targets: Tensor, images: Tensor) -> Tensor:
         """Take the Victim's beliefs from the targets of images: (n, classes), (n, 3, H, W) uint8 -> (n, classes)."""

@@ -56,14 +56,15 @@ def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
     on_parts = [one for one in attacks if one.group in _OF_PARTS]
     detectors = every_detector(scale)[_SPLITTER]
     split, published, rival = vab(scale, *detectors), vab(scale), abl(scale)
+    relabeled = vab(scale, *detectors, name=f"{split.name}, flagged learned whatever their class", suspicious="relabel")
     whole = [
-        [NO_DEFENSE, leave_out(_SPLITTER, detectors), split],
+        [NO_DEFENSE, leave_out(_SPLITTER, detectors), split, relabeled],
         [published],
         [rival],
         [vab(scale, purified=True)],
     ]
     first, parts = [Grid(scale.victim, attacks, rows) for rows in whole], Grid(scale.victim, on_parts, _parts(scale))
-    compared = [one for rows in whole for one in rows if one.acts]
+    compared = [one for rows in whole for one in rows if one.acts and one is not relabeled]
     return [*first[:3], parts, *first[3:], *_second_victims(scale, bench, attacks, compared)]
 
 

@@ -128,6 +128,17 @@ def test_the_victims_beliefs_are_those_of_cooled_logits(few):
     torch.testing.assert_close(suspects.suppressed(torch.ones(6, 4), images), 1 - beliefs)
 
 
+def test_distrusted_labels_are_learned_of_no_suspicious_image(few):
+    images = few[0][:2]
+    views = torch.tensor([[5.0, 0, 0, 0], [0, 5, 0, 0], [4, 0, 1, 0], [0, 4, 1, 0]])  # classes 0 and 1, in both views
+    plain = Suspects(rows=torch.arange(2), weight=0.1, victim=None, temperature=3.0)
+    rows = torch.tensor([7, 3])
+    assert plain.targets_of(views, rows, images).tolist() == [[1, 0, 0, 0], [0, 1, 0, 0]]
+    distrusted = torch.full((8,), 2).index_fill(0, rows[1:], 1)
+    correcting = replace(plain, distrusted=distrusted)
+    assert correcting.targets_of(views, rows, images).tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
+
+
 @pytest.mark.parametrize("mix_threshold", [None, 0.1])
 def test_an_epoch_moves_all_weights_and_makes_the_rates_of_an_epoch(few, mix_threshold):
     """With fewer rows, too, the rate falls after the epoch: steps are missing, not rates."""
@@ -242,7 +253,7 @@ def test_what_a_detector_flags_is_suspicious_and_stays_so(few, spied):
     assert torch.equal(again.scores, report.scores)
 
 
-@pytest.mark.parametrize("suspicious", ["relabel", "drop"])
+@pytest.mark.parametrize("suspicious", ["relabel", "correct", "drop"])
 def test_no_victim_is_trained_where_a_detector_has_split_and_nothing_is_suppressed(few, spied, suspicious):
     images, labels, is_poisoned = few
     defense = replace(SHORT, suspicious=suspicious)
@@ -375,7 +386,7 @@ def test_a_victim_that_diverged_is_no_finder_of_poison(few):
         ({"thresholds": (1.0,)}, "`thresholds` from 0 up to below 1"),
         ({"unlabelled_weights": (0.1,)}, "two `unlabelled_weights`"),
         ({"temperature": 0}, "`temperature` above 0, but got 0"),
-        ({"suspicious": "burn"}, "out of suppress, relabel, drop, but got 'burn'"),
+        ({"suspicious": "burn"}, "out of suppress, relabel, correct, drop, but got 'burn'"),
         ({"speed": 1}, "settings of 'victim_beneficiary' out of epochs"),
         ({"preset": "gpu"}, "preset out of smoke, cpu, paper, flagged, but got 'gpu'"),
     ],

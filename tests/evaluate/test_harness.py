@@ -368,7 +368,7 @@ def test_victim_and_beneficiary_say_what_is_suspicious_or_take_it_from_a_detecto
     assert ["mixed" in record for record in records] == [True, False, False], "where images are learned as published"
     assert len(records[0]["mixed"]["weights"]) == 4
     assert specs[1].train.settings["epochs"] == 2
-    assert specs[1].train.settings["suspicious"] == "relabel"
+    assert specs[1].train.settings["suspicious"] == "correct"
     published = vab(QUICK, frequency, as_published=True)
     assert published.train.settings == VictimBeneficiary.presets["smoke"]
     looks, last = records[0]["looks"], records[0]["detection"]
