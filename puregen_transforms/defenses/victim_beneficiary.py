@@ -125,7 +125,7 @@ class VictimBeneficiary(TrainingDefense):
         # For a set that a detector has split: what it flags is learned with other labels. Such a split hardly mistakes
         # poison for credible, so there is little to suppress or to mix away, and any recipe will do: without poison, 40
         # epochs as published reached ten points less accuracy. Learned with the class that the network takes them for,
-        # whatever that is, clean-label poison (narcissus) got through.
+        # whatever that is, clean-label poison got through (narcissus: success of 88 %).
         "flagged": {
             "epochs": 20,
             "clean_epochs": 10,
