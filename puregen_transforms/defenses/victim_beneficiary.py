@@ -122,9 +122,9 @@ class VictimBeneficiary(TrainingDefense):
             "resplit_every": 1,
         },
         "paper": {},
-        # For a set that a detector has split: what it flags is learned with other labels. Such a split hardly mistakes
-        # poison for credible, so there is little to suppress or to mix away, and any recipe will do: without poison, 40
-        # epochs as published reached ten points less accuracy. Learned with the class that the network takes them for,
+        # For a set that a detector has split: what it flags is learned with other labels. A good split leaves little
+        # poison to suppress or to mix away, so the recipe given will do: without poison, 40 epochs as published reached
+        # ten points less accuracy. Where flagged images were learned with the class that the network takes them for,
         # whatever that is, clean-label poison got through (narcissus: success of 88 %).
         "flagged": {
             "epochs": 20,
