@@ -32,7 +32,7 @@ class Suspects:
         weight: of their loss.
         victim: whose beliefs are taken from all targets; None suppresses nothing.
         temperature: divides the Victim's logits, so that its beliefs are less sharp.
-        distrusted: (N,) int64 labels of the whole set: no suspicious image is learned with its own; None rules out none.
+        distrusted: (N,) int64 labels of the set: no suspicious image is learned with its own; None rules out none.
     """
 
     rows: Tensor
