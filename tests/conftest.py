@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def make_checkpoint(folder: Path, *, seed: int = 0, nf: int = 4, gain: float = 0
     save_file(weights, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(model.config.to_dict()))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator_left() -> Iterator[None]:
+    """Each test starts without Accelerate's state, of which a process has one: its precision cannot be changed."""
+    yield
+    if "accelerate" in sys.modules:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="session")

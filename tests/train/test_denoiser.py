@@ -97,7 +97,7 @@ def test_trained_weights_are_where_a_deeper_network_starts(images, tmp_path):
     list(run_training(first, tmp_path / "first"))
     command = ["train", "denoiser", str(tmp_path / "images"), str(tmp_path / "second"), "--initial"]
     command += [str(tmp_path / "first"), "--widths", "8,12", "--updates", "2", "--batch-size", "4", "--cpu"]
-    command += ["--patch-size", "32", "--learning-rate", "1e-9"]
+    command += ["--patch-size", "32", "--learning-rate", "1e-9", "--dtype", "float32"]
     (tmp_path / "images").mkdir()
     for number, image in enumerate(images[:6]):
         to_pil_image(image).save(tmp_path / f"images/{number}.png")
