@@ -64,9 +64,9 @@ class VictimBeneficiary(TrainingDefense):
         clean_epochs: of these, without suspicious images; then come those with suppression.
         weight_rise: epochs after which suspicious images count more.
         unlabelled_weights: of their loss before and after.
-        warmup_steps: each round of the warm-up is as many passes as make so many steps over all images, at least one.
-        thresholds: of scaled entropy, up to which images are suspicious: before each round of the warm-up but the
-            first; the last one also from then on.
+        warmup_steps: the warm-up begins with as many passes over all images as make so many steps, at least one.
+        thresholds: of scaled entropy, up to which images are suspicious: one more pass of the warm-up for each, over
+            these; the last one also from then on.
         smoothing: weight of new entropies, against those before.
         entropy_tail: share of the lowest and of the highest entropies that do not count where the others are scaled.
             As published none: a single image then decides how many are suspicious.
@@ -110,16 +110,19 @@ class VictimBeneficiary(TrainingDefense):
             "resplit_every": 2,
             "batch": 16,
         },
-        # A fifth of the published epochs, with all borders in proportion, and a warm-up of as many steps. The rates of
-        # the own recipe are part of that: they are low when suspicious images come. With one cycle of rates, which is
-        # high then (`own_recipe=False`), suppression made a class be forgotten (2,000 images: 30 % to 4 % of its images
-        # right).
+        # A fifth of the published epochs, with all borders in proportion. The warm-up begins with as many steps: after
+        # fewer, the Victim knows no trigger yet. Images that it learns often thereafter it is sure of, poisoned or not:
+        # where each round of the warm-up had as many steps, and the Victim learned after every epoch, it held 81 % of
+        # a set without poison for suspicious, and the Beneficiary ended at 18 %.
+        # The rates of the own recipe are in proportion, too: low when suspicious images come. With one cycle of rates,
+        # which is high then (`own_recipe=False`), suppression made a class be forgotten (2,000 images: 30 % to 4 % of
+        # its images right).
         "cpu": {
             "epochs": 40,
             "clean_epochs": 20,
             "weight_rise": 30,
             "warmup_steps": 390,
-            "resplit_every": 1,
+            "resplit_every": 5,
         },
         "paper": {},
         # For a set that a detector has split: what it flags is learned with other labels. A good split leaves little
@@ -212,9 +215,10 @@ class VictimBeneficiary(TrainingDefense):
         return self._warmup_passes(images, flags) + self.epochs
 
     def _warmup_passes(self, images: int, flags: Flags) -> int:
-        return self._round_passes(images) * (len(self.thresholds) + 1) if self._has_victim(flags) else 0
+        return self._first_passes(images) + len(self.thresholds) if self._has_victim(flags) else 0
 
-    def _round_passes(self, images: int) -> int:
+    def _first_passes(self, images: int) -> int:
+        """Count the passes of the warm-up over all images."""
         return -(-self.warmup_steps // -(-images // self.batch))
 
     def _has_victim(self, flags: Flags) -> bool:
@@ -280,14 +284,14 @@ class _Run:
         self.losses.append(self._warm_up(number) if number < self.warmup else self._learn(number - self.warmup + 1))
 
     def _warm_up(self, number: int) -> float:
-        """Let the Victim learn all images in the first round, the suspicious ones in the others."""
-        round_number, place = divmod(number, self.defense._round_passes(len(self.images)))
-        if round_number and not place:
-            self._look(self.defense.thresholds[round_number - 1], after=number)
-        everything = self.flags is None and round_number == 0
+        """Let the Victim learn all images first, then twice the suspicious ones."""
+        thresholds, later = self.defense.thresholds, number - self.defense._first_passes(len(self.images))
+        if later >= 0:
+            self._look(thresholds[later], after=number)
+        everything = self.flags is None and later < 0
         loss = self._victim_learns(torch.ones_like(self.suspicious) if everything else self.suspicious)
         if number == self.warmup - 1:
-            self._look(self.defense.thresholds[-1], after=number + 1)
+            self._look(thresholds[-1], after=number + 1)
         return loss
 
     def _learn(self, epoch: int) -> float:

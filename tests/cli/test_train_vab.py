@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -164,6 +166,51 @@ def test_two_processes_share_the_work_and_end_with_the_same_networks(source, ima
     for name, value in expected.items():  # steps of 0.001; in bfloat16 a few gradients have another sign
         assert (learned[0][name] - value).abs().mean() < 1e-4, name
     torch.testing.assert_close(learned[0]["logits"], victim.logits(images[0]), rtol=0, atol=0.01)
+
+
+TIMED = """
+import os, signal, sys, threading, time
+from puregen_transforms.cli import main, train_vab
+
+life, train = float(sys.argv.pop(1)), train_vab._train
+
+def timed(*given, **options):
+    if life:
+        threading.Timer(life, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    start = time.monotonic()
+    trained = train(*given, **options)
+    print("seconds", time.monotonic() - start)
+    return trained
+
+train_vab._train = timed
+main.app()
+"""
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_ten_random_moments_ends_with_the_same_classifier(source, tmp_path):
+    """SIGKILL while networks are trained or their state is written: ten times in about half of the time of a run."""
+    (tmp_path / "worker.py").write_text(TIMED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+
+    def ended(out, life=0.0):
+        longer = ["--set", "epochs=120", "--set", "clean_epochs=60", "--set", "weight_rise=90"]
+        command = [sys.executable, "worker.py", str(life), "train", "vab", str(source), str(out), *SHORT, *longer]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    told = ended(whole)
+    assert told.returncode == 0, told.stderr
+    seconds = float(told.stdout.split("seconds")[1].split()[0])
+    for moment in random.Random(0).choices(range(1, 101), k=10):
+        dead = ended(killed, life=seconds * moment / 1000)
+        assert dead.returncode == -signal.SIGKILL, dead.stderr
+        assert {path.name for path in killed.iterdir()} <= {"state"}
+    last = ended(killed)
+    assert last.returncode == 0, last.stderr
+    assert float(last.stdout.split("seconds")[1].split()[0]) < 0.9 * seconds, "what was learned is not repeated"
+    for name in ("model.safetensors", "report.safetensors", "images.csv"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
 
 
 @pytest.mark.parametrize(

@@ -218,21 +218,20 @@ def test_the_published_schedule(few, spied):
     ]
 
 
-def test_the_warm_up_is_so_many_steps_long(few, spied):
-    """Forty images are three batches; seven steps need three passes, in each of the three rounds."""
+def test_the_warm_up_begins_with_so_many_steps(few, spied):
+    """Forty images are three batches; seven steps need three passes. Then comes one for each threshold."""
     images, labels, _ = few
     defense = replace(SHORT, warmup_steps=7, epochs=1)
-    assert defense.passes(40) == 10
+    assert defense.passes(40) == 6
     train(defense, images, labels)
-    rounds = [[*["victim"] * 3, ("look", threshold)] for threshold in (0.6, 0.2, 0.2)]
-    assert told(spied)[:12] == [call for one in rounds for call in one]
+    assert told(spied)[:8] == [*["victim"] * 3, ("look", 0.6), "victim", ("look", 0.2), "victim", ("look", 0.2)]
     assert VictimBeneficiary().passes(50_000) == 203, "as published"
 
 
 def test_what_the_victim_thought_of_the_images_is_told(few):
     images, labels, is_poisoned = few
     trained = train(replace(SHORT, warmup_steps=7), images, labels)
-    assert [look.epoch for look in trained.looks] == [3, 6, 9, 11, 12, 13], "three rounds of three, then every epoch"
+    assert [look.epoch for look in trained.looks] == [3, 4, 5, 7, 8, 9], "after three passes, twice after one, then after epochs"
     assert torch.equal(trained.looks[-1].flagged, trained.flagged)
     assert torch.equal(trained.looks[-1].scores, trained.scores)
     for look, threshold in zip(trained.looks, (0.6, 0.2, 0.2, 0.2, 0.2, 0.2), strict=True):
@@ -399,8 +398,10 @@ def test_settings_that_make_no_sense(settings, message):
 def test_presets_keep_the_published_proportions():
     paper, cpu = (build_training_defense("victim_beneficiary", preset=name) for name in ("paper", "cpu"))
     assert paper == VictimBeneficiary()
-    for name in ("clean_epochs", "weight_rise", "resplit_every"):
+    for name in ("clean_epochs", "weight_rise"):
         assert getattr(cpu, name) / cpu.epochs == getattr(paper, name) / paper.epochs
+    looks = [one.clean_epochs // one.resplit_every / (one.epochs - one.clean_epochs) for one in (cpu, paper)]
+    assert looks[0] == looks[1], "of the Victim, before and after suspicious images are learned"
     smoke = build_training_defense("victim_beneficiary", preset="smoke")
     for name in ("clean_epochs", "weight_rise"):
         assert getattr(smoke, name) / smoke.epochs == getattr(paper, name) / paper.epochs
@@ -416,7 +417,7 @@ def test_presets_keep_the_published_proportions():
 
 def test_the_victim_is_surest_of_poison():
     """A tenth of the set is poisoned; among what is flagged it is three times as frequent or more."""
-    images, labels, _, is_poisoned = backdoored()
+    images, labels, _, is_poisoned = backdoored(960, 96, tint=6)
     found = train(VictimBeneficiary(epochs=1, warmup_steps=60, batch=16), images, labels)
     assert detection(found.flagged, is_poisoned, found.scores)["auroc"] > 0.85
     assert is_poisoned[found.flagged].float().mean() > 0.3
