@@ -117,6 +117,22 @@ def test_a_set_that_a_detector_has_split_is_learned_by_the_preset_for_that(sourc
     assert {name: settings[name] for name in FLAGGED} == {**FLAGGED, "epochs": 11}
 
 
+def test_a_split_that_takes_many_images_for_suspicious_is_doubted(source, images, tmp_path):
+    """Almost all by a threshold just below 1; a detector that flags half of them is believed."""
+    done = run(source, tmp_path / "many", *SHORT, "--set", "thresholds=[0.999]")
+    assert done.exit_code == 0, done.output
+    assert "more than 25% of the images for suspicious" in " ".join(done.stdout.split())
+    many = DetectionReport(scores=torch.rand(40), flagged=torch.arange(40) < 20)
+    many.save(tmp_path / "found.safetensors")
+    for name, options in (
+        ("few", ["--set", "thresholds=[0.0]"]),
+        ("given", ["--flags", tmp_path / "found.safetensors"]),
+    ):
+        done = run(source, tmp_path / name, *SHORT, *options)
+        assert done.exit_code == 0, done.output
+        assert "for suspicious" not in done.stdout
+
+
 WORKER = """
 import sys
 from pathlib import Path

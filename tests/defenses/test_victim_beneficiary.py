@@ -231,7 +231,9 @@ def test_the_warm_up_begins_with_so_many_steps(few, spied):
 def test_what_the_victim_thought_of_the_images_is_told(few):
     images, labels, is_poisoned = few
     trained = train(replace(SHORT, warmup_steps=7), images, labels)
-    assert [look.epoch for look in trained.looks] == [3, 4, 5, 7, 8, 9], "after three passes, twice after one, then after epochs"
+    assert [look.epoch for look in trained.looks] == [3, 4, 5, 7, 8, 9], (
+        "after three passes, twice after one, then after epochs"
+    )
     assert torch.equal(trained.looks[-1].flagged, trained.flagged)
     assert torch.equal(trained.looks[-1].scores, trained.scores)
     for look, threshold in zip(trained.looks, (0.6, 0.2, 0.2, 0.2, 0.2, 0.2), strict=True):
