@@ -46,8 +46,8 @@ def training_defenses(scale: Scale, bench: Bench) -> list[Grid]:
     former on two attacks, and purified images. Defenses that lie close together against an attack, in what is kept from
     a run before, get a second victim each, last of all.
 
-    At the preset "cpu" a training of The Victim and The Beneficiary takes as long as ten plain ones, and three to four
-    where a detector splits; one of ABL as long as three. On one core of an AMD EPYC with AVX-512 a plain training takes
+    At the preset "cpu" a training of The Victim and The Beneficiary takes as long as nine plain ones, and three to four
+    where a detector splits; one of ABL as long as four. On one core of an AMD EPYC with AVX-512 a plain training takes
     two minutes and a whole search three.
     """
     chosen = _OF_SMOKE if scale.name == "smoke" else tuple(_ATTACKS)
