@@ -204,6 +204,7 @@ main.app()
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_run_killed_at_ten_random_moments_ends_with_the_same_classifier(source, tmp_path):
     """SIGKILL while networks are trained or their state is written: ten times in about half of the time of a run."""
     (tmp_path / "worker.py").write_text(TIMED)
