@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 NAME = "victim_beneficiary"
 
 _MANY = 0.25
-"""Share of suspicious images from which on the Victim is not believed: of a clean set of 10,000 it took 56 %."""
+"""Share of suspicious images above which the Victim is not believed: of a clean set of 10,000 it took 56 %."""
 
 
 def train_vab(
