@@ -79,13 +79,14 @@ def inspect(
     ] = "20m",
     epochs: Epochs = 12,
     sample: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=0,
-            help="How many images that were found, and as many typical ones, are purified for the advice; 0 for none.",
+            help="How many images that were found, and as many typical ones, are purified for the advice; 0 for none. "
+            "Default: 32, fewer of images above 90 pixels, none above 256.",
             rich_help_panel=RUNNING,
         ),
-    ] = 32,
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random choices and of the noise.", rich_help_panel=RUNNING)] = 0,
     device: Device = None,
     batch_size: Annotated[

@@ -37,7 +37,7 @@ from puregen_transforms.detection.whole_search import Train, read_once, search_s
 from puregen_transforms.functional.images import to_uint8
 from puregen_transforms.hub.catalogue import DEFAULT_EBM
 from puregen_transforms.hub.ebm import resolve_ebm
-from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, study
+from puregen_transforms.inspection.dynamics import MARKS, QUANTILES, Advice, Chain, Dynamics, advise, sample_for, study
 from puregen_transforms.inspection.energy_words import headline, notes, reasons
 from puregen_transforms.inspection.gauge import PatternGauge, fit_gauge
 from puregen_transforms.inspection.heat import Scale
@@ -45,8 +45,9 @@ from puregen_transforms.models.ebm_inference import InvariantEBM
 from puregen_transforms.purifier.device import choose_device, choose_dtype
 
 _AVERAGED, _LEAST_AVERAGED = 512, 32
-_DESCENDED = 64
+_LEAST_DESCENDED = 8
 _LEAST_SAMPLE = 2
+_DRAWN = 24
 _SCALED = 32
 """Typical images whose energy maps tell what is ordinary."""
 
@@ -92,6 +93,7 @@ class Inspection:
         class_names: by label.
         typical_rows: images that nothing was found in, as used for comparison; empty where nothing was purified.
         dynamics: how the images that were found move under purification; None where none were.
+        drawn_rows: of images that were found, to be drawn; those of `dynamics` first.
         heat: (n, h, w) where the energy of these images sits, cell by cell: 0 and less as in nine of ten cells of the
             typical images, 1 and more as in one of a thousand; see `heat.Scale`. None where there are none.
         advice: what to do.
@@ -114,6 +116,7 @@ class Inspection:
     class_names: tuple[str, ...]
     typical_rows: tuple[int, ...]
     dynamics: Dynamics | None
+    drawn_rows: tuple[int, ...]
     heat: Tensor | None
     advice: Advice
     notes: tuple[str, ...]
@@ -162,7 +165,7 @@ def inspect_images(
     budget: str = "20m",
     train: Train | None = None,
     checkpoint: str | None = None,
-    sample: int = 32,
+    sample: int | None = None,
     seed: int = 0,
     device: str | torch.device | None = None,
     batch_size: int | None = None,
@@ -184,7 +187,7 @@ def inspect_images(
         train: trains the classifier that searches look into; see `search_set`.
         checkpoint: of the energy network: catalogue name, "owner/name" or "owner/name@revision" on the Hub, or folder;
             None is the packaged default.
-        sample: how many images that were found, and as many typical ones, to purify; 0 for none.
+        sample: how many images that were found, and as many typical ones, to purify; None: see `sample_for`.
         seed: of random choices and of the chain's noise.
         device: where to run; None is the accelerator that torch reports, else the CPU.
         batch_size: images in one call of the energy network; None chooses by their size.
@@ -196,7 +199,7 @@ def inspect_images(
         ValueError: too few images, labels of another length or that are none, or an image that cannot be read.
         FloatingPointError: an energy is not finite.
     """
-    if sample < 0 or sample == 1:
+    if sample is not None and (sample < 0 or sample == 1):
         raise ValueError(f"Expected a `sample` of 2 images or more, or of 0 to purify none, but got {sample}.")
     indices, names = _classes(labels, len(images), class_names)
     found, place = resolve_ebm(checkpoint), choose_device(device)
@@ -226,6 +229,7 @@ def inspect_images(
     with torch.inference_mode(False):
         fast = InvariantEBM(model, dtype=choose_dtype("auto", place), device=place)
     chain = Chain(fast, meter.network, model.config.image_size, seed)
+    sample = sample_for(measured.size) if sample is None else sample
     reference = {} if found.reference == DEFAULT_EBM else {"checkpoint": found.reference}
     return _Audit(meter, chain, measured, verdict, indices, names, seed, progress).run(
         sample,
@@ -289,12 +293,14 @@ class _Audit:
         typical = self._some(ordinary, max(sample, _LEAST_SAMPLE))
         gauges = [self._gauge(pattern.carriers, plain) for pattern in findings.patterns]
         suspects = self._suspects()
+        drawn = self._draw(suspects, max(sample, _DRAWN)) if suspects else []
         dynamics, heat = None, None
+        if drawn:
+            scale = Scale.of([self.meter.maps(self._some(ordinary, _SCALED))])
+            heat = scale.heat(self.meter.maps(drawn))
         if sample and suspects:
             own = gauges[0] if gauges else self._gauge(suspects, plain)
-            dynamics = self._study(self._draw(suspects, sample), typical, own)
-            scale = Scale.of([self.meter.maps(self._some(ordinary, _SCALED))])
-            heat = scale.heat(self.meter.maps(dynamics.rows))
+            dynamics = self._study(drawn[:sample], typical, own)
         return Inspection(
             verdict=self.verdict,
             energies_headline=headline(findings, measured.count),
@@ -314,6 +320,7 @@ class _Audit:
             class_names=self.class_names,
             typical_rows=() if dynamics is None else tuple(typical),
             dynamics=dynamics,
+            drawn_rows=tuple(drawn),
             heat=heat,
             advice=advise(self.verdict, dynamics, options=options),
             notes=notes(measured.energies, measured.comparable, measured.size, self.labels),
@@ -370,7 +377,8 @@ class _Audit:
             names = [_class_name(int(self.labels[row]), self.class_names) or "no label" for row in found.carriers]
             by_class = dict(Counter(names).most_common())
         at_once = self.meter.at_once(self.measured.size)
-        taken = self._taken_away(found.carriers[:_DESCENDED], at_once) - self._taken_away(typical, at_once)
+        carriers = found.carriers[: max(_LEAST_DESCENDED, 2 * sample_for(self.measured.size))]
+        taken = self._taken_away(carriers, at_once) - self._taken_away(typical, at_once)
         return SharedPattern(
             carriers=len(found.carriers),
             by_class=by_class,

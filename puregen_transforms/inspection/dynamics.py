@@ -31,6 +31,8 @@ DEFAULT_STEPS = DEFAULT.steps
 REMAINING = 0.25
 """Share of a pattern that may be left for purification alone to be recommended."""
 
+_SAMPLE, _LEAST_SAMPLE = 32, 4
+_SAMPLED_PIXELS = 2**18
 _JPEG_QUALITIES = (50, 25)
 _DESCENT_STEPS = 40
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -107,6 +109,15 @@ class Dynamics:
     def pattern_gone(self) -> int | None:
         """First number of steps after which no more than `REMAINING` of the pattern is left."""
         return next((steps for steps, left in zip(MARKS, self.left, strict=False) if left <= REMAINING), None)
+
+
+def sample_for(size: Sequence[int]) -> int:
+    """Choose how many images of a (height, width) to purify: fewer of large ones, and none above 256x256 pixels.
+
+    All of them together cost what 256 images of 32x32 pixels do at most, each through the last of `MARKS`.
+    """
+    fitting = _SAMPLED_PIXELS // max(1, size[0] * size[1])
+    return min(_SAMPLE, fitting) if fitting >= _LEAST_SAMPLE else 0
 
 
 @dataclass(frozen=True)

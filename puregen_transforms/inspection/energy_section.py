@@ -82,13 +82,18 @@ def _marked(inspection: Inspection) -> str:
 
 
 def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
-    """Describe the suspicious images of the sample, as received, with their energy, purified, and what changed."""
-    if inspection.dynamics is None or inspection.heat is None:
+    """Describe suspicious images: as received, with their energy, and, if purified, the result and what changed."""
+    if inspection.heat is None:
         return []
-    cards = []
-    drawn = list(zip(inspection.dynamics.rows, inspection.dynamics.repaired, inspection.heat, strict=True))
-    for row, repaired, heat in sorted(drawn[:_SHOWN_IMAGES], key=lambda one: -float(inspection.energies[one[0]])):
-        received = rounded(open_image(origin.images[row]).rgb[0])
+    dynamics, cards = inspection.dynamics, []
+    purified = {} if dynamics is None else dict(zip(dynamics.rows, dynamics.repaired, strict=True))
+    drawn = list(zip(inspection.drawn_rows, inspection.heat, strict=True))[:_SHOWN_IMAGES]
+    for row, heat in sorted(drawn, key=lambda one: (one[0] not in purified, -float(inspection.energies[one[0]]))):
+        received, repaired = rounded(open_image(origin.images[row]).rgb[0]), purified.get(row)
+        pictures = {"as received": received, "energy": glowing(received, heat)}
+        if repaired is not None:
+            change = around_gray(AMPLIFY * (repaired.float() - received.float()))
+            pictures |= {"purified": repaired, "change": change}
         label = -1 if inspection.labels is None else int(inspection.labels[row])
         names = inspection.class_names
         cards.append(
@@ -98,10 +103,7 @@ def _cards(inspection: Inspection, origin: Origin) -> list[dict[str, Any]]:
                 "class_name": names[label] if 0 <= label < len(names) else None if label < 0 else str(label),
                 "energy": float(inspection.energies[row]),
                 "score": float(inspection.scores[row]),
-                "received": picture(received),
-                "heat": picture(glowing(received, heat)),
-                "repaired": picture(repaired),
-                "change": picture(around_gray(AMPLIFY * (repaired.float() - received.float()))),
+                "pictures": {words: picture(image) for words, image in pictures.items()},
             }
         )
     return cards

@@ -116,7 +116,10 @@ def test_a_visible_patch_that_energies_take_for_natural_is_found_and_purified(de
     assert inspection.verdict.flagged.nonzero().flatten().tolist() == rows.tolist()
     assert set(inspection.dynamics.rows) <= set(rows.tolist())
     assert inspection.advice.action == "remove"
-    assert inspect_images(images, labels, checkpoint=tiny_checkpoint, budget="2m", sample=0).dynamics is None
+    drawn = inspect_images(images, labels, checkpoint=tiny_checkpoint, budget="2m", sample=0)
+    assert drawn.dynamics is None
+    assert set(drawn.drawn_rows) == set(rows.tolist())
+    assert len(drawn.heat) == len(rows)
 
 
 def test_missing_images_labels_and_odd_sizes(demo, tiny_checkpoint):

@@ -9,7 +9,7 @@ from puregen_transforms.detection.searches import DOUBT, POISON, SEARCHES
 from puregen_transforms.detection.verdict import Searched, conclude
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
-from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, study
+from puregen_transforms.inspection.dynamics import MARKS, Chain, Curves, Dynamics, Treatment, advise, sample_for, study
 from puregen_transforms.models.ebm_inference import FrozenEBM, InvariantEBM
 from puregen_transforms.purifier.device import choose_dtype
 from puregen_transforms.transforms.content import content_ids
@@ -147,3 +147,7 @@ def test_advice_without_a_sample_says_nothing_of_what_is_left():
 def test_advice_never_goes_below_the_default_steps():
     fast = replace(dynamics([0.0] * len(MARKS)), left=tuple([1.0] + [0.0] * (len(MARKS) - 1)))
     assert advise(verdict(10), fast).steps == 150
+
+
+def test_fewer_large_images_are_purified():
+    assert [sample_for((side, side)) for side in (0, 32, 90, 128, 224, 256, 257, 4000)] == [32, 32, 32, 16, 5, 4, 0, 0]

@@ -1,6 +1,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import pyarrow.parquet as pq
 import pytest
@@ -89,6 +90,16 @@ def test_without_matplotlib_there_are_numbers_and_images(inspected, monkeypatch)
     assert "svg" not in html
     assert "puregen-transforms[report]" in html
     assert "data:image/png" in html
+
+
+def test_images_that_were_not_purified_are_drawn_with_their_energy(inspected):
+    inspection, origin = inspected[:2]
+    drawn = replace(inspection, dynamics=None, drawn_rows=inspection.drawn_rows[:1], heat=inspection.heat[:1])
+    html = shown(drawn, origin)
+    assert html.count('alt="energy"') == 1
+    assert 'alt="purified"' not in html
+    assert "None was purified" in html
+    assert "How purification moves them" not in html
 
 
 def test_a_page_without_labels_or_findings(tiny_checkpoint):
