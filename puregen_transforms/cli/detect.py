@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -42,20 +40,19 @@ from puregen_transforms.cli.searching import (
     check_output,
     choose_search,
     command_line,
-    print_verdict,
+    origin_of,
     read_decisions,
     read_reserved,
+    search_whole,
+    show_verdict,
     suspects_of,
 )
 from puregen_transforms.cli.settings import parse_settings
-from puregen_transforms.data.labelled_source import ChosenSource, choose_source
+from puregen_transforms.data.labelled_source import choose_source
 from puregen_transforms.data.local import check_path
 
 if TYPE_CHECKING:
-    from puregen_transforms.detection import DetectionReport, Detector, SuspectSet
-    from puregen_transforms.detection.verdict import Verdict
-    from puregen_transforms.detection.whole_search import WholeSetSearch
-    from puregen_transforms.inspection.origin import Origin
+    from puregen_transforms.detection import DetectionReport, Detector
 
 
 def detect(
@@ -143,7 +140,7 @@ def detect(
                 source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
             )
             clean = read_reserved(reserved, chosen, size)
-            verdict = _search(
+            verdict = search_whole(
                 replace(suspects_of(chosen, output, seed, device, silent), reserved=clean),
                 choose_search(engine, actors),
                 budget=budget,
@@ -165,7 +162,8 @@ def detect(
             }
             command = command_line(["detect", source], options)
             facts = {**chosen.facts, **decided.facts(), "command": command}
-            _write(console, verdict, chosen, output, facts)
+            show_verdict(console, verdict, chosen, output, facts)
+            shutil.rmtree(output / STATE, ignore_errors=True)
             if fail_on_flagged and verdict.level != NOTHING_FOUND:
                 raise typer.Exit(FOUND)
             return
@@ -200,7 +198,7 @@ def detect(
                 state=output / STATE,
                 progress=progress,
             )
-        write_report(report, output, _origin(chosen, chosen.facts))
+        write_report(report, output, origin_of(chosen, chosen.facts))
         shutil.rmtree(output / STATE, ignore_errors=True)
         _show(console, report, output)
         if fail_on_flagged and report.flagged.any():
@@ -212,36 +210,6 @@ def _is_detector(word: str) -> bool:
     from puregen_transforms.detection.registry import DETECTORS
 
     return word.lower().replace("-", "_") in DETECTORS and not Path(word).exists()
-
-
-def _search(suspects: SuspectSet, search: WholeSetSearch | None, *, budget: str, epochs: int, yes: bool) -> Verdict:
-    """Make every search that fits; what is finished is kept in the folder until all are."""
-    from puregen_transforms.detection.whole_search import detectors_of, search_set, train_small
-
-    if search is None:  # how long others take is not known here
-        agree_to_search(suspects, detectors_of(suspects, budget), epochs=epochs, yes=yes)
-    with shown_progress(PlainConsole(stderr=True)) as progress:
-        suspects = replace(suspects, progress=progress)
-        return (search or search_set)(suspects, budget=budget, train=partial(train_small, epochs=epochs))
-
-
-def _write(console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, facts: Mapping[str, str]) -> None:
-    """Write the report of a whole search, and print the verdict."""
-    import torch
-
-    from puregen_transforms.inspection.page import write_verdict
-
-    labels = None if chosen.labels is None else torch.tensor(chosen.labels)
-    page = write_verdict(verdict, output, _origin(chosen, facts), labels=labels, class_names=chosen.class_names)
-    shutil.rmtree(output / STATE, ignore_errors=True)
-    print_verdict(console, verdict)
-    console.print(f"Look at {page}.", highlight=False)
-
-
-def _origin(chosen: ChosenSource, facts: Mapping[str, str]) -> Origin:
-    from puregen_transforms.inspection.origin import Origin
-
-    return Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened)
 
 
 def _build(name: str, preset: str | None, settings: dict[str, Any]) -> Detector:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from rich.text import Text
 
 from puregen_transforms._text import shown
 from puregen_transforms.cli.consent import ask_before
-from puregen_transforms.cli.output import say
+from puregen_transforms.cli.output import PlainConsole, say
+from puregen_transforms.cli.progress import shown_progress
 from puregen_transforms.data.labelled_source import ChosenSource
 from puregen_transforms.data.local import check_path
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from puregen_transforms.detection.decisions import Decisions
     from puregen_transforms.detection.verdict import Verdict
     from puregen_transforms.detection.whole_search import WholeSetSearch
+    from puregen_transforms.inspection.origin import Origin
 
 STATE = "state"
 """Folder in the report's, for what is finished of a search that may be killed."""
@@ -134,6 +137,48 @@ def read_decisions(decided: Path | None, output: Path) -> Decisions:
     if decided is not None and not decided.exists():
         raise FileNotFoundError(f"Expected the file of decisions, or a report's folder, but there is no {decided}.")
     return Decisions.load(output if decided is None else decided)
+
+
+def search_whole(
+    suspects: SuspectSet, search: WholeSetSearch | None = None, *, budget: str, epochs: int, yes: bool
+) -> Verdict:
+    """Make every search that fits; what is finished is kept in the folder until all are.
+
+    Args:
+        suspects: the set.
+        search: makes them; None does it here, and says before how long it will take.
+        budget: see `search_set`.
+        epochs: of the classifier that is searched.
+        yes: see `agree_to_search`.
+    """
+    from puregen_transforms.detection.whole_search import detectors_of, search_set, train_small
+
+    if search is None:
+        agree_to_search(suspects, detectors_of(suspects, budget), epochs=epochs, yes=yes)
+    with shown_progress(PlainConsole(stderr=True)) as progress:
+        suspects = replace(suspects, progress=progress)
+        return (search or search_set)(suspects, budget=budget, train=partial(train_small, epochs=epochs))
+
+
+def origin_of(chosen: ChosenSource, facts: Mapping[str, str]) -> Origin:
+    """Describe the set that was searched, for a report."""
+    from puregen_transforms.inspection.origin import Origin
+
+    return Origin(images=chosen.images, facts=facts, name_of=chosen.name_of, opened=chosen.opened)
+
+
+def show_verdict(
+    console: Console, verdict: Verdict, chosen: ChosenSource, output: Path, facts: Mapping[str, str]
+) -> None:
+    """Write the report of a whole search into a folder, and print the verdict."""
+    import torch
+
+    from puregen_transforms.inspection.page import write_verdict
+
+    labels = None if chosen.labels is None else torch.tensor(chosen.labels)
+    page = write_verdict(verdict, output, origin_of(chosen, facts), labels=labels, class_names=chosen.class_names)
+    print_verdict(console, verdict)
+    console.print(f"Look at {page}.", highlight=False)
 
 
 def print_verdict(console: Console, verdict: Verdict) -> None:

@@ -7,16 +7,19 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from puregen_transforms.cli.data_options import Column, Device, LabelColumn, Seed
+from puregen_transforms._progress import silent
+from puregen_transforms.cli.data_options import Column, Device, LabelColumn, Seed, Yes
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS
 from puregen_transforms.cli.output import PlainConsole
 from puregen_transforms.cli.progress import shown_progress
+from puregen_transforms.cli.searching import STATE, command_line, search_whole, show_verdict, suspects_of
 from puregen_transforms.cli.settings import parse_settings
 from puregen_transforms.data.labelled_source import ChosenSource, choose_source
 from puregen_transforms.data.local import check_path
@@ -30,6 +33,13 @@ if TYPE_CHECKING:
     from puregen_transforms.detection import DetectionReport
 
 NAME = "victim_beneficiary"
+
+REPORT, SEARCH = "report.safetensors", "search"
+
+_UNLEARNABLE = (
+    "Expected a set from which something can be learned, but it was made unlearnable: traces in all of its images "
+    "stand for their labels. Take it from another source if you can; `puregen inspect` says what weakens such traces."
+)
 
 _MANY = 0.25
 """Share of suspicious images above which the Victim is not believed: of a clean set of 10,000 it took 56 %."""
@@ -50,9 +60,9 @@ def train_vab(
     preset: Annotated[
         Literal["smoke", "cpu", "paper", "flagged"] | None,
         typer.Option(
-            help="Settings to begin with: smoke, to see that it runs; cpu, for 2 cores; paper, as published; flagged, "
-            "for --flags: a usual training, in which flagged images are learned with other labels; default: flagged "
-            "with --flags, else cpu.",
+            help="Settings to begin with. flagged, the default: a usual training, in which images that a search or "
+            "--flags holds for poisoned are learned with other labels. As published, with a Victim that splits the "
+            "set: smoke, to see that it runs; cpu, for 2 cores; paper.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -66,8 +76,8 @@ def train_vab(
         Path | None,
         typer.Option(
             metavar="REPORT",
-            help="report.safetensors of `puregen detect` on SRC: what it flags is suspicious, in place of what the "
-            "Victim finds.",
+            help="Folder of `puregen detect` or `inspect` on SRC, or a detector's report.safetensors: what it flags is "
+            "suspicious. Without it, the set is searched first, unless a Victim splits it.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -81,47 +91,59 @@ def train_vab(
     label_column: LabelColumn = None,
     seed: Seed = 0,
     device: Device = None,
+    yes: Yes = False,
 ) -> None:
     """Train a clean classifier on images that may be poisoned: The Victim and The Beneficiary (Zhu et al. 2023).
 
-    One network, the Victim, learns what is suspicious and so gives poison away; the other, the Beneficiary, learns the
-    rest, and the suspicious images without their labels. No clean images are needed.
+    Suspicious images are found first, by the searches of `puregen detect`; a network, the Beneficiary, learns the rest,
+    and later the suspicious ones without their labels. No clean images are needed. As published (`--preset cpu`), a
+    second network, the Victim, finds them instead: it learns what is suspicious, and so gives poison away.
 
     The folder gets the Beneficiary (`model.safetensors`, `config.json`; `load_classifier` reads it), its card
-    `README.md` with `record.json`, and what the Victim holds for poisoned: `report.safetensors`, `images.csv`.
+    `README.md` with `record.json`, and what was held for poisoned: `report.safetensors`, `images.csv`, and the report
+    of the search in `search/`.
 
-    Several processes share each batch: `torchrun --nproc_per_node 2 -m puregen_transforms train vab ...`.
+    Several processes share each batch, with `--flags` or as published:
+    `torchrun --nproc_per_node 2 -m puregen_transforms train vab ...`.
     """
     with explain_errors():
         check_path(source)
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"Expected a folder for the classifier, but {output} is a file.")
         from puregen_transforms.defenses import VictimBeneficiary, build_training_defense
-        from puregen_transforms.detection.report import DetectionReport
 
-        chosen_preset = preset or ("cpu" if flags is None else "flagged")
+        chosen_preset = preset or "flagged"
         defense = build_training_defense(NAME, preset=chosen_preset, **parse_settings(setting or []))
         assert isinstance(defense, VictimBeneficiary)
-        report = None if flags is None else DetectionReport.load(flags)
+        report = None if flags is None else _flags(flags)
         chosen = choose_source(source, split, column, label_column)
         dataset = _read(chosen)
+        _build(classifier, dataset, seed)  # what is wrong with it is said before the search
+        if report is None and chosen_preset == "flagged":
+            if _processes() > 1:
+                raise ValueError(
+                    "Expected --flags, or a preset with a Victim, where several processes train: one searches the set. "
+                    f"Before, run {command_line(['detect', source], {'--output': f'{output}-search'})}"
+                )
+            report = _search(chosen, output / SEARCH, seed=seed, device=device, yes=yes)
         accelerator = _accelerator(device)
         console = PlainConsole()
         trained = _train(
-            defense, dataset, classifier, report, accelerator, seed=seed, device=device, state=output / "state"
+            defense, dataset, classifier, report, accelerator, seed=seed, device=device, state=output / STATE
         )
         if accelerator is not None and not accelerator.is_main_process:
             return
         found = _report(defense, dataset, trained, seed)
         _write(output, trained.model, found, dataset, chosen, classifier, report)
-        shutil.rmtree(output / "state", ignore_errors=True)
+        for state in (output / STATE, output / SEARCH / STATE):
+            shutil.rmtree(state, ignore_errors=True)
         console.print(f"{found}.", highlight=False)
         console.print(f"Classifier and report in {output}.", highlight=False)
         if report is None and float(found.flagged.float().mean()) > _MANY:
             console.print(
                 f"The Victim took more than {_MANY:.0%} of the images for suspicious. Poison is seldom so much, and a "
-                "classifier that learns so many images without their labels gets worse. `puregen detect` on the same "
-                "images splits them better: give its report.safetensors as --flags.",
+                "classifier that learns so many images without their labels gets worse. The searches of "
+                "`puregen detect` split them better: leave --preset out.",
                 highlight=False,
             )
 
@@ -140,9 +162,64 @@ def _read(chosen: ChosenSource) -> ImageSet:
     return ImageSet.from_pairs(zip(chosen.images, chosen.labels, strict=True), names)
 
 
+def _flags(path: Path) -> DetectionReport:
+    """Read what a report flags: that of one detector, or of a whole search, as a person may have overruled it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: another file, or a set of which the report says that nothing in it can be learned.
+    """
+    import json
+
+    from puregen_transforms.detection.report import DetectionReport
+    from puregen_transforms.detection.verdict import MADE_UNLEARNABLE
+    from puregen_transforms.inspection.image_scores import ImageScores
+    from puregen_transforms.inspection.page import NUMBERS
+
+    if not path.is_dir() or (path / REPORT).is_file():
+        return DetectionReport.load(path / REPORT if path.is_dir() else path)
+    found = ImageScores.load(path)
+    if json.loads((path / NUMBERS).read_text(encoding="utf-8")).get("level") == MADE_UNLEARNABLE:
+        raise ValueError(_UNLEARNABLE)
+    return DetectionReport(scores=found.poison_scores, flagged=found.is_poison_suspect, detector="whole_search")
+
+
+def _search(chosen: ChosenSource, output: Path, *, seed: int, device: str | None, yes: bool) -> DetectionReport:
+    """Search the set as `puregen detect` does, and write the report; a search that was killed goes on.
+
+    Raises:
+        ValueError: the set was made unlearnable.
+    """
+    from puregen_transforms.detection.verdict import MADE_UNLEARNABLE
+    from puregen_transforms.detection.whole_search import WholeSearch
+
+    suspects, detector = suspects_of(chosen, output, seed, device, silent), WholeSearch()
+    verdict = search_whole(suspects, budget=detector.budget, epochs=12, yes=yes)
+    show_verdict(PlainConsole(), verdict, chosen, output, chosen.facts)
+    if verdict.level == MADE_UNLEARNABLE:
+        raise ValueError(_UNLEARNABLE)
+    return replace(detector.report_of(verdict, suspects), detector="whole_search")
+
+
+def _build(classifier: str, dataset: ImageSet, seed: int) -> nn.Module:
+    """Make the network with its first weights."""
+    import torch
+
+    from puregen_transforms.models.classifiers import build_classifier
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build_classifier(classifier, len(dataset.class_names), image_size=dataset.size)
+
+
+def _processes() -> int:
+    """Count the processes of the launcher; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def _accelerator(device: str | None) -> Accelerator | None:
     """Find the processes that a launcher has started; None if there is this one alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    if _processes() == 1:
         return None
     from accelerate import Accelerator
 
@@ -162,24 +239,16 @@ def _train(
     device: str | None,
     state: Path,
 ) -> Trained:
-    import torch
-
-    from puregen_transforms.models.classifiers import build_classifier
     from puregen_transforms.purifier.device import choose_device
     from puregen_transforms.train.recipes import FastRecipe
 
     chosen = choose_device(device) if accelerator is None else accelerator.device
     console = PlainConsole(stderr=True, quiet=accelerator is not None and not accelerator.is_main_process)
-
-    def build() -> nn.Module:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return build_classifier(classifier, len(dataset.class_names), image_size=dataset.size).to(chosen)
-
     total = defense.passes(len(dataset), flags)
+    words = "training the Victim and the Beneficiary" if flags is None else "training the Beneficiary"
     with shown_progress(console) as show:
         return defense.train(
-            build,
+            lambda: _build(classifier, dataset, seed).to(chosen),
             dataset.images.to(chosen),
             dataset.labels.to(chosen),
             recipe=FastRecipe(),
@@ -187,9 +256,7 @@ def _train(
             flags=flags,
             state=state,
             accelerator=accelerator,
-            progress=lambda epoch, loss: show(
-                "training the Victim and the Beneficiary", epoch, total, note=f"loss {loss:.3f}"
-            ),
+            progress=lambda epoch, loss: show(words, epoch, total, note=f"loss {loss:.3f}"),
         )
 
 
@@ -243,7 +310,7 @@ def _write(
     }
     write_record(output / "record.json", record)
     write_atomically(output / "README.md", _card(record).encode("utf-8"))
-    found.save(output / "report.safetensors")
+    found.save(output / REPORT)
     names = [chosen.name_of(row) or "" for row in range(len(dataset))]
     found.to_csv(output / "images.csv", names=names if any(names) else None)
 

@@ -121,7 +121,10 @@ class WholeSearch(Detector):
         Raises:
             ValueError: no images.
         """
-        verdict = search_set(suspects, budget=self.budget)
+        return self.report_of(search_set(suspects, budget=self.budget), suspects)
+
+    def report_of(self, verdict: Verdict, suspects: SuspectSet) -> DetectionReport:
+        """Write a verdict on a set as the report of one detector."""
         flagged = verdict.flagged | verdict.doubtful if self.doubtful else verdict.flagged
         if verdict.level == MADE_UNLEARNABLE:
             flagged = torch.ones_like(flagged)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _OURS = "PureGen", "EBM"
-_MOST_PANELS = 6
+_MOST_PANELS = 9
 _MOST_LINES = 10
 
 
@@ -158,10 +158,11 @@ def draw_samples(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def draw_courses(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
-    """Draw how a training goes: a line for each group of attacks, of the first defense that tells.
+    """Draw how a training goes: a line for each group of attacks, of the defense that tells most.
 
     From the left: accuracy and success by epoch; where the defense looks at the images, the shares of poisoned and of
-    clean ones that it holds for poisoned; and the suspicion of all at some epochs.
+    clean ones that it holds for poisoned; and the suspicion of all at some epochs. The first defense that looks is
+    drawn, or the first of all where none does.
 
     Args:
         path: of the PNG; not written if no record tells.
@@ -171,9 +172,10 @@ def draw_courses(path: Path, cells: Sequence[Mapping[str, Any]]) -> bool:
         Whether there was something to draw.
     """
     shown: dict[str, Mapping[str, Any]] = {}
-    names = [cell["cell"]["defense"]["name"] for cell in cells if "by_epoch" in cell]
-    for record in cells:
-        if "by_epoch" in record and record["cell"]["defense"]["name"] == names[0]:
+    telling = [record for record in cells if "by_epoch" in record]
+    names = [record["cell"]["defense"]["name"] for record in sorted(telling, key=lambda record: "looks" not in record)]
+    for record in telling:
+        if record["cell"]["defense"]["name"] == names[0]:
             shown.setdefault(record["cell"]["attack"]["group"], record)
     if not shown:
         return False

@@ -17,14 +17,18 @@ from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
 
+from puregen_transforms.attacks import craft
+from puregen_transforms.cli import train_vab
 from puregen_transforms.cli.main import app
 from puregen_transforms.cli.train_vab import NAME
+from puregen_transforms.data.demo import CLASSES
 from puregen_transforms.defenses import VictimBeneficiary
 from puregen_transforms.defenses.victim import Victim
 from puregen_transforms.detection import DetectionReport
 from puregen_transforms.functional import normalize
 from puregen_transforms.models import load_classifier
 from tests.defenses.constructed import backdoored
+from tests.detection.test_shortcuts import enlarged
 
 FLAGGED = VictimBeneficiary.presets["flagged"]
 SHORT = ["--preset", "smoke", "--classifier", "tiny", "--device", "cpu"]
@@ -115,6 +119,67 @@ def test_a_set_that_a_detector_has_split_is_learned_by_the_preset_for_that(sourc
     assert done.exit_code == 0, done.output
     settings = json.loads((tmp_path / "out/record.json").read_text())["settings"]
     assert {name: settings[name] for name in FLAGGED} == {**FLAGGED, "epochs": 11}
+
+
+def test_without_a_report_the_set_is_searched_first(source, images, tmp_path, monkeypatch):
+    tiny = ["--classifier", "tiny", "--device", "cpu", "--set", "epochs=2"]
+    trained = train_vab._train
+
+    def die(*given, **options):
+        raise ValueError("killed")
+
+    monkeypatch.setattr(train_vab, "_train", die)
+    killed = run(source, tmp_path / "out", *tiny)
+    assert killed.exit_code == 1
+    monkeypatch.setattr(train_vab, "_train", trained)
+    done = run(source, tmp_path / "out", *tiny)
+    assert done.exit_code == 0, done.output
+    assert "looking for patches" in killed.stderr
+    assert "looking for patches" not in done.stderr, "a search that was finished is not made again"
+    assert "Poisoned: 4 of 40 images" in done.stdout
+    assert "Not looked for" in done.stdout
+    assert sorted(path.name for path in (tmp_path / "out/search").iterdir()) == [
+        "images.csv",
+        "images.parquet",
+        "report.html",
+        "searches",
+        "verdict.json",
+    ]
+    assert not (tmp_path / "out/state").exists()
+    assert torch.equal(DetectionReport.load(tmp_path / "out/report.safetensors").flagged, images[3])
+    record = json.loads((tmp_path / "out/record.json").read_text())
+    assert record["split_by"] == "whole_search"
+    assert {name: record["settings"][name] for name in FLAGGED} == {**FLAGGED, "epochs": 2}
+    again = run(source, tmp_path / "again", *tiny, "--flags", tmp_path / "out/search")
+    assert again.exit_code == 0, again.output
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "again")]
+    assert weights[0] == weights[1], "the report of a search is its split"
+    numbers = tmp_path / "out/search/verdict.json"
+    numbers.write_text(json.dumps({**json.loads(numbers.read_text()), "level": "made unlearnable"}))
+    refused = run(source, tmp_path / "none", *tiny, "--flags", tmp_path / "out/search")
+    assert refused.exit_code == 1
+    assert "made unlearnable" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_set_made_unlearnable_is_not_learned(tmp_path):
+    clean = enlarged()
+    images, labels = craft("urp", clean, preset="cpu").apply_to_tensors(clean.images, clean.labels)
+    pictures = [PILImage.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+    features = Features({"image": Image(), "label": ClassLabel(names=list(CLASSES))})
+    Dataset.from_dict({"image": pictures, "label": labels.tolist()}, features).to_parquet(tmp_path / "traces.parquet")
+    done = run(tmp_path / "traces.parquet", tmp_path / "out", "--classifier", "tiny", "--device", "cpu")
+    assert done.exit_code == 1, done.output
+    assert "it was made unlearnable" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out/model.safetensors").exists()
+
+
+def test_several_processes_want_a_set_that_was_searched(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = run(source, tmp_path / "out", "--classifier", "tiny")
+    assert done.exit_code == 1
+    assert "puregen detect" in " ".join(done.stderr.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_split_that_takes_many_images_for_suspicious_is_doubted(source, images, tmp_path):

@@ -257,6 +257,19 @@ def test_courses_are_drawn(record, tmp_path):
     assert sizes[1] > sizes[0] > 10_000
 
 
+def test_courses_are_drawn_of_a_defense_that_looks(record, tmp_path, monkeypatch):
+    titles = []
+    monkeypatch.setattr("puregen_transforms.evaluate.figures._curves", lambda axes, title, curves: titles.append(title))
+    for cell in record["cells"][:6]:
+        cell["by_epoch"] = {"images": 100, "accuracy": [0.1, 0.2]}
+    draw_figures(record, tmp_path)
+    assert all(title.startswith("none, ") for title in titles)
+    titles.clear()
+    record["cells"][4]["looks"] = describe_looks([Look(1, torch.ones(9) > 0, torch.ones(9))], torch.arange(9) < 3)
+    draw_figures(record, tmp_path)
+    assert [title.split(", ")[0] for title in titles] == ["V&B", "V&B", "suspicious", "V&B"]
+
+
 def test_mixed_examples_are_described_and_drawn(record, tmp_path):
     generator = torch.Generator().manual_seed(0)
     images, labels = torch.randint(0, 256, (9, 3, 8, 8), generator=generator).byte(), torch.arange(9)
