@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from puregen_transforms._progress import silent
-from puregen_transforms.cli.data_options import Column, Device, LabelColumn, Seed, Yes
+from puregen_transforms.cli.data_options import Column, Convert, Device, FollowLinks, LabelColumn, Seed, Size, Yes
 from puregen_transforms.cli.errors import explain_errors
 from puregen_transforms.cli.options import DATA, METHOD, NETWORKS
 from puregen_transforms.cli.output import PlainConsole
@@ -89,6 +89,9 @@ def train_vab(
     ] = None,
     column: Column = None,
     label_column: LabelColumn = None,
+    size: Size = None,
+    follow_links: FollowLinks = False,
+    convert: Convert = False,
     seed: Seed = 0,
     device: Device = None,
     yes: Yes = False,
@@ -116,7 +119,9 @@ def train_vab(
         defense = build_training_defense(NAME, preset=chosen_preset, **parse_settings(setting or []))
         assert isinstance(defense, VictimBeneficiary)
         report = None if flags is None else _flags(flags)
-        chosen = choose_source(source, split, column, label_column)
+        chosen = choose_source(
+            source, split, column, label_column, size=size, follow_links=follow_links, convert=convert
+        )
         dataset = _read(chosen)
         _build(classifier, dataset, seed)  # what is wrong with it is said before the search
         if report is None and chosen_preset == "flagged":

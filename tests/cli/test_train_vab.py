@@ -174,6 +174,19 @@ def test_a_set_made_unlearnable_is_not_learned(tmp_path):
     assert not (tmp_path / "out/model.safetensors").exists()
 
 
+def test_images_of_several_sizes_are_resized_if_asked(tmp_path):
+    for row in range(8):
+        path = tmp_path / "set" / "ab"[row % 2] / f"{row}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PILImage.new("RGB", (16 + row, 20), (9 * row, 0, 0)).save(path)
+    refused = run(tmp_path / "set", tmp_path / "out", *SHORT)
+    assert refused.exit_code == 1
+    assert "--size" in refused.stderr
+    done = run(tmp_path / "set", tmp_path / "out", *SHORT, "--size", 16)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out/record.json").read_text())["image_size"] == [16, 16]
+
+
 def test_several_processes_want_a_set_that_was_searched(source, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = run(source, tmp_path / "out", "--classifier", "tiny")
