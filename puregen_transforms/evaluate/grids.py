@@ -18,6 +18,7 @@ from puregen_transforms.evaluate.rows import (
     availability_defenses,
     every_defense,
     main_defenses,
+    onestep,
     patterns_and_outliers_left_out,
     patterns_left_out,
     purify,
@@ -88,7 +89,11 @@ def pairs(count: int, classes: int) -> list[tuple[int, int]]:
 
 
 def narcissus(scale: Scale, bench: Bench) -> list[Grid]:
-    """Make the grid of Narcissus: clean-label triggers, at two strengths where there is time."""
+    """Make the grids of Narcissus: clean-label triggers, at two strengths where there is time.
+
+    `onestep`, which is for photographs, has its strengths judged here, where victims can be trained in numbers: each by
+    one victim, and the default, beside the energy network and no defense, by two.
+    """
     classes = bench.sets.train.class_names
     positions = {"smoke": (0,), "cpu": (0, 3, -1)}.get(scale.name, range(len(classes)))
     attacks = [
@@ -96,7 +101,14 @@ def narcissus(scale: Scale, bench: Bench) -> list[Grid]:
         for epsilon in ((16.0,) if scale.name == "smoke" else (16.0, 8.0))
         for name in targets_among(classes, positions)
     ]
-    return [Grid(scale.victim, attacks, every_defense(scale))]
+    if scale.name == "smoke":
+        return [Grid(scale.victim, attacks, every_defense(scale))]
+    default, *others = (onestep(scale, strength) for strength in ("standard", "light", "strong"))
+    compared = [NO_DEFENSE, purify("PureGen-EBM", scale), default]
+    return [
+        Grid(scale.victim, attacks, [*every_defense(scale), default, *others]),
+        Grid(scale.victim, attacks, compared, seeds=2),
+    ]
 
 
 _TRIGGERS = {

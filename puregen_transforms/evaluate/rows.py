@@ -28,6 +28,11 @@ def purify(name: str, scale: Scale, **options: Any) -> DefenseSpec:
     return DefenseSpec(name=name, purify_others={**scale.purify.get(options.get("method", "ebm"), {}), **options})
 
 
+def onestep(scale: Scale, strength: str) -> DefenseSpec:
+    """Purify by one call of the denoiser for each sign of the noise."""
+    return purify(f"PureGen-onestep, {strength}", scale, method="onestep", strength=strength)
+
+
 def jpeg(quality: int) -> DefenseSpec:
     """Compress all images: the baseline, and a trap where they were stored at that quality to begin with."""
     return DefenseSpec(name=f"JPEG {quality}", purify_others={"method": "jpeg", "jpeg_quality": quality})
