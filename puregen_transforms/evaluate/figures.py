@@ -16,7 +16,7 @@ from puregen_transforms.evaluate.summaries import FALSE_ALARMS, NO_ATTACK, group
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_OURS = "PureGen", "EBM"
+_OURS = "PureGen", "EBM", "whole_search", "V&B, split by whole_search"
 _MOST_PANELS = 9
 _MOST_LINES = 10
 
@@ -299,7 +299,7 @@ def _curves(axes: Axes, title: str, curves: Mapping[str, tuple[str, Sequence[int
 
 def _marks_of(names: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Choose each defense's color, by who it is of, and a mark of its own."""
-    ours, rivals = iter("oD^vP*<>dhpo"), iter("sX" + "<>^vdPhp*s")
+    ours, rivals = iter("oD^vP*<>dhpsX8H"), iter("sX<>^vdPhp*Do8H")
     looks: dict[str, dict[str, Any]] = {}
     for name in names:
         if name == "none":

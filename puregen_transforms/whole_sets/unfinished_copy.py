@@ -33,6 +33,9 @@ from puregen_transforms.whole_sets.manifest import (
 )
 from puregen_transforms.whole_sets.summary import Skipped, skipped_as_json
 
+_PATIENCE = 2.0
+"""Seconds to wait for the lock: a process that was just killed may hold it until its memory is freed."""
+
 
 @dataclass(frozen=True)
 class UnfinishedCopy:
@@ -104,8 +107,8 @@ class UnfinishedCopy:
 
     def _acquire(self) -> AbstractContextManager[object]:
         try:
-            return FileLock(self.folder / "lock").acquire(timeout=0)
-        except Timeout as error:
+            return FileLock(self.folder / "lock").acquire(timeout=_PATIENCE)
+        except (Timeout, FileNotFoundError) as error:  # not found: the other run ends, and takes the folder away
             raise BlockingIOError(
                 f"Expected to be alone in purifying to {self.destination}, but another run is at it. Wait for that "
                 "one, stop it, or choose another destination."

@@ -12,6 +12,7 @@ from puregen_transforms.defenses.registry import build_training_defense
 from puregen_transforms.defenses.training_defense import Look
 from puregen_transforms.evaluate.bench import Bench
 from puregen_transforms.evaluate.benchmark import run_benchmark
+from puregen_transforms.evaluate.figures import _marks_of
 from puregen_transforms.evaluate.looks import describe_looks
 from puregen_transforms.evaluate.mixed import describe_mixing
 from puregen_transforms.evaluate.presets import SCALES
@@ -255,6 +256,12 @@ def test_courses_are_drawn(record, tmp_path):
         sizes.append((tmp_path / "training_defenses-courses.png").stat().st_size)
         record["cells"][4]["looks"] = describe_looks(looks, poisoned)
     assert sizes[1] > sizes[0] > 10_000
+
+
+def test_each_defense_has_a_look_of_its_own():
+    names = ["none", *(f"PureGen {number}" for number in range(12)), *(f"rival {number}" for number in range(12))]
+    looks = [(look["color"], look["marker"]) for look in _marks_of(names).values()]
+    assert len(set(looks)) == len(names)
 
 
 def test_courses_are_drawn_of_a_defense_that_looks(record, tmp_path, monkeypatch):

@@ -136,10 +136,12 @@ def test_killed_while_the_manifest_is_written(source, checkpoint, whole, tmp_pat
 
 def kill(process):
     """SIGKILL for the launcher and its workers, which would live on."""
-    for member in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+    members = psutil.Process(process.pid).children(recursive=True)
+    for member in (*members, psutil.Process(process.pid)):
         with suppress(psutil.NoSuchProcess):
             member.kill()
     process.wait()
+    psutil.wait_procs(members, timeout=30)
 
 
 def start(source, destination, checkpoint):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from puregen_transforms import purify_dataset
 from puregen_transforms.whole_sets.dataset_copy import PartRecord
@@ -25,6 +28,15 @@ def test_a_lock_is_let_go_of(source, purify, tmp_path):
         assert refused.exit_code == 1
         assert "another run is at it" in refused.stderr
     assert purify(source, tmp_path / "out").exit_code == 0
+
+
+def test_a_run_that_is_just_dying_is_waited_for(table, purifier, tmp_path):
+    copy = UnfinishedCopy(tmp_path / "out")
+    copy.folder.mkdir()
+    lock = FileLock(copy.folder / "lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.3, partial(lock.release, force=True)).start()
+    purify_dataset(table, purifier, output_dir=tmp_path / "out")
 
 
 @pytest.mark.slow
