@@ -140,6 +140,7 @@ class DetectionReport:
         """Write the report to one file, whole or not at all: tensors as safetensors, the rest as JSON in its header."""
         marks, described = to_tensors(self.marks)
         about = {
+            "format": _FORMAT,
             "detector": self.detector,
             "classes": [asdict(one) for one in self.classes],
             "settings": dict(self.settings),
@@ -151,7 +152,8 @@ class DetectionReport:
         }
         tensors |= marks
         content = {name: values.detach().contiguous().cpu() for name, values in tensors.items()}
-        write_atomically(Path(path), save(content, metadata={"format": _FORMAT, "report": json.dumps(about)}))
+        # One entry: safetensors writes several in any order, and the same report should be the same bytes.
+        write_atomically(Path(path), save(content, metadata={"report": json.dumps(about)}))
 
     @classmethod
     def load(cls, path: str | Path) -> DetectionReport:
@@ -166,9 +168,9 @@ class DetectionReport:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise ValueError("another format")
                 about = json.loads(metadata["report"])
+                if not isinstance(about, dict) or about.get("format", metadata.get("format")) != _FORMAT:
+                    raise ValueError("another format")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return cls(
                 scores=tensors["scores"],

@@ -36,6 +36,13 @@ def test_saved_and_loaded_it_is_the_same(report, tmp_path):
         assert getattr(found, name) == getattr(report, name)
 
 
+def test_the_same_report_is_the_same_bytes(report, tmp_path):
+    paths = [tmp_path / f"{number}.safetensors" for number in range(16)]
+    for path in paths:
+        report.save(path)
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
 def test_rows_come_with_the_most_suspicious_first(report):
     assert report.rows == [1, 3]
     assert str(report) == "some: 2 of 5 images flagged"
@@ -79,13 +86,17 @@ def test_csv_has_a_line_for_each_image(report, tmp_path):
     assert lines[3] == ["2", "nan", "0", "d"]
 
 
-@pytest.mark.parametrize("damage", ["no file", "text", "another", "missing", "lengths"])
+@pytest.mark.parametrize("damage", ["no file", "text", "another", "list", "format", "missing", "lengths"])
 def test_what_is_no_report_is_refused(report, tmp_path, damage):
     path = tmp_path / "r.safetensors"
     if damage == "text":
         path.write_text("hello")
     elif damage == "another":
         save_file({"scores": torch.zeros(2)}, path)
+    elif damage == "list":
+        save_file({"scores": torch.zeros(2)}, path, metadata={"report": "[1, 2]"})
+    elif damage == "format":
+        save_file({"scores": torch.zeros(2), "flagged": torch.zeros(2) > 0}, path, metadata={"report": "{}"})
     elif damage in ("missing", "lengths"):
         report.save(path)
         from safetensors import safe_open
