@@ -174,17 +174,15 @@ def _flags(path: Path) -> DetectionReport:
         FileNotFoundError: there is none.
         ValueError: another file, or a set of which the report says that nothing in it can be learned.
     """
-    import json
-
     from puregen_transforms.detection.report import DetectionReport
     from puregen_transforms.detection.verdict import MADE_UNLEARNABLE
     from puregen_transforms.inspection.image_scores import ImageScores
-    from puregen_transforms.inspection.page import NUMBERS
+    from puregen_transforms.review.found import read_headline
 
     if not path.is_dir() or (path / REPORT).is_file():
         return DetectionReport.load(path / REPORT if path.is_dir() else path)
     found = ImageScores.load(path)
-    if json.loads((path / NUMBERS).read_text(encoding="utf-8")).get("level") == MADE_UNLEARNABLE:
+    if read_headline(path).level == MADE_UNLEARNABLE:
         raise ValueError(_UNLEARNABLE)
     return DetectionReport(scores=found.poison_scores, flagged=found.is_poison_suspect, detector="whole_search")
 

@@ -43,6 +43,8 @@ def read_headline(report: Path) -> Headline:
             f"{one.detector} flags {count:,} of {total:,} images. One detector alone is no verdict.", FLAGGED
         )
     verdict = read_json(report / NUMBERS)
+    if not isinstance(verdict, dict):
+        raise ValueError(f"Expected the verdict of a search in {str(report / NUMBERS)!r}, but it is none.")
     return Headline(str(verdict.get("headline", "")), str(verdict.get("level", "")))
 
 

@@ -159,6 +159,10 @@ def test_without_a_report_the_set_is_searched_first(source, images, tmp_path, mo
     refused = run(source, tmp_path / "none", *tiny, "--flags", tmp_path / "out/search")
     assert refused.exit_code == 1
     assert "made unlearnable" in refused.stderr
+    numbers.write_text("[1]")
+    refused = run(source, tmp_path / "none", *tiny, "--flags", tmp_path / "out/search")
+    assert refused.exit_code == 1
+    assert "Expected the verdict of a search" in refused.stderr
 
 
 @pytest.mark.slow
