@@ -55,6 +55,11 @@ def test_it_takes_what_data_sets_give_and_leaves_labels_alone(images):
         assert torch.equal(compensate(images[0]), first), "in any form the same image"
 
 
+def test_images_without_color_keep_their_one_channel():
+    compensate = eclipse_compensation(grayscale=1.0, noise=0.0)
+    assert torch.equal(compensate(COLOR[:1]), COLOR[:1])
+
+
 def test_it_is_part_of_a_pipeline_and_can_be_sent_to_workers(images):
     train = v2.Compose([v2.RandomCrop(32, padding=4), eclipse_compensation(), v2.ToDtype(torch.float32, scale=True)])
     changed = pickle.loads(pickle.dumps(train))(images[0])
