@@ -14,9 +14,7 @@ to the images: a training step of each network, and what prepares an image for i
 from __future__ import annotations
 
 import argparse
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -101,7 +99,8 @@ def markdown(record: dict[str, Any]) -> str:
     forms = list(next(iter(record["share_of_epoch"].values())))
     lines = [["network", *forms], ["---"] * (1 + len(forms))]
     lines += [[name, *(f"{found[form]:.1%}" for form in forms)] for name, found in record["share_of_epoch"].items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{table}\n\n`{record['command']}`, medians of {record['rounds']}; {record['machine']}.\n"
 
 
 def main() -> None:
@@ -114,7 +113,7 @@ def main() -> None:
     seconds = timed(parts(), arguments.rounds)
     record = {
         "benchmark": "compensation_cost",
-        "command": shlex.join(["python", "benchmarks/compensation_cost.py", *sys.argv[1:]]),
+        "command": "python benchmarks/compensation_cost.py",
         **describe_machine(),
         "rounds": arguments.rounds,
         "seconds_per_image": seconds,

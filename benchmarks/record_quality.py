@@ -18,6 +18,7 @@ from typing import Any
 import adaptive_attackers
 import clean_photographs
 import clean_verdicts
+import compensation_cost
 import dynamics_tradeoff
 import hundred_thousand
 import inspect_false_alarms
@@ -31,6 +32,7 @@ import purify_speed
 import recompressed_poison
 import reproducibility
 import search_costs
+import unlearnable_verdicts
 import whole_sets
 
 from puregen_transforms._files import write_atomically
@@ -63,6 +65,8 @@ VERDICTS = {
     "hundred_thousand": hundred_thousand.markdown,
     "clean_photographs": clean_photographs.markdown,
     "photograph_quality_avx2": photograph_quality.markdown,
+    "unlearnable_verdicts": unlearnable_verdicts.markdown,
+    "compensation_cost": compensation_cost.markdown,
 }
 DOCUMENTS = (ROOT / "README.md", ROOT / "benchmarks" / "RESULTS.md")
 KEPT = ("command", "seed", "machine", "versions")

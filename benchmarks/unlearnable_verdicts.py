@@ -5,10 +5,13 @@
 Contract: the search at its default limits, on
 
 - made unlearnable: 10,000 images of a public JPEG copy of CIFAR-10, 1,000 of each class, all poisoned by each of the
-  seven attacks, at its preset "cpu". Poisons are kept in `--runs`, and shared with `availability.py` there.
+  seven attacks, at its preset "cpu". Poisons are kept in `--runs`, and shared with `availability.py` there. Besides,
+  5,000 images of Tiny ImageNet (40 classes) and 1,534 of clothing, at 64 pixels, by the four attacks that train
+  nothing; and Tiny ImageNet at 32 pixels by one of those that train a network.
 - clean: parts of CIFAR-10 without a common image, in color and in gray; parts of Tiny ImageNet at 64 pixels, and
   box-filtered to 32; of 140 other classes of it, drawn by twenty; clothing photographs at 32 and at 64 pixels; and the
-  handwritten digits of scikit-learn, where that is installed.
+  handwritten digits of scikit-learn, where that is installed. Hardest: textures, of twenty clothing photographs as many
+  classes of 150 windows each.
 
 Sets whose file is missing are left out. Every verdict is kept as soon as it is there: after a kill the same command
 goes on. Clean sets take seconds each; what takes long is crafting by the attacks that train networks, and by `ntga`.
@@ -32,7 +35,7 @@ import torch.nn.functional as F
 from network_free import digits
 from protocol import DATA, RESULTS, SOURCES
 
-from puregen_transforms.attacks import ATTACKS
+from puregen_transforms.attacks import ATTACKS, craft
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import detect
 from puregen_transforms.evaluate.bench import Bench
@@ -53,6 +56,8 @@ TINY_IMAGENET, IMAGENET32, CLOTHING = (
 )
 UNLEARNABLE = tuple(name for name, about in ATTACKS.items() if about.availability)
 CLASSES_DRAWN = 20
+WINDOWS = 150
+QUICK = ("lsp", "urp", "autoregressive", "one_pixel_shortcut")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +124,21 @@ def in_gray(whole: Callable[[], ImageSet]) -> ImageSet:
     return replace(whole(), images=gray_to_rgb(rgb_to_gray(whole().images)).contiguous())
 
 
+def windows(seed: int) -> ImageSet:
+    """Cut 150 windows of 32 pixels from each of twenty photographs: classes of one texture each."""
+    photographs, generator = loaded(CLOTHING, 224), torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(photographs), generator=generator)[:CLASSES_DRAWN]
+    labels = torch.arange(CLASSES_DRAWN).repeat_interleave(WINDOWS)
+    places = torch.randint(0, 224 - 32, (len(labels), 2), generator=generator).tolist()
+    images = torch.stack(
+        [
+            photographs.images[rows[label], :, top : top + 32, left : left + 32]
+            for label, (top, left) in zip(labels.tolist(), places, strict=True)
+        ]
+    )
+    return ImageSet(images, labels, tuple(f"photograph {row}" for row in rows.tolist()))
+
+
 def clean_sets() -> Iterator[Judged]:
     """List the sets without poison."""
     kinds: tuple[tuple[str, tuple[str, ...], Callable[[], ImageSet], int], ...] = (
@@ -137,6 +157,9 @@ def clean_sets() -> Iterator[Judged]:
     for seed in range(3):
         kind, make = "20 classes of ImageNet, 32 px", partial(some_classes, partial(loaded, IMAGENET32), seed)
         yield Judged(name=f"{kind}, draw {seed}", kind=kind, files=(IMAGENET32,), make=make)
+    for seed in range(3):
+        kind = "textures, 32 px"
+        yield Judged(name=f"{kind}, draw {seed}", kind=kind, files=(CLOTHING,), make=partial(windows, seed))
 
 
 def poisoned_sets(runs: Path) -> Iterator[Judged]:
@@ -157,6 +180,24 @@ def poisoned_sets(runs: Path) -> Iterator[Judged]:
     for name in UNLEARNABLE:
         make = partial(crafted, name)
         yield Judged(name=f"{name}, all of it", kind=name, poisoned=True, files=(CIFAR10, CIFAR10_TEST), make=make)
+    tiny = partial(part_of, partial(loaded, TINY_IMAGENET), 1, 4)
+    clothing = partial(part_of, partial(loaded, CLOTHING, 64), 1, 2)
+    others: tuple[tuple[str, str, Callable[[], ImageSet], tuple[str, ...]], ...] = (
+        ("Tiny ImageNet, 64 px", TINY_IMAGENET, tiny, QUICK),
+        ("clothing, 64 px", CLOTHING, clothing, QUICK),
+        ("Tiny ImageNet, 32 px", TINY_IMAGENET, partial(halved, tiny), ("targeted_adversarial",)),
+    )
+    for of, file, whole, names in others:
+        for name in names:
+            kind = f"{name}, of {of}"
+            yield Judged(name=kind, kind=kind, poisoned=True, files=(file,), make=partial(poisoned_by, name, whole))
+
+
+def poisoned_by(name: str, whole: Callable[[], ImageSet]) -> ImageSet:
+    """Make a set unlearnable by an attack at its preset "cpu"."""
+    clean = whole()
+    images, labels = craft(name, clean, preset="cpu").apply_to_tensors(clean.images, clean.labels)
+    return replace(clean, images=images, labels=labels)
 
 
 def judge(chosen: Judged) -> dict[str, Any]:
@@ -176,8 +217,9 @@ def judge(chosen: Judged) -> dict[str, Any]:
     }
 
 
-def markdown(verdicts: dict[str, dict[str, Any]]) -> str:
+def markdown(record: dict[str, Any]) -> str:
     """Write a line for each kind of sets, and count the verdicts."""
+    verdicts = record["verdicts"]
     head = ["sets", "number", "called made unlearnable", "labels read", "from coarse images", "seconds at most"]
     lines = [head, ["---"] * len(head)]
     for kind in dict.fromkeys(one["kind"] for one in verdicts.values()):
@@ -191,7 +233,7 @@ def markdown(verdicts: dict[str, dict[str, Any]]) -> str:
     for poisoned, words in ((True, "sets made unlearnable are called so"), (False, "clean sets are")):
         found = [one for one in verdicts.values() if one["poisoned"] == poisoned]
         counts.append(f"{sum(one['made_unlearnable'] for one in found)} of {len(found)} {words}")
-    return f"{table}\n\n{'; '.join(counts)}.\n"
+    return f"{table}\n\n{'; '.join(counts)}. `{record['command']}`; {record['machine']}.\n"
 
 
 def main() -> None:
@@ -214,7 +256,7 @@ def main() -> None:
         record["verdicts"][chosen.name] = judge(chosen)
         write_record(arguments.output, record)
         print(chosen.name, json.dumps(record["verdicts"][chosen.name]), flush=True)
-    print(markdown(record["verdicts"]))
+    print(markdown(record))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -27,8 +26,8 @@ MOST_IMAGES = 3000
 MOST_PIXELS = 64
 """Side of the middle of each image that is looked at."""
 
-REACH = 3
-"""Pixels between which correlations are measured."""
+PATCHES = 128
+"""Patches with which all places of an image are compared."""
 
 QUALITY = 10
 """Of the JPEG compression that no trace is to survive."""
@@ -37,8 +36,8 @@ FOLDS = 2
 _RIDGE = 0.05
 _PART = 128
 
-Features = Callable[[Tensor], Tensor]
-"""(n, 3, H, W) uint8 images -> (n, D) float32."""
+_SIDE, _THRESHOLD, _LEAST_VARIANCE = 3, 0.5, 1e-5
+_IMAGES_FOR_PATCHES, _PATCHES_TO_WHITEN = 400, 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,10 @@ class Shortcuts(Detector):
 
     Our own, for perturbations that make a set unlearnable: a network that is trained on it learns them, and nothing of
     the pictures. They are nearly linearly separable (Yu et al. 2022). Two linear classifiers, fitted to one half of the
-    images and asked about the other, see what is left of an image when its 3x3 mean is taken away, pixel by pixel, and
-    how the pixels of that are correlated with their neighbors, as for filtered noise. In natural sets they are seldom
-    right. Where they are, as for written digits, the pictures themselves tell
-    the classes, and still do after a 3x3 median, without color, and as JPEG of quality 10; traces do not.
+    images and asked about the other, see what is left of an image when its 3x3 mean is taken away: one sees it pixel by
+    pixel, the other how much of it looks like patches of the set. In natural sets they are seldom right. Where they
+    are, as for written digits, the pictures themselves tell the classes, and still do after a 3x3 median and as JPEG of
+    quality 10; traces do not. Nearest to them come classes of one fine texture each.
 
     All images are flagged, or none: what is left out of a set that is poisoned throughout is all of it. Classes whose
     images come from different cameras or were stored in different ways are flagged, too: a network would learn that.
@@ -66,9 +65,10 @@ class Shortcuts(Detector):
 
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
     least_classes: ClassVar[int] = 2
+    version: ClassVar[int] = 2
 
     readable: float = 0.6
-    lost: float = 0.4
+    lost: float = 0.35
 
     def detect(self, suspects: SuspectSet) -> DetectionReport:
         """Read the labels, from images as they are and from coarse ones.
@@ -89,11 +89,8 @@ class Shortcuts(Detector):
         images = join_parts(lambda numbers: _middle(whole[numbers]).cpu(), rows, _PART)
         release(whole)
         own = torch.searchsorted(names, labels[rows])
-        found = [
-            [read_labels(_described(images, describe), own) for describe in (residual_pixels, correlations)],
-            [read_labels(_described(images, describe, coarsen), own) for describe in (residual_pixels, correlations)],
-        ]
-        (fine, preference), (coarse, _) = (max(both, key=lambda one: float(one[0].float().mean())) for both in found)
+        fine, preference = _most_read(images, own)
+        coarse, _ = _most_read(torch.cat([coarsen(part) for part in images.split(_PART)]), own)
         suspicious = float(fine.float().mean()) >= self.readable and (
             float(fine.float().mean()) - float(coarse.float().mean()) >= self.lost
         )
@@ -117,28 +114,68 @@ def residual_pixels(images: Tensor) -> Tensor:
     return _residual(images).flatten(1)
 
 
-def correlations(images: Tensor) -> Tensor:
-    """Correlate each pixel of the residual with its neighbors of the same color: (n, 3, H, W) uint8 -> (n, D)."""
+def patch_responses(images: Tensor) -> Tensor:
+    """Compare all places with patches of the images themselves: (n, 3, H, W) uint8 -> (n, 8 * PATCHES) float32.
+
+    As Coates and Ng 2012, on the residual: patches and places are whitened, so that rare textures count as much as
+    common ones. Answers above a threshold, and below it with the opposite sign, are averaged in the four quarters.
+    """
     residual = _residual(images)
-    height, width = residual.shape[-2:]
-    products = [
-        (
-            residual[..., down:, max(0, right) : width + min(0, right)]
-            * residual[..., : height - down, max(0, -right) : width - max(0, right)]
-        ).mean((2, 3))
-        for down in range(REACH + 1)
-        for right in range(-REACH if down else 0, REACH + 1)
-    ]
-    power = products[0].clamp(min=1e-8)
-    return torch.cat([*(one / power for one in products[1:]), power.log()], 1)
+    filters = whitened_patches(residual)
+    rows = max(1, _PART * 32**2 // (4 * residual.shape[-1] * residual.shape[-2]))  # what fits the cache
+
+    def answered(part: Tensor) -> Tensor:
+        answers = F.conv2d(part, filters, padding=_SIDE // 2)
+        quarters = [F.adaptive_avg_pool2d((one - _THRESHOLD).clamp_(min=0), 2) for one in (answers, -answers)]
+        return torch.cat(quarters, 1).flatten(1)
+
+    return torch.cat([answered(part) for part in residual.split(rows)])
+
+
+def whitened_patches(values: Tensor) -> Tensor:
+    """Draw patches at random, whiten them (ZCA), and make filters of them that whiten what they are compared with.
+
+    Args:
+        values: (n, C, H, W) float32.
+
+    Returns:
+        (PATCHES, C, 3, 3).
+    """
+    generator = torch.Generator().manual_seed(0)
+    some = values[torch.randperm(len(values), generator=generator)[:_IMAGES_FOR_PATCHES]]
+    patches = F.unfold(some, _SIDE, padding=_SIDE // 2).transpose(1, 2).flatten(0, 1)
+    patches = patches[torch.randperm(len(patches), generator=generator)[:_PATCHES_TO_WHITEN]]
+    centered = patches - patches.mean(0)
+    covariance = (centered.T @ centered / len(centered)).double()
+    lengths, directions = torch.linalg.eigh(covariance + _LEAST_VARIANCE * torch.eye(len(covariance)))
+    whiten = (directions / lengths.sqrt() @ directions.T).float()
+    drawn = centered[torch.randperm(len(centered), generator=generator)[:PATCHES]] @ whiten
+    return (F.normalize(drawn, dim=1) @ whiten).view(-1, values.shape[1], _SIDE, _SIDE)
 
 
 def coarsen(images: Tensor) -> Tensor:
-    """Replace pixels by their 3x3 median, without color, and compress strongly: (n, 3, H, W) uint8 -> the same."""
-    padded = F.pad(images.float(), (1, 1, 1, 1), mode="replicate")
-    windows = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(-2)
-    gray = windows.median(-1).values.mean(1, keepdim=True).round().to(torch.uint8)
-    return jpeg(gray.expand(-1, 3, -1, -1).contiguous(), QUALITY)
+    """Replace pixels by their 3x3 median, and compress strongly: (n, 3, H, W) uint8 -> the same."""
+    return jpeg(median_3x3(images.float()).to(torch.uint8), QUALITY)
+
+
+def median_3x3(images: Tensor) -> Tensor:
+    """Replace pixels by the median of their 3x3 neighborhood: (n, C, H, W) of any type that can be padded -> the same.
+
+    The median of nine is that of the largest of the columns' smallest values, the middle one of the middle ones, and
+    the smallest of the largest ones.
+    """
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    low, middle, high = _sorted(*(padded[..., row : row + images.shape[-2], :] for row in range(3)))
+    width = images.shape[-1]
+    lows, middles, highs = (
+        _sorted(*(one[..., column : column + width] for column in range(3))) for one in (low, middle, high)
+    )
+    return _sorted(lows[2], middles[1], highs[0])[1]
+
+
+def _sorted(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    low, high = torch.minimum(a, b), torch.maximum(a, b)
+    return torch.minimum(low, c), torch.maximum(low, torch.minimum(high, c)), torch.maximum(high, c)
 
 
 def read_labels(described: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,10 +190,6 @@ def read_labels(described: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     """
     scaled = described - described.mean(0)
     scaled /= described.std(0).clamp(min=1e-6)
-    return on_single_threads(lambda given: _read(*given), [(scaled, own)])[0]
-
-
-def _read(scaled: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     folds = torch.randperm(len(own), generator=torch.Generator().manual_seed(0)) % FOLDS
     wanted = F.one_hot(own).float()
     # In the images rather than in the columns, of which there may be more.
@@ -166,7 +199,8 @@ def _read(scaled: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
         known, asked = (folds != fold).nonzero().flatten(), (folds == fold).nonzero().flatten()
         shares = wanted[known].mean(0)
         within = kernel[known][:, known].double()
-        within.diagonal().add_(_RIDGE * within.diagonal().mean() * len(known) / scaled.shape[1])
+        ridge = _RIDGE * within.diagonal().mean() * len(known) / scaled.shape[1]
+        within.diagonal().add_(ridge.clamp(min=1e-6))  # images that are all alike have none
         weights = torch.linalg.solve(within, (wanted[known] - shares).double())
         predicted[asked] = (kernel[asked][:, known].double() @ weights).float() + shares
     to_own = predicted.gather(1, own[:, None])[:, 0]
@@ -174,8 +208,10 @@ def _read(scaled: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
     return to_own > others, to_own - others
 
 
-def _described(images: Tensor, describe: Features, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    return torch.cat([describe(part if change is None else change(part)) for part in images.split(_PART)])
+def _most_read(images: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Read the labels by both classifiers, and choose the one that is right more often."""
+    both = on_single_threads(lambda describe: read_labels(describe(images), own), (residual_pixels, patch_responses))
+    return max(both, key=lambda one: float(one[0].float().mean()))
 
 
 def _residual(images: Tensor) -> Tensor:

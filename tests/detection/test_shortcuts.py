@@ -2,12 +2,20 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from puregen_transforms.attacks import craft
 from puregen_transforms.data.demo import CLASSES, load_demo
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection import SuspectSet, WholeSearch, detect, search_set
-from puregen_transforms.detection.shortcuts import coarsen, correlations, read_labels, residual_pixels
+from puregen_transforms.detection.shortcuts import (
+    coarsen,
+    median_3x3,
+    patch_responses,
+    read_labels,
+    residual_pixels,
+    whitened_patches,
+)
 
 
 def enlarged():
@@ -51,6 +59,12 @@ def test_classes_that_the_pictures_themselves_tell_apart_are_left_alone():
     assert not report.flagged.any()
 
 
+@pytest.mark.parametrize("side", [1, 2, 32])
+def test_images_that_are_small_or_all_alike_have_no_traces(side):
+    images = torch.full((40, 3, side, side), 7, dtype=torch.uint8)
+    assert not detect("shortcuts", images, torch.arange(40) % 2, device="cpu").flagged.any()
+
+
 @pytest.mark.slow
 def test_the_verdict_says_so_and_singles_out_no_image():
     images, labels = craft("urp", enlarged(), preset="cpu").apply_to_tensors(enlarged().images, enlarged().labels)
@@ -67,15 +81,33 @@ def test_the_verdict_says_so_and_singles_out_no_image():
     assert not clean.flagged.any()
 
 
-def test_residuals_correlations_and_coarse_images():
+def test_residuals_and_coarse_images():
     images = torch.full((2, 3, 8, 8), 90, dtype=torch.uint8)
     assert residual_pixels(images).abs().max() == pytest.approx(0, abs=1e-6)
     images[0, :, ::2] = 200
     assert residual_pixels(images)[0].abs().mean() > 0.1
-    stripes = correlations(images)[0, :3]  # with the pixel to the right: the same value
-    assert (stripes > 0.5).all()
+    noise = torch.randint(0, 256, (2, 3, 7, 9), generator=torch.Generator().manual_seed(0)).float()
+    windows = F.pad(noise, (1, 1, 1, 1), mode="replicate").unfold(2, 3, 1).unfold(3, 3, 1).flatten(-2)
+    assert torch.equal(median_3x3(noise), windows.median(-1).values)
     assert coarsen(images).shape == images.shape
-    assert (coarsen(images)[:, 0] == coarsen(images)[:, 2]).all()
+    assert residual_pixels(coarsen(images)).abs().mean() < residual_pixels(images).abs().mean()
+
+
+def test_patches_are_whitened_and_answer_to_textures_wherever_they_are():
+    generator = torch.Generator().manual_seed(0)
+    noise = F.avg_pool2d(torch.rand(400, 3, 36, 36, generator=generator) - 0.5, 3, 1)  # neighbors alike
+    filters = whitened_patches(noise)
+    answers = F.conv2d(noise, filters).transpose(0, 1).flatten(1)
+    assert answers.std(1).max() / answers.std(1).min() < 1.5, "no patch is weaker for being rare"
+    images = torch.randint(100, 156, (200, 3, 32, 32), generator=generator).byte()
+    stripes = 40 * (torch.arange(32) % 2)
+    for row in range(0, 200, 2):
+        top, left = torch.randint(0, 20, (2,), generator=generator).tolist()
+        images[row, :, top : top + 12, left : left + 12] += stripes[:12].byte()
+    right, _ = read_labels(patch_responses(images), torch.arange(200) % 2)
+    pixels, _ = read_labels(residual_pixels(images), torch.arange(200) % 2)
+    assert right.float().mean() > 0.9
+    assert pixels.float().mean() < 0.7
 
 
 def test_labels_are_read_by_the_other_half():
