@@ -24,7 +24,14 @@ def eclipse_compensation(*, grayscale: float = 0.4, noise: float = 0.05) -> v2.T
     Returns:
         A transform of PIL images, uint8 images or float images in [0, 1], alone or with labels, to uint8 images
         (C, H, W). The defaults are the published settings.
+
+    Raises:
+        ValueError: a setting out of range.
     """
+    if not 0 <= grayscale <= 1:
+        raise ValueError(f"Expected `grayscale` between 0 and 1, but got {grayscale}.")
+    if noise < 0:
+        raise ValueError(f"Expected `noise` of 0 or more, but got {noise}.")
     return _Compensation(grayscale, noise)
 
 

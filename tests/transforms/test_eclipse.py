@@ -55,6 +55,12 @@ def test_it_takes_what_data_sets_give_and_leaves_labels_alone(images):
         assert torch.equal(compensate(images[0]), first), "in any form the same image"
 
 
+@pytest.mark.parametrize("wrong", [{"grayscale": 1.5}, {"noise": -0.1}])
+def test_settings_out_of_range_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"Expected `{next(iter(wrong))}`"):
+        eclipse_compensation(**wrong)
+
+
 def test_images_without_color_keep_their_one_channel():
     compensate = eclipse_compensation(grayscale=1.0, noise=0.0)
     assert torch.equal(compensate(COLOR[:1]), COLOR[:1])
