@@ -33,6 +33,7 @@ from puregen_transforms.evaluate.plots import draw_solvers, draw_tradeoff
 from puregen_transforms.evaluate.portable import portable
 from puregen_transforms.evaluate.quality import judge
 from puregen_transforms.evaluate.records import describe_machine, write_record
+from puregen_transforms.evaluate.rows import PUBLISHED_ECLIPSE
 from puregen_transforms.evaluate.store import fingerprint
 from puregen_transforms.hub.ddpm import resolve_ddpm
 from puregen_transforms.hub.ebm import resolve_ebm
@@ -62,7 +63,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "filt": {"method": "filt", "ddpm_inference_steps": 25},
     "adaptive": {"method": "adaptive", "ddpm_inference_steps": 15},
     "eclipse": {"method": "eclipse"},
-    "eclipse, 1 call": {"method": "eclipse", "ddpm_solver": "ddim", "ddpm_inference_steps": 1},
+    "eclipse, as published": {"method": "eclipse", **PUBLISHED_ECLIPSE},
 }
 """Diffusion inside combinations is run with fewer calls: `ddpm` beside `ddpm, 15 calls` shows what that costs."""
 

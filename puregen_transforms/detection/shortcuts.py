@@ -15,6 +15,7 @@ from puregen_transforms.detection.look_alikes import evenly
 from puregen_transforms.detection.report import DetectionReport, count_by_class
 from puregen_transforms.detection.row_parts import join_parts
 from puregen_transforms.functional.jpeg import jpeg
+from puregen_transforms.functional.median import median_3x3
 from puregen_transforms.purifier.batches import on_single_threads
 
 LEAST_IN_CLASS = 10
@@ -156,26 +157,6 @@ def whitened_patches(values: Tensor) -> Tensor:
 def coarsen(images: Tensor) -> Tensor:
     """Replace pixels by their 3x3 median, and compress strongly: (n, 3, H, W) uint8 -> the same."""
     return jpeg(median_3x3(images.float()).to(torch.uint8), QUALITY)
-
-
-def median_3x3(images: Tensor) -> Tensor:
-    """Replace pixels by the median of their 3x3 neighborhood: (n, C, H, W) of any type that can be padded -> the same.
-
-    The median of nine is that of the largest of the columns' smallest values, the middle one of the middle ones, and
-    the smallest of the largest ones.
-    """
-    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-    low, middle, high = _sorted(*(padded[..., row : row + images.shape[-2], :] for row in range(3)))
-    width = images.shape[-1]
-    lows, middles, highs = (
-        _sorted(*(one[..., column : column + width] for column in range(3))) for one in (low, middle, high)
-    )
-    return _sorted(lows[2], middles[1], highs[0])[1]
-
-
-def _sorted(a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    low, high = torch.minimum(a, b), torch.maximum(a, b)
-    return torch.minimum(low, c), torch.maximum(low, torch.minimum(high, c)), torch.maximum(high, c)
 
 
 def read_labels(described: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from puregen_transforms.evaluate.summaries import LEFT_OUT
 NO_DEFENSE = DefenseSpec()
 PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
 COMPENSATION = Component(name="corruption_compensation")
+GRAY_COMPENSATION = Component(name="corruption_compensation", settings={"grayscale": 1.0})
 
 EXTRAS = ("JPEG 50", "JPEG 85", "EPIC 0.2", "PureGen-adaptive")
 """Rows for which 2 cores have no time unless they are asked for."""
@@ -53,6 +54,10 @@ def ueraser(name: str, scale: Scale, **settings: Any) -> DefenseSpec:
     """Train on the worst of several augmented versions of each image (Qin et al. 2023)."""
     settings = {**UEraser.presets[scale.name], **settings}
     return DefenseSpec(name=name, train=Component(name="ueraser", settings=settings))
+
+
+PUBLISHED_ECLIPSE = {"ddpm_solver": "ddpm", "ddpm_inference_steps": 12, "despeckle_threshold": 255}
+"""Options of "eclipse" as published; its defaults are others."""
 
 
 def eclipse(name: str, scale: Scale, **options: Any) -> DefenseSpec:
@@ -194,7 +199,7 @@ def availability_defenses(scale: Scale) -> list[DefenseSpec]:
         jpeg(10),
         ueraser("UEraser", scale),
         purify("PureGen-DDPM", scale, method="ddpm"),
-        eclipse("ECLIPSE", scale),
+        eclipse("PureGen-eclipse", scale),
     ]
     if scale.name == "smoke":
         return main
@@ -204,8 +209,10 @@ def availability_defenses(scale: Scale) -> list[DefenseSpec]:
         bit_depth(2),
         ueraser("UEraser-max", scale, share=1.0),
         purify("PureGen-EBM", scale),
-        eclipse("ECLIPSE, one call", scale, ddpm_solver="ddim", ddpm_inference_steps=1),
-        purify("ECLIPSE, purification alone", scale, method="eclipse"),
+        eclipse("ECLIPSE", scale, **PUBLISHED_ECLIPSE),
+        eclipse("ECLIPSE, one call", scale, despeckle_threshold=255),
+        replace(eclipse("PureGen-eclipse, all in gray", scale), train=GRAY_COMPENSATION),
+        purify("ECLIPSE, purification alone", scale, method="eclipse", **PUBLISHED_ECLIPSE),
         DefenseSpec(name="ECLIPSE, compensation alone", train=COMPENSATION),
     ]
 

@@ -80,17 +80,25 @@ METHOD_OPTIONS: Mapping[Method, Mapping[str, Any]] = {
         "filter_fraction": 0.1,
         "energy_threshold": None,
     },
-    "eclipse": {**_DDPM, "ddpm_steps": 12},
+    "eclipse": {
+        **_DDPM,
+        "ddpm_steps": 12,
+        "ddpm_solver": "ddim",
+        "ddpm_inference_steps": 1,
+        "despeckle_threshold": 60,
+    },
     "onestep": {"denoiser_checkpoint": None, "strength": "standard", "noise_level": None},
     "jpeg": {"jpeg_quality": 75},
 }
 """The options each method uses, with the paper's values for training from scratch (Table 10, appendix D.2).
 
-That of "eclipse" is ECLIPSE's (Wang et al. 2024): 12 steps of our schedule add as much noise as 100 steps of theirs, a
-cosine schedule of 4000: a deviation of 6.4 of 255.
+The steps of "eclipse" are ECLIPSE's (Wang et al. 2024): 12 of our schedule add as much noise as 100 of theirs, a cosine
+schedule of 4000: a deviation of 6.4 of 255. Its chain, with a call for each step, is ddpm_solver="ddpm",
+ddpm_inference_steps=12, despeckle_threshold=255.
 
-Not the paper's are "adaptive", and the temperature of "ebm": classifiers trained on what it gave with the packaged
-network learned the attack half as often as at the published one (`benchmarks/dynamics_tradeoff.py`).
+Not the papers' are "adaptive"; the temperature of "ebm": classifiers trained on what it gave with the packaged network
+learned the attack half as often as at the published one (`benchmarks/dynamics_tradeoff.py`); and one call and the
+medians in "eclipse" (`benchmarks/availability.py`).
 """
 
 _FORMER = ("revision", "ddpm_revision")
@@ -108,10 +116,10 @@ class PureGenConfig:
             with a diffusion network; "naive" runs the one, then the other; "reps" a few steps of each, repeatedly;
             "filt" purifies only the share of a data set with the highest energies; "adaptive" gives an image as much
             as its energy says it needs: Langevin steps if it is suspicious, diffusion if it still is, and twice the
-            diffusion steps if that was not enough; "eclipse" is "ddpm" with little noise, for sets made unlearnable:
-            its other half is `eclipse_compensation` in training; "onestep" adds noise to an image of any size and
-            takes it off again with one call of a small network, once with either sign: for photographs; "jpeg" is JPEG
-            compression, the baseline.
+            diffusion steps if that was not enough; "eclipse" replaces single pixels that stand out, then is "ddpm" with
+            little noise, for sets made unlearnable: its other half is `eclipse_compensation` in training; "onestep"
+            adds noise to an image of any size and takes it off again with one call of a small network, once with either
+            sign: for photographs; "jpeg" is JPEG compression, the baseline.
         checkpoint: energy network: a catalogue name, a Hub repository owner/name or owner/name@revision (a branch, tag
             or commit), or a folder; default: the one in the package.
         ddpm_checkpoint: diffusion network: a catalogue name, a Hub repository owner/name or owner/name@revision, or a
@@ -126,7 +134,10 @@ class PureGenConfig:
         ddpm_steps: diffusion steps, of 1000, that an image is noised by; default: the paper's number for the method,
             75 for "ddpm", 12 for "eclipse".
         ddpm_solver: way to denoise: "ddpm" is the paper's chain; "ddim" and "dpmsolver++" need fewer network calls.
-        ddpm_inference_steps: network calls of the solver; default: one per diffusion step.
+            Default: "ddpm", of "eclipse" "ddim".
+        ddpm_inference_steps: network calls of the solver; default: one per diffusion step, of "eclipse" one in all.
+        despeckle_threshold: difference to its neighbors, all but at most one, in units of 1/255, beyond which "eclipse"
+            replaces a pixel by the median around it; 255 replaces none. Default: 60.
         reps: how often "reps" goes through its steps; default: 5.
         filter_fraction: share of a data set, by highest energy, that "filt" and "adaptive" act on; default: 0.5 for
             "filt", 0.1 for "adaptive".
@@ -155,6 +166,7 @@ class PureGenConfig:
     ddpm_steps: int | None = None
     ddpm_solver: Solver | None = None
     ddpm_inference_steps: int | None = None
+    despeckle_threshold: int | None = None
     reps: int | None = None
     filter_fraction: float | None = None
     energy_threshold: float | None = None
@@ -197,6 +209,8 @@ class PureGenConfig:
             check_count("reps", self.reps, smallest=1, largest=100)
         if self.jpeg_quality is not None:
             check_count("jpeg_quality", self.jpeg_quality, smallest=1, largest=100)
+        if self.despeckle_threshold is not None:
+            check_count("despeckle_threshold", self.despeckle_threshold, smallest=0, largest=255)
         share, threshold = self.filter_fraction, self.energy_threshold
         if share is not None and not (_is_number(share) and 0 < share <= 1):
             raise ValueError(f"Expected `filter_fraction` above 0 and up to 1, but got {share!r}.")

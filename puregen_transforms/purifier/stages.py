@@ -14,6 +14,7 @@ from puregen_transforms.functional.diffusion import NoisePredictor, restore
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.functional.langevin import Energy, langevin, temperature_for
+from puregen_transforms.functional.median import despeckle
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.purifier.config import DiffusionConfig, LangevinConfig
 
@@ -164,6 +165,23 @@ class FilterStage:
         result = images.clone()
         result[chosen] = x
         return result
+
+
+@dataclass(frozen=True)
+class DespeckleStage:
+    """Replace single pixels that stand out from those around them, which weak diffusion leaves as they are.
+
+    Args:
+        threshold: difference to all but one neighbor, in units of 1/255, beyond which a pixel stands out.
+    """
+
+    threshold: int
+    reach: ClassVar[int] = 1
+
+    def __call__(self, images: Tensor, noise: KeyedNoise) -> Tensor:
+        """Replace them by medians; draws no noise."""
+        # Half a unit more, so that rounding decides nothing.
+        return despeckle(images, (self.threshold + 0.5) / 127.5)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from puregen_transforms.purifier.device import choose_device, choose_dtype
 from puregen_transforms.purifier.puregen_config import PureGenConfig
 from puregen_transforms.purifier.stages import (
     DenoiserStage,
+    DespeckleStage,
     DiffusionStage,
     FilterStage,
     JPEGStage,
@@ -122,8 +123,13 @@ class Networks:
         match config.method:
             case "ebm":
                 return [self._langevin]
-            case "ddpm" | "eclipse":
+            case "ddpm":
                 return [self._diffusion()]
+            case "eclipse":
+                threshold = config.despeckle_threshold
+                assert threshold is not None
+                despeckle = [DespeckleStage(threshold)] if threshold < 255 else []
+                return [*despeckle, self._diffusion()]
             case "naive":
                 return [self._langevin, self._diffusion()]
             case "reps":

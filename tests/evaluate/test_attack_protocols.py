@@ -13,7 +13,7 @@ from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.published import PUBLISHED
-from puregen_transforms.evaluate.rows import bit_depth, eclipse, grayscale, ueraser
+from puregen_transforms.evaluate.rows import PUBLISHED_ECLIPSE, bit_depth, eclipse, grayscale, ueraser
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)
@@ -48,7 +48,8 @@ def test_sets_made_unlearnable_are_measured_by_accuracy(bench, preset):
         rows
     )
     whole, part = rows["ECLIPSE"], rows["ECLIPSE, purification alone"]
-    assert whole.purify_others == part.purify_others == {"method": "eclipse"}
+    assert whole.purify_others == part.purify_others == {"method": "eclipse", **PUBLISHED_ECLIPSE}
+    assert rows["PureGen-eclipse"].purify_others == {"method": "eclipse"}
     assert whole.train == rows["ECLIPSE, compensation alone"].train == Component(name="corruption_compensation")
     assert part.train is None
     published = PUBLISHED["availability"]
@@ -66,7 +67,7 @@ def test_a_cell_of_an_unlearnable_set_has_no_success(bench, row):
         "grayscale": grayscale(),
         "bits": bit_depth(2),
         "ueraser": ueraser("UEraser", smoke),
-        "eclipse": eclipse("ECLIPSE", smoke, ddpm_inference_steps=1),
+        "eclipse": eclipse("PureGen-eclipse", smoke),
     }[row]
     record = bench.evaluate(Cell(attack=attack("lsp", "smoke", "lsp"), defense=defense, victim=TINY))
     assert ("images_after" in record) == (row == "eclipse"), "the others change images in training alone"

@@ -14,10 +14,12 @@ from diffusers import DDPMScheduler, UNet2DModel
 from torch.utils.data import TensorDataset
 
 from puregen_transforms import PureGen
+from puregen_transforms.evaluate.rows import PUBLISHED_ECLIPSE
 from puregen_transforms.functional.images import to_signed, to_uint8
 from puregen_transforms.functional.noise import KeyedNoise
 from puregen_transforms.hub.denoiser import load_denoiser, resolve_denoiser
 from puregen_transforms.models.unet_inference import InvariantUNet
+from puregen_transforms.purifier.config import DiffusionConfig
 from puregen_transforms.transforms.content import content_ids
 
 SMALL = {
@@ -27,7 +29,7 @@ SMALL = {
     "reps": {"ebm_steps": 1, "ddpm_steps": 2, "reps": 3},
     "filt": {"ddpm_steps": 4},
     "adaptive": {"ebm_steps": 2, "ddpm_steps": 2},
-    "eclipse": {"ddpm_steps": 5},
+    "eclipse": {"ddpm_steps": 5, "ddpm_inference_steps": 2},
     "onestep": {"strength": "light"},
     "jpeg": {"jpeg_quality": 25},
 }
@@ -98,7 +100,8 @@ def test_digests_differ_and_survive_pickling(make, images, method):
 def test_diffusion_equals_a_plain_diffusers_loop(make, images, tiny_ddpm, monkeypatch, method, steps):
     """Official layout in, reference dynamics out: T = 4 means noised to timestep 3, then reverse steps 3, 2, 1, 0."""
     x = images[:4]
-    purified = make(method, ddpm_steps=None if method == "eclipse" else steps, dtype="float32")(x)
+    published = PUBLISHED_ECLIPSE if method == "eclipse" else {}
+    purified = make(method, **{"ddpm_steps": steps, "dtype": "float32", **published})(x)
 
     unet = UNet2DModel.from_pretrained(tiny_ddpm / "unet")
     scheduler = DDPMScheduler.from_pretrained(tiny_ddpm / "scheduler")
@@ -157,11 +160,24 @@ def test_onestep_takes_any_size(make, shape):
     assert make("onestep")(image).shape == image.shape
 
 
-def test_eclipse_with_one_call_is_the_denoiser_itself(make, images):
-    one = make("eclipse", ddpm_steps=None, ddpm_solver="ddim", ddpm_inference_steps=1)
+def test_eclipse_is_medians_where_pixels_stand_out_and_one_call(make, images):
+    speckled = images[:4].clone()
+    speckled[:, :, 9, 20] = 255 - speckled[:, :, 9, 21] // 128 * 255  # far from its neighbor
+    purify = make("eclipse", ddpm_steps=None, ddpm_inference_steps=None)
+    despeckle, weak = purify.purifier.stages
+    assert weak.config == DiffusionConfig(steps=12, solver="ddim", inference_steps=1)
+    cleaned = to_uint8(despeckle(to_signed(speckled), KeyedNoise(0, content_ids(speckled))))
+    assert (cleaned - speckled)[:, :, 9, 20].any(1).all()
+    expected = to_uint8(weak(to_signed(cleaned), KeyedNoise(0, content_ids(speckled), 1)))
+    assert torch.equal(purify(speckled), expected)
+
+
+def test_eclipse_without_medians_is_weak_diffusion(make, images):
+    without = make("eclipse", ddpm_steps=None, ddpm_inference_steps=None, despeckle_threshold=255)
     same = make("ddpm", ddpm_steps=12, ddpm_solver="ddim", ddpm_inference_steps=1)
-    assert torch.equal(one(images[:4]), same(images[:4]))
-    assert not torch.equal(one(images[:4]), make("eclipse", ddpm_steps=None)(images[:4]))
+    assert torch.equal(without(images[:4]), same(images[:4]))
+    with pytest.raises(ValueError, match=r"despeckle_threshold.*\[0, 255\]"):
+        make("eclipse", despeckle_threshold=256)
 
 
 def test_naive_is_ebm_then_ddpm(make, images):
