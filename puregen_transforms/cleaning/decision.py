@@ -112,8 +112,8 @@ def decide(source: CleaningSource, verdicts: Mapping[str, Verdict], rule: Rule, 
     if unlearnable and PURIFY not in (rule.flagged, rule.others):
         raise ValueError(
             f"Expected a set of which images can be left out, but that of {unlearnable[0]!r} was made unlearnable as a "
-            "whole: none of its images can be singled out. Do without it, or purify all that is left (`others`, "
-            f"--others purify). {where}"
+            "whole: none of its images can be singled out. Do without it, or purify all of them (`others`, --others "
+            f"purify) and train on the copy with `eclipse_compensation`. {where}"
         )
     reasons: dict[str, dict[int, str]] = {
         split: reasons_of(verdict, doubtful=rule.doubtful) for split, verdict in verdicts.items()

@@ -90,7 +90,8 @@ def clean_dataset(
         epochs: of the classifier that some searches look into.
         seed: of all that is random.
         device: where to work; None takes an accelerator if there is one.
-        purifier: where images are purified; None is `PureGen(seed=seed)`.
+        purifier: where images are purified; None is `PureGen(seed=seed)`, of the method "eclipse" if the set was made
+            unlearnable.
         part_rows: see `purify_dataset`.
         follow_links: see `purify_dataset`.
         convert: read images that would be refused as `purify_dataset` does, search them so, and store them so in the

@@ -20,6 +20,7 @@ from puregen_transforms.cleaning.rule import PURIFY, QUARANTINE, Rule
 from puregen_transforms.cleaning.sources import CleaningSource
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.detection.decisions import Decisions
+from puregen_transforms.detection.verdict import MADE_UNLEARNABLE
 from puregen_transforms.detection.whole_search import WholeSetSearch
 from puregen_transforms.whole_sets.dataset_copy import PART_ROWS, DatasetCopy
 from puregen_transforms.whole_sets.manifest import PART_ROWS_SETTING
@@ -74,7 +75,8 @@ def clean(
         source: from `open_to_clean`.
         places: where everything goes.
         rule: see `Rule`.
-        purifier: None is `PureGen` with the rule's seed; made only if an image is purified.
+        purifier: None is `PureGen` with the rule's seed, of the method "eclipse" if a split was made unlearnable; made
+            only if an image is purified.
         reserved: see `SuspectSet`.
         decisions: of a person, which overrule the searches.
         device: where to work; None takes an accelerator if there is one.
@@ -107,7 +109,7 @@ def clean(
     outcome = purify_copy(
         copy,
         places.copy,
-        _purifier(treatment, purifier, rule, device),
+        _purifier(decision, purifier, rule, device),
         fit=partial(_fit, copy),
         about=decision.to_dict(),
         content=decision.content,
@@ -118,13 +120,22 @@ def clean(
     if is_new and (problem := next(problems_of(places.copy), None)):
         raise OSError(f"Expected the copy in {places.copy} to be what was written, but {problem}.")
     shutil.rmtree(places.report / STATE, ignore_errors=True)
+    notes = list(outcome.notes if is_new else ())
+    if decision.report.level == MADE_UNLEARNABLE:
+        notes.append(TRAIN_ON_IT)
     return Cleaned(
-        report=replace(decision.report, page=places.page, notes=outcome.notes if is_new else ()),
+        report=replace(decision.report, page=places.page, notes=tuple(notes)),
         treatment=treatment,
         images=outcome.images,
         is_new=is_new,
         manifest_sha256=outcome.manifest_sha256,
     )
+
+
+TRAIN_ON_IT = (
+    "The set was made unlearnable. Purification weakens the traces in its images and does not remove them: train with "
+    "`eclipse_compensation` as a transform, too, which covers up what is left."
+)
 
 
 def _put_aside(source: CleaningSource, places: Places, decision: Decision, progress: Progress) -> None:
@@ -185,11 +196,11 @@ def _part_rows(copy: DatasetCopy, rule: Rule, purifier: PureGen | None) -> int:
     return part_rows_for(copy, (purifier or PureGen(seed=rule.seed)).config)
 
 
-def _purifier(treatment: Treatment, purifier: PureGen | None, rule: Rule, device: str | None) -> PureGen | None:
-    if not treatment.purifies_any:
+def _purifier(decision: Decision, purifier: PureGen | None, rule: Rule, device: str | None) -> PureGen | None:
+    if not decision.treatment.purifies_any:
         return None
     if purifier is None:
-        return PureGen(seed=rule.seed, device=device)
+        return PureGen("eclipse" if decision.report.level == MADE_UNLEARNABLE else "ebm", seed=rule.seed, device=device)
     # The column was chosen already: it is given images alone.
     return purifier if purifier.config.columns is None else changed(purifier, columns=None)
 

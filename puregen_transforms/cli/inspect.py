@@ -169,9 +169,10 @@ def _purify_command(
     source: str, chosen: ChosenSource, advice: Advice, *, device: str | None, batch_size: int | None
 ) -> str:
     """Write the command that purifies the source as the advice has it, with all that its steps were measured with."""
-    from puregen_transforms.inspection.dynamics import DEFAULT_STEPS
+    from puregen_transforms.inspection.dynamics import DEFAULT_METHOD, DEFAULT_STEPS
 
     options: dict[str, object] = {
+        "--method": advice.method if advice.method != DEFAULT_METHOD else None,
         "--steps": advice.steps if advice.steps != DEFAULT_STEPS else None,
         "--checkpoint": advice.options.get("checkpoint"),
         "--seed": advice.options.get("seed"),

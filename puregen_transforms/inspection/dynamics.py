@@ -19,14 +19,14 @@ from puregen_transforms.inspection.gauge import PatternGauge
 from puregen_transforms.models.ebm_inference import FrozenEBM
 from puregen_transforms.purifier.batches import default_batch_size, run_in_batches
 from puregen_transforms.purifier.config import LangevinConfig
-from puregen_transforms.purifier.puregen_config import PureGenConfig
+from puregen_transforms.purifier.puregen_config import Method, PureGenConfig
 from puregen_transforms.transforms.content import content_ids
 
 MARKS = (0, 5, 10, 20, 40, 75, 100, 150, 200, 250, 300)
 """Langevin steps after which the images are looked at."""
 
 DEFAULT = PureGenConfig().langevin or LangevinConfig()
-DEFAULT_STEPS = DEFAULT.steps
+DEFAULT_STEPS, DEFAULT_METHOD = DEFAULT.steps, PureGenConfig().method
 
 REMAINING = 0.25
 """Share of a pattern that may be left for purification alone to be recommended."""
@@ -294,18 +294,22 @@ class Advice:
         steps: Langevin steps of `PureGen`, for the images that stay, or for all where none can be spared.
         sentences: why, in plain words.
         options: other options of `PureGen` that the steps were measured with, where they are not its defaults.
+        method: of `PureGen`.
     """
 
     action: str
     steps: int
     sentences: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    method: Method = DEFAULT_METHOD
 
     @property
     def call(self) -> str:
         """The purifier in Python."""
         steps = {} if self.steps == DEFAULT_STEPS else {"ebm_steps": self.steps}
-        return f"PureGen({', '.join(f'{name}={value!r}' for name, value in {**steps, **self.options}.items())})"
+        method = {} if self.method == DEFAULT_METHOD else {"method": self.method}
+        options = {**method, **steps, **self.options}
+        return f"PureGen({', '.join(f'{name}={value!r}' for name, value in options.items())})"
 
 
 def advise(verdict: Verdict, dynamics: Dynamics | None = None, *, options: Mapping[str, Any] | None = None) -> Advice:
@@ -322,10 +326,12 @@ def advise(verdict: Verdict, dynamics: Dynamics | None = None, *, options: Mappi
             "leave out."
         )
         weaken = (
-            'Otherwise weaken the traces in all images: purify with method="ddpm", and train on gray images with noise '
-            "(`eclipse_compensation`). Then search the result again."
+            'Otherwise weaken the traces in all images: purify with method="eclipse". Then train on the copy with '
+            "`eclipse_compensation` as a transform, which covers up what is left of them."
         )
-        advice = Advice(action="weaken", steps=DEFAULT_STEPS, sentences=(other, weaken))
+        # The energy network, which options name, has no part in it.
+        options = {name: value for name, value in (options or {}).items() if name != "checkpoint"}
+        advice = Advice(action="weaken", steps=DEFAULT_STEPS, sentences=(other, weaken), method="eclipse")
     elif verdict.level == POISONED:
         advice = _advise_to_remove(verdict, dynamics)
     elif verdict.level == DOUBTFUL:

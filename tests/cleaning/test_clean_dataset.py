@@ -14,6 +14,7 @@ from puregen_transforms.data.parquet_files import ParquetSplit
 from puregen_transforms.data.sources import open_source
 from puregen_transforms.detection import whole_search
 from puregen_transforms.detection.searches import SEARCHES, UNLEARNABLE, Search
+from puregen_transforms.whole_sets.manifest import read_settings
 from puregen_transforms.whole_sets.verify import problems_of
 from tests.cleaning.conftest import COUNT, POISONED, cells, content, images_of
 from tests.cleaning.pairs import Pairs
@@ -159,6 +160,16 @@ def test_a_set_made_unlearnable_is_purified_or_refused(unlearnable, table, tmp_p
     found = cleaned(table, tmp_path / "out", flagged="purify", purifier=purifier)
     assert len(found.kept) == COUNT
     assert not set(cells(found.kept)) & set(cells(table))
+
+
+def test_traces_of_a_set_made_unlearnable_are_weakened_by_the_method_for_it(unlearnable, table, tmp_path):
+    found = cleaned(table, tmp_path / "out", others="purify")
+    assert len(found.kept) == COUNT
+    recorded = read_settings(tmp_path / "out/purified.jsonl")["purifier"]
+    assert recorded["method"] == "eclipse"
+    assert any("eclipse_compensation" in note for note in found.report.notes)
+    again = cleaned(table, tmp_path / "out", others="purify")
+    assert again.report.notes == found.report.notes[-1:], "a finished copy says so, too"
 
 
 @pytest.mark.parametrize(

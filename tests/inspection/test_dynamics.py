@@ -5,7 +5,7 @@ import torch
 
 from puregen_transforms import PureGen
 from puregen_transforms.detection import DetectionReport
-from puregen_transforms.detection.searches import DOUBT, POISON, SEARCHES
+from puregen_transforms.detection.searches import DOUBT, POISON, SEARCHES, UNLEARNABLE
 from puregen_transforms.detection.verdict import Searched, conclude
 from puregen_transforms.functional.images import to_signed
 from puregen_transforms.hub.ebm import load_ebm, resolve_ebm
@@ -137,6 +137,15 @@ def test_purification_is_offered_in_place_of_leaving_out_only_if_energy_and_patt
         assert "10 images" in advice.sentences[0]
         assert "10.00% of the set" in advice.sentences[0]
         assert "Do not rely on purification alone" in advice.sentences[1]
+
+
+def test_advice_on_a_set_made_unlearnable_names_both_halves_of_what_helps():
+    traces = next(one for one in SEARCHES if one.means == UNLEARNABLE)
+    report = DetectionReport(scores=torch.full((100,), 2.0), flagged=torch.ones(100, dtype=torch.bool))
+    made = conclude([Searched(search=traces, report=report)], [], 100)
+    advice = advise(made, options={"checkpoint": "owner/energies", "seed": 3})
+    assert (advice.action, advice.call) == ("weaken", "PureGen(method='eclipse', seed=3)")
+    assert "eclipse_compensation" in advice.sentences[1]
 
 
 def test_advice_without_a_sample_says_nothing_of_what_is_left():
