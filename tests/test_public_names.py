@@ -137,6 +137,7 @@ SUB_PACKAGES = {
     "defenses": {
         "AntiBackdoorLearning",
         "BitDepthReduction",
+        "CheckedCompensation",
         "CorruptionCompensation",
         "Epic",
         "Friends",

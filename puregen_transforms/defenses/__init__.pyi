@@ -1,5 +1,6 @@
 from .abl import AntiBackdoorLearning as AntiBackdoorLearning
 from .bit_depth import BitDepthReduction as BitDepthReduction
+from .checked_compensation import CheckedCompensation as CheckedCompensation
 from .corruption import CorruptionCompensation as CorruptionCompensation
 from .epic import Epic as Epic
 from .friends import Friends as Friends

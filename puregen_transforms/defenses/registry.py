@@ -7,6 +7,7 @@ from typing import Any
 
 from puregen_transforms.defenses.abl import AntiBackdoorLearning
 from puregen_transforms.defenses.bit_depth import BitDepthReduction
+from puregen_transforms.defenses.checked_compensation import CheckedCompensation
 from puregen_transforms.defenses.corruption import CorruptionCompensation
 from puregen_transforms.defenses.epic import Epic
 from puregen_transforms.defenses.friends import Friends
@@ -19,6 +20,7 @@ TRAINING_DEFENSES: dict[str, Callable[..., TrainingDefense]] = {
     "friends": Friends,
     "epic": Epic,
     "corruption_compensation": CorruptionCompensation,
+    "checked_compensation": CheckedCompensation,
     "bit_depth_reduction": BitDepthReduction,
     "ueraser": UEraser,
     "victim_beneficiary": VictimBeneficiary,

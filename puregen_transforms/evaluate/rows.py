@@ -18,7 +18,7 @@ from puregen_transforms.evaluate.summaries import LEFT_OUT
 NO_DEFENSE = DefenseSpec()
 PATTERNS, OUTLIERS = Component(name="shared_patterns"), Component(name="energy_outliers")
 COMPENSATION = Component(name="corruption_compensation")
-GRAY_COMPENSATION = Component(name="corruption_compensation", settings={"grayscale": 1.0})
+CHECKED_COMPENSATION = Component(name="checked_compensation")
 
 EXTRAS = ("JPEG 50", "JPEG 85", "EPIC 0.2", "PureGen-adaptive")
 """Rows for which 2 cores have no time unless they are asked for."""
@@ -211,7 +211,7 @@ def availability_defenses(scale: Scale) -> list[DefenseSpec]:
         purify("PureGen-EBM", scale),
         eclipse("ECLIPSE", scale, **PUBLISHED_ECLIPSE),
         eclipse("ECLIPSE, one call", scale, despeckle_threshold=255),
-        replace(eclipse("PureGen-eclipse, all in gray", scale), train=GRAY_COMPENSATION),
+        replace(eclipse("PureGen-eclipse, checked", scale), train=CHECKED_COMPENSATION),
         purify("ECLIPSE, purification alone", scale, method="eclipse", **PUBLISHED_ECLIPSE),
         DefenseSpec(name="ECLIPSE, compensation alone", train=COMPENSATION),
     ]

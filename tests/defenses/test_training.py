@@ -89,6 +89,7 @@ SHORT = {
     "friends": {"start": 2, "iterations": 3},
     "epic": {"interval": 2},
     "corruption_compensation": {},
+    "checked_compensation": {"least_share": 1.0},
     "bit_depth_reduction": {},
     "ueraser": {"versions": 2},
     "victim_beneficiary": {

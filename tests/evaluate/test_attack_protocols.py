@@ -8,12 +8,19 @@ import torch
 from puregen_transforms.attacks import ATTACKS
 from puregen_transforms.data.image_set import ImageSet
 from puregen_transforms.evaluate.bench import Bench
-from puregen_transforms.evaluate.cells import Cell, Component, VictimSpec
+from puregen_transforms.evaluate.cells import Cell, Component, DefenseSpec, VictimSpec
 from puregen_transforms.evaluate.grids import attack
 from puregen_transforms.evaluate.presets import SCALES
 from puregen_transforms.evaluate.protocols import PROTOCOLS
 from puregen_transforms.evaluate.published import PUBLISHED
-from puregen_transforms.evaluate.rows import PUBLISHED_ECLIPSE, bit_depth, eclipse, grayscale, ueraser
+from puregen_transforms.evaluate.rows import (
+    CHECKED_COMPENSATION,
+    PUBLISHED_ECLIPSE,
+    bit_depth,
+    eclipse,
+    grayscale,
+    ueraser,
+)
 from puregen_transforms.evaluate.store import Store
 
 TINY = VictimSpec(classifier="tiny", epochs=1)
@@ -60,7 +67,7 @@ def test_sets_made_unlearnable_are_measured_by_accuracy(bench, preset):
     assert not triggered & availability
 
 
-@pytest.mark.parametrize("row", ["grayscale", "bits", "ueraser", "eclipse"])
+@pytest.mark.parametrize("row", ["grayscale", "bits", "ueraser", "eclipse", "checked"])
 def test_a_cell_of_an_unlearnable_set_has_no_success(bench, row):
     smoke = SCALES["smoke"]
     defense = {
@@ -68,6 +75,7 @@ def test_a_cell_of_an_unlearnable_set_has_no_success(bench, row):
         "bits": bit_depth(2),
         "ueraser": ueraser("UEraser", smoke),
         "eclipse": eclipse("PureGen-eclipse", smoke),
+        "checked": DefenseSpec(train=CHECKED_COMPENSATION),
     }[row]
     record = bench.evaluate(Cell(attack=attack("lsp", "smoke", "lsp"), defense=defense, victim=TINY))
     assert ("images_after" in record) == (row == "eclipse"), "the others change images in training alone"
