@@ -97,7 +97,7 @@ def search_split(
 
 
 def decide(source: CleaningSource, verdicts: Mapping[str, Verdict], rule: Rule, *, where: str = "") -> Treatment:
-    """Decide by a rule what becomes of each row.
+    """Decide by a rule what becomes of each row; of a split that was made unlearnable, none is left out.
 
     Args:
         source: that was searched.
@@ -115,8 +115,10 @@ def decide(source: CleaningSource, verdicts: Mapping[str, Verdict], rule: Rule, 
             "whole: none of its images can be singled out. Do without it, or purify all of them (`others`, --others "
             f"purify) and train on the copy with `eclipse_compensation`. {where}"
         )
+    # Searches for poison find the traces of a set made unlearnable, too: of whole classes, none of which may be lost.
     reasons: dict[str, dict[int, str]] = {
-        split: reasons_of(verdict, doubtful=rule.doubtful) for split, verdict in verdicts.items()
+        split: {} if split in unlearnable else reasons_of(verdict, doubtful=rule.doubtful)
+        for split, verdict in verdicts.items()
     }
     if rule.leaves_out:
         _check_rest(verdicts, reasons, where)

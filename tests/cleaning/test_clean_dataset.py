@@ -150,7 +150,7 @@ class TestTorch:
 def unlearnable(monkeypatch):
     """A search that takes the whole set for unlearnable."""
     search = Search(name="stamps", detector=SEARCHES[0].detector, finds="traces", means=UNLEARNABLE)
-    monkeypatch.setattr(whole_search, "SEARCHES", (search,))
+    monkeypatch.setattr(whole_search, "SEARCHES", (search, SEARCHES[0]))
 
 
 def test_a_set_made_unlearnable_is_purified_or_refused(unlearnable, table, tmp_path, tiny_checkpoint):
@@ -164,7 +164,8 @@ def test_a_set_made_unlearnable_is_purified_or_refused(unlearnable, table, tmp_p
 
 def test_traces_of_a_set_made_unlearnable_are_weakened_by_the_method_for_it(unlearnable, table, tmp_path):
     found = cleaned(table, tmp_path / "out", others="purify")
-    assert len(found.kept) == COUNT
+    assert sum(one.flagged for one in found.report.splits.values()) == len(POISONED)
+    assert len(found.kept) == COUNT, "what a search for poison found is not left out"
     recorded = read_settings(tmp_path / "out/purified.jsonl")["purifier"]
     assert recorded["method"] == "eclipse"
     assert any("eclipse_compensation" in note for note in found.report.notes)
