@@ -29,7 +29,7 @@ class CheckedCompensation(CorruptionCompensation):
     pictures does: of what it recognizes, the share that is still recognized is `share_still_recognized`. Below
     `least_share` a new classifier learns all images as JPEG of that quality, with the same compensation.
 
-    All images are flagged if that was so, none if not.
+    All images are flagged if that was so. Otherwise nothing is said of them: traces may be there and not be learned.
 
     Args:
         quality: of JPEG.
@@ -75,7 +75,7 @@ class CheckedCompensation(CorruptionCompensation):
         if has_traces:
             told = recipe.epochs
             model = learn(coarse, "compressed")
-        return Trained(model, flagged=torch.full((len(images),), has_traces))
+        return Trained(model, flagged=torch.ones(len(images), dtype=torch.bool) if has_traces else None)
 
 
 def share_still_recognized(model: nn.Module, images: Tensor, changed: Tensor, labels: Tensor) -> float:
