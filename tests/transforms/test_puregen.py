@@ -294,7 +294,7 @@ def test_bad_options(options, message):
         ("steps", "`ebm_steps` or `ddpm_steps` or `ddpm_inference_steps`"),
         ("ebm_stepz", "`ebm_steps`"),
         ("solver", "`ddpm_solver`"),
-        ("threshold", "`energy_threshold`"),
+        ("threshold", "`despeckle_threshold` or `energy_threshold`"),
         ("hub_cache_dir", "`cache_dir`"),
     ],
 )
