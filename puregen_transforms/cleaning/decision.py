@@ -97,7 +97,9 @@ def search_split(
 
 
 def decide(source: CleaningSource, verdicts: Mapping[str, Verdict], rule: Rule, *, where: str = "") -> Treatment:
-    """Decide by a rule what becomes of each row; of a split that was made unlearnable, none is left out.
+    """Decide by a rule what becomes of each row.
+
+    Of a split that was made unlearnable none is left out, unless a person has reviewed what was found.
 
     Args:
         source: that was searched.
@@ -115,9 +117,11 @@ def decide(source: CleaningSource, verdicts: Mapping[str, Verdict], rule: Rule, 
             "whole: none of its images can be singled out. Do without it, or purify all of them (`others`, --others "
             f"purify) and train on the copy with `eclipse_compensation`. {where}"
         )
-    # Searches for poison find the traces of a set made unlearnable, too: of whole classes, none of which may be lost.
+    # Searches for poison find the traces of a set made unlearnable, too, and whole classes would be lost. A person who
+    # has looked at what they found knows better.
+    whole = unlearnable if rule.decisions is None else []
     reasons: dict[str, dict[int, str]] = {
-        split: {} if split in unlearnable else reasons_of(verdict, doubtful=rule.doubtful)
+        split: {} if split in whole else reasons_of(verdict, doubtful=rule.doubtful)
         for split, verdict in verdicts.items()
     }
     if rule.leaves_out:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from datasets import DatasetDict
 from torch.utils.data import Subset
@@ -13,6 +15,7 @@ from puregen_transforms.data.image_folder import ImageFolder as FolderOfImages
 from puregen_transforms.data.parquet_files import ParquetSplit
 from puregen_transforms.data.sources import open_source
 from puregen_transforms.detection import whole_search
+from puregen_transforms.detection.decisions import Decisions
 from puregen_transforms.detection.searches import SEARCHES, UNLEARNABLE, Search
 from puregen_transforms.whole_sets.manifest import read_settings
 from puregen_transforms.whole_sets.verify import problems_of
@@ -160,6 +163,14 @@ def test_a_set_made_unlearnable_is_purified_or_refused(unlearnable, table, tmp_p
     found = cleaned(table, tmp_path / "out", flagged="purify", purifier=purifier)
     assert len(found.kept) == COUNT
     assert not set(cells(found.kept)) & set(cells(table))
+
+
+def test_a_person_who_has_looked_at_a_set_made_unlearnable_is_heard(unlearnable, table, tmp_path, tiny_checkpoint):
+    decisions = Decisions()
+    decisions.decide(hashlib.sha256(cells(table)[POISONED[0]]).hexdigest(), "keep")
+    purifier = PureGen(checkpoint=tiny_checkpoint, ebm_steps=1, seed=0, device="cpu")
+    found = cleaned(table, tmp_path / "out", others="purify", purifier=purifier, decisions=decisions)
+    assert found.kept["id"][:] == sorted([*KEPT, POISONED[0]])
 
 
 def test_traces_of_a_set_made_unlearnable_are_weakened_by_the_method_for_it(unlearnable, table, tmp_path):
