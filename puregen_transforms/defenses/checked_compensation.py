@@ -16,7 +16,8 @@ from puregen_transforms.functional.images import normalize
 from puregen_transforms.functional.jpeg import jpeg
 from puregen_transforms.train.recipes import TrainingRecipe
 
-_AT_ONCE = 500
+_PIXELS_AT_ONCE = 500 * 32**2
+"""Of one network call: 500 images of 32 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +94,7 @@ def share_still_recognized(model: nn.Module, images: Tensor, changed: Tensor, la
 
 @torch.no_grad()
 def _recognized(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    at_once = max(1, _PIXELS_AT_ONCE // images.shape[-2:].numel())
     with autocast(images.device):
-        parts = [model(normalize(part)).argmax(1) for part in images.split(_AT_ONCE)]
+        parts = [model(normalize(part)).argmax(1) for part in images.split(at_once)]
     return torch.cat(parts) == labels
